@@ -1,0 +1,67 @@
+// The model and its compiled form. Data flows one way:
+//
+//   producer (script/) -> struct moon_model (plain values) -> moon_conf_compile: schemas, then each section's compiler in rank
+//   order -> struct moon_snapshot (opaque, refcounted parts) -> workers, by pointer
+//
+// Rooms register sections; gateway/ passes them as an array in rank order. conf/ knows none of them.
+#pragma once
+
+#include "conf/report.h"
+#include "conf/schema.h"
+#include "conf/value.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+// One call of a script: moongate.route { ... }.
+struct moon_object {
+    const char *kind; // "settings", "listener", "upstream", "route"
+    struct moon_place place;
+    struct moon_value value; // a table
+};
+
+struct moon_model;
+
+struct moon_model *moon_model_new(void);
+void moon_model_free(struct moon_model *model);
+// Where values and texts of the model are allocated (malloc on OOM aborts: the builder is not a worker).
+void *moon_model_alloc(struct moon_model *model, size_t len);
+struct moon_slice moon_model_copy(struct moon_model *model, struct moon_slice text); // NUL behind it
+void moon_model_add(struct moon_model *model, const struct moon_object *object);
+size_t moon_model_count(const struct moon_model *model);
+const struct moon_object *moon_model_at(const struct moon_model *model, size_t index);
+// `route "users"`, `listener` for messages; a text in the model.
+const char *moon_object_title(struct moon_model *model, const struct moon_object *object);
+
+struct moon_snapshot;
+struct moon_section;
+
+struct moon_compile {
+    const struct moon_section *section;
+    struct moon_model *model;
+    const struct moon_object *const *objects; // of the section's kind, in order
+    size_t object_count;
+    const struct moon_snapshot *snapshot; // parts of earlier sections are in place
+    struct moon_report *report;
+};
+
+struct moon_section {
+    const char *name;                 // of the part; unique
+    const char *kind;                 // of the objects it reads; several sections may read one kind
+    const struct moon_schema *schema; // its keys of that kind; NULL: it adds none
+    bool is_single;                   // at most one object of the kind
+    const void *registry;             // what gateway/ hands to the compiler (filters, built-ins); may be NULL
+    int (*compile)(const struct moon_compile *compile, void **part); // 0, or MOON_ECONFIG with problems in the report
+    void (*unref)(void *part);
+};
+
+// 0 and a snapshot with one reference, or MOON_ECONFIG with the report filled. An object of a kind that no section reads is a
+// problem too. `sections` outlives the snapshot.
+int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections, size_t section_count,
+                      struct moon_report *report, struct moon_snapshot **out);
+
+// Thread safe.
+struct moon_snapshot *moon_snapshot_ref(struct moon_snapshot *snapshot);
+void moon_snapshot_unref(struct moon_snapshot *snapshot);
+// The part of a section by its name; never NULL in a complete snapshot. Rooms wrap it in a typed accessor, off the hot path.
+void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name);

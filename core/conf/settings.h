@@ -1,0 +1,33 @@
+// moongate.settings { ... }: what holds for the whole gateway. Durations are seconds in scripts, milliseconds here.
+#pragma once
+
+#include "conf/conf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct moon_settings {
+    uint32_t workers; // 0: one a CPU
+    struct {
+        uint32_t header_bytes, header_count, target_bytes; // 32768, 100, 16384
+        uint64_t buffer_bytes;                             // process-wide body buffers; 0: a quarter of the memory, at most 1 GiB
+        uint32_t connections;                              // downstream, process-wide; 0: what the descriptors allow
+    } limits;
+    struct {
+        uint32_t connect_ms, response_ms, idle_ms, request_head_ms; // 5 s, 60 s, 75 s, 10 s
+        uint32_t upstream_idle_ms;                                  // 60 s: pooled links
+        uint32_t body_ms;     // 30 s: a stalled body (no byte either way) ends the exchange
+        uint32_t drain_ms;    // 30 s
+        uint32_t linger_ms;   // 2 s
+    } timeouts;
+    uint32_t body_rate;       // bytes a second that a request body must average after a grace of 10 s; 0: none. Default 240
+    uint32_t keepalive_requests; // requests a downstream connection may carry: 0: no bound. Default 0
+    bool via, forwarded, request_id; // send Via / Forwarded / X-Request-Id upstream; off by default
+    uint32_t trusted_hops;    // proxies in front whose X-Forwarded-* are believed; 0: inbound ones are replaced
+    bool splice;              // move long bodies inside the kernel; on by default
+    struct moon_slice log_level; // "debug", "info", "warn", "error"; default "info"
+};
+
+extern const struct moon_section moon_settings_section; // part: struct moon_settings *
+
+const struct moon_settings *moon_snapshot_settings(const struct moon_snapshot *snapshot);

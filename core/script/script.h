@@ -1,0 +1,30 @@
+// The script room's surface: evaluating configuration scripts, and the command line, which is Lua (lua/moongate/cli).
+#pragma once
+
+#include "conf/conf.h"
+
+#include <stdbool.h>
+
+struct moon_world;
+
+// Evaluates a configuration script in a fresh VM into a model. 0, or MOON_ECONFIG with problems (syntax and runtime errors
+// with file:line and traceback, a missing file, network I/O or an endless loop in evaluation).
+int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out, struct moon_report *report);
+
+struct moon_run_options {
+    const char *file;
+    unsigned workers;       // 0: as the settings say
+    const char *admin;      // address of the admin listener, or NULL
+};
+
+// What commands may ask of the gateway; filled in by gateway/, handed over by main.c.
+struct moon_cli_ops {
+    // Loads and compiles the file. 0, or an error with the report filled.
+    int (*check)(void *owner, const struct moon_run_options *options, struct moon_report *report);
+    // Serves until it is told to stop. 0, or an error with the report filled (it never started).
+    int (*run)(void *owner, const struct moon_run_options *options, struct moon_report *report);
+    void *owner;
+};
+
+// Boots the command line. Returns the process's exit code: 0 fine, 1 failed, 2 wrong usage.
+int moon_cli_main(int argc, char **argv, const struct moon_cli_ops *ops);
