@@ -1,0 +1,48 @@
+// Counters and gauges of one worker. Each is written by its worker alone (a relaxed load and store, no locked instruction) and
+// read by whoever sums them up; the struct fills whole cache lines so that two workers never share one.
+#pragma once
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+// X(name, type, help): the Prometheus name is moongate_<name>.
+#define MOON_COUNTERS(X)                                                                           \
+    X(connections_live, "gauge", "Downstream connections open now")                                \
+    X(connections_total, "counter", "Downstream connections accepted")                             \
+    X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")                \
+    X(requests_total, "counter", "Requests whose head was understood or refused")                  \
+    X(tunnels_live, "gauge", "Upgraded connections relayed now")                                   \
+    X(upstream_connections_live, "gauge", "Upstream connections open now")                         \
+    X(upstream_connects_total, "counter", "Upstream connections attempted")                        \
+    X(upstream_idle, "gauge", "Upstream connections waiting in a pool")                            \
+    X(upstream_replays_total, "counter", "Requests sent again after a reused connection died")     \
+    X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")            \
+    X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                        \
+    X(responses_1xx, "counter", "Interim responses sent")                                          \
+    X(responses_2xx, "counter", "Responses sent")                                                  \
+    X(responses_3xx, "counter", "Responses sent")                                                  \
+    X(responses_4xx, "counter", "Responses sent")                                                  \
+    X(responses_5xx, "counter", "Responses sent")                                                  \
+    X(aborts_total, "counter", "Exchanges that ended without a whole response")
+
+struct moon_counters {
+#define X(name, type, help) _Atomic uint64_t name;
+    _Alignas(64) MOON_COUNTERS(X)
+#undef X
+};
+
+static inline void moon_count_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static inline void moon_count_up(_Atomic uint64_t *counter)
+{
+    moon_count_add(counter, 1);
+}
+
+static inline void moon_count_down(_Atomic uint64_t *gauge)
+{
+    moon_count_add(gauge, (uint64_t)-1);
+}
