@@ -1,0 +1,170 @@
+-- What specs use: opens and closes everything a test needs, and runs its body as a task.
+--
+--   local h = require "test.support.harness"
+--   it("answers", h.test(function()
+--     local backend = h.backend()
+--     local gateway = h.gateway { backend = backend }
+--     assert.equal(200, gateway:get("/").status)
+--   end))
+--
+-- Everything opened in a test is closed at its end; gateways are stopped and judged (test.support.gateway). Between h.open and
+-- h.close (in setup and teardown) things live for several tests.
+local uv = require "luv"
+local backend = require "test.support.backend"
+local gateway = require "test.support.gateway"
+local http1 = require "test.support.http1"
+local loop = require "test.support.loop"
+local stream = require "test.support.stream"
+
+local h = {
+  http1 = http1, loop = loop, stream = stream, task = loop.task, pass = loop.pass, turn = loop.turn,
+  config = gateway.config, exec = gateway.exec, write_file = gateway.write_file, read_response = http1.read_response,
+  dead_port = backend.dead_port, has_binary = function() return gateway.binary() ~= nil end,
+}
+
+local kept = {}   -- closed by h.close
+local scope       -- of the running body
+
+local function adopt(thing)
+  if scope then scope[#scope + 1] = thing end
+  return thing
+end
+
+-- Clients first, then gateways, then backends, so that stopping a gateway finds no open exchange.
+local function close_all(things, is_judged)
+  local err
+  for _, thing in ipairs(things) do
+    if not thing.pid and not thing.server then pcall(thing.close, thing) end
+  end
+  for _, thing in ipairs(things) do
+    if thing.pid then
+      local ok, why = pcall(is_judged and thing.stop or thing.kill, thing)
+      if not ok then err = err or why end
+    end
+  end
+  for _, thing in ipairs(things) do
+    if thing.server then thing:close() end
+  end
+  if err then error(err, 0) end
+end
+
+local function run(body, things, ms, closes)
+  local ok, err = pcall(loop.run, function()
+    scope = things
+    body()
+    if closes then close_all(things, true) end
+  end, ms)
+  scope = nil
+  local function sweep()
+    if closes and #kept == 0 then loop.sweep() end
+  end
+  if not ok then
+    local logs = {}
+    for _, thing in ipairs(things) do
+      if thing.pid and thing.log then logs[#logs + 1] = thing:log() end
+    end
+    pcall(close_all, things, false)
+    sweep()
+    local tail = #logs > 0 and "\nlog of the gateway:\n" .. table.concat(logs, "\n"):sub(-3000) or ""
+    error(type(err) == "string" and err .. tail or err, 0)
+  end
+  sweep()
+end
+
+-- Runs body as a task and closes what it opened.
+function h.run(body, ms)
+  run(body, {}, ms, true)
+end
+
+-- A test function for `it`; pending when the binary is missing.
+function h.test(body, ms)
+  return function()
+    if not gateway.binary() then
+      pending "MOONGATE_BIN names no binary" -- luacheck: ignore 113
+      return
+    end
+    h.run(body, ms)
+  end
+end
+
+-- For setup: as run, but what was opened stays until h.close.
+function h.open(body)
+  if gateway.binary() then run(body, kept, nil, false) end
+end
+
+-- For teardown: closes what h.open opened, judging gateways.
+function h.close()
+  local things = kept
+  kept = {}
+  local ok, err = pcall(loop.run, function() close_all(things, true) end)
+  loop.sweep()
+  if not ok then error(err, 0) end
+end
+
+function h.backend(script, options)
+  return adopt(backend.new(script, options))
+end
+
+h.answer_all, h.always = backend.answer_all, backend.always
+
+-- A port whose handshake never completes.
+function h.black_hole()
+  local port, close = backend.black_hole()
+  adopt { close = close }
+  return port
+end
+
+function h.gateway(options)
+  local self = adopt(gateway.start(options))
+  self.scope = scope
+  return self
+end
+
+-- A raw connection to any port of the loopback.
+function h.connect(port, options)
+  local client, err = stream.try_connect(port, options)
+  if client then adopt(client) end
+  return client, err
+end
+
+-- Starts another program; killed at the end of the test. options as of uv.spawn.
+function h.spawn(path, options)
+  local self = { changed = loop.signal(), output = "" }
+  local out = uv.new_pipe(false)
+  local handle, pid
+  handle, pid = uv.spawn(path, { args = options.args, stdio = { nil, out, out }, env = options.env },
+    function(code)
+      self.code = code
+      handle:close()
+      self.changed:fire()
+    end)
+  if not handle then return nil, pid end
+  out:read_start(function(_, bytes)
+    if not bytes then
+      self.is_silent = true
+      out:close()
+    end
+    self.output = self.output .. (bytes or "")
+    self.changed:fire()
+  end)
+  function self.close()
+    if self.code == nil then uv.kill(pid, "sigkill") end
+  end
+  function self.wait_exit(_, ms)
+    loop.wait(self.changed, ms or 10000, function() return path .. " to exit:\n" .. self.output end,
+      function() return self.code ~= nil and self.is_silent end)
+    return self.code
+  end
+  function self.wait_output(_, pattern, ms)
+    loop.wait(self.changed, ms or 10000, function() return pattern .. " in the output:\n" .. self.output end,
+      function() return self.output:find(pattern) ~= nil or self.code ~= nil end)
+    return self.output:match(pattern)
+  end
+  return adopt(self)
+end
+
+function h.now_ms()
+  return uv.hrtime() / 1e6
+end
+
+return h
