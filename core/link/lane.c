@@ -1,0 +1,160 @@
+// Lanes: attaching to a link for one request and its response, and giving it back.
+#include "link/link.h"
+
+#include "base/err.h"
+#include "conf/settings.h"
+#include "link/link_priv.h"
+#include "link/resources.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct moon_lane *moon_link_lane(struct moon_link *link)
+{
+    return &link->lane;
+}
+
+struct moon_link *moon_lane_link(struct moon_lane *lane)
+{
+    return MOON_CONTAINER(lane, struct moon_link, lane);
+}
+
+void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    lane->events = attachment->events;
+    lane->owner = attachment->owner;
+    lane->arena = attachment->arena;
+    lane->head = attachment->head;
+    lane->request_method = attachment->request_method;
+    link->is_sent = false;
+    link->has_input = false;
+    link->lane_count++;
+    if (link->role == MOON_LINK_CLIENT) {
+        link->read_state = LINK_READ_HEAD;
+        link->read_deadline_ms = 0;
+        link->scan = (struct moon_head_scan){0};
+    }
+}
+
+void moon_lane_resume(struct moon_lane *lane)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    if (!link->is_paused)
+        return;
+    link->is_paused = false;
+    link->wants_read = true;
+    moon_link_progress(link);
+    moon_link_flush_later(link);
+}
+
+void moon_lane_set_deadline(struct moon_lane *lane, uint32_t delay_ms)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    link->read_deadline_ms = delay_ms ? moon_loop_now_ms(link->res->loop) + delay_ms : 0;
+    moon_link_rearm(link);
+}
+
+bool moon_lane_has_input(const struct moon_lane *lane)
+{
+    return MOON_CONTAINER(lane, const struct moon_link, lane)->has_input;
+}
+
+bool moon_lane_is_connected(const struct moon_lane *lane)
+{
+    return !MOON_CONTAINER(lane, const struct moon_link, lane)->is_connecting;
+}
+
+static void server_lane_end(struct moon_link *link, bool reuse)
+{
+    bool is_read = link->read_state == LINK_READ_DONE;
+    if (!is_read)
+        link->must_linger = true;
+    if (!reuse || !is_read || link->must_close || link->is_draining) {
+        link->is_closing = true;
+        // Pipelined requests that nobody will answer must not turn into a reset of the answer before them.
+        if (moon_buffer_len(&link->in))
+            link->must_linger = true;
+        link->is_paused = !is_read;
+        return;
+    }
+    link->read_state = LINK_READ_HEAD;
+    link->scan = (struct moon_head_scan){0};
+    link->is_paused = false;
+    link->wants_read = true;
+    link->read_deadline_ms =
+        moon_loop_now_ms(link->res->loop) + link->res->settings->timeouts.idle_ms;
+    moon_link_rearm(link);
+    link->events->idle(link->owner);
+}
+
+static void client_lane_end(struct moon_link *link, bool reuse)
+{
+    bool is_fit = reuse && link->is_sent && link->read_state == LINK_READ_DONE &&
+                  link->lane.head->keep_alive && !link->must_close && !link->peer_ended &&
+                  !link->is_broken && !link->error && !link->splice_in && !link->splice_out &&
+                  moon_buffer_len(&link->in) == 0 && moon_buffer_len(&link->out) == 0;
+    if (!is_fit) {
+        moon_link_close(link);
+        link->events->closed(link->owner);
+        return;
+    }
+    link->read_state = LINK_READ_HEAD;
+    link->is_paused = false;
+    link->lane.head = NULL;
+    link->read_deadline_ms =
+        moon_loop_now_ms(link->res->loop) + link->res->settings->timeouts.upstream_idle_ms;
+    moon_link_rearm(link);
+    link->events->idle(link->owner);
+}
+
+void moon_lane_end(struct moon_lane *lane, bool reuse)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    lane->owner = NULL;
+    if (link->is_freed)
+        return;
+    link->is_full = false;
+    if (link->role == MOON_LINK_CLIENT) {
+        client_lane_end(link, reuse);
+        return;
+    }
+    server_lane_end(link, reuse);
+    moon_link_flush_later(link);
+}
+
+void moon_lane_abort(struct moon_lane *lane)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    lane->owner = NULL;
+    if (link->is_freed)
+        return;
+    moon_link_abort(link);
+    link->events->closed(link->owner);
+}
+
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
+                          struct moon_slice *rest)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    struct moon_slice left = moon_buffer_bytes(&link->in);
+    if (link->is_freed || link->error)
+        return -EPIPE;
+    if (moon_buffer_len(&link->out) || link->splice_in || link->splice_out)
+        return -EAGAIN;
+    *rest = (struct moon_slice){NULL, 0};
+    if (left.len) {
+        char *copy = malloc(left.len);
+        if (!copy)
+            return -ENOMEM;
+        memcpy(copy, left.ptr, left.len);
+        *rest = (struct moon_slice){copy, left.len};
+    }
+    *stream = link->stream;
+    moon_stream_set_owner(link->stream, NULL, NULL);
+    link->stream = NULL;
+    lane->owner = NULL;
+    moon_link_close(link);
+    link->events->closed(link->owner);
+    return 0;
+}

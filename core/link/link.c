@@ -1,0 +1,590 @@
+// A link's life: reading, writing, deadlines, closing. What the bytes mean is h1.c's business.
+//
+//   on_ready -> link_read -> moon_h1_process -> lane events -> (sends queue into `out` of this and other links)
+//            -> deferred task of each touched link: flush `out` in one write, go on reading, free
+//
+// Invariant: only link_read, called from on_ready or from the task, reads into the worker's shared buffer, and when it returns
+// nothing refers to that buffer: what was not taken has moved to `in`.
+#include "link/link.h"
+
+#include "base/err.h"
+#include "conf/settings.h"
+#include "link/link_priv.h"
+#include "link/resources.h"
+#include "obs/counters.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { DISCARD_LEN = 262144, WINDOW_MS = 10000 };
+
+static const struct moon_fault head_too_slow = {408, "the request head did not come in time"};
+static const struct moon_fault body_too_slow = {408, "the request body came too slowly"};
+
+static const struct moon_settings *settings_of(const struct moon_link *link)
+{
+    return link->res->settings;
+}
+
+static uint64_t now_of(const struct moon_link *link)
+{
+    return moon_loop_now_ms(link->res->loop);
+}
+
+void moon_link_flush_later(struct moon_link *link)
+{
+    moon_loop_defer(link->res->loop, &link->task);
+}
+
+// The timer is moved only when the nearest deadline comes closer; a later one is noticed when the timer fires.
+void moon_link_rearm(struct moon_link *link)
+{
+    uint64_t read_ms = link->read_deadline_ms, write_ms = link->write_deadline_ms;
+    uint64_t next_ms = read_ms && (!write_ms || read_ms < write_ms) ? read_ms : write_ms;
+    if (!next_ms || (moon_timer_is_armed(&link->timer) && link->timer.deadline_ms <= next_ms))
+        return;
+    moon_wheel_add(link->res->loop->wheel, &link->timer, next_ms);
+}
+
+void moon_link_close(struct moon_link *link)
+{
+    if (!link || link->is_freed)
+        return;
+    link->is_freed = true;
+    link->lane.owner = NULL;
+    moon_splice_cut(link);
+    moon_stream_close(link->stream);
+    link->stream = NULL;
+    moon_loop_timer_del(link->res->loop, &link->timer);
+    if (link->role == MOON_LINK_CLIENT)
+        moon_count_down(&link->res->counters->upstream_connections_live);
+    moon_link_flush_later(link);
+}
+
+void moon_link_abort(struct moon_link *link)
+{
+    if (!link || link->is_freed)
+        return;
+    moon_splice_cut(link);
+    moon_stream_abort(link->stream);
+    link->stream = NULL;
+    moon_link_close(link);
+}
+
+static void link_free(struct moon_link *link)
+{
+    moon_buffer_fini(&link->in, link->res->buffers);
+    moon_buffer_fini(&link->out, link->res->buffers);
+    moon_body_fini(&link->body);
+    free(link);
+}
+
+// Closes and tells the keeper.
+static void link_end(struct moon_link *link)
+{
+    if (link->is_freed)
+        return;
+    moon_link_close(link);
+    link->events->closed(link->owner);
+}
+
+void moon_link_fail(struct moon_link *link, int err)
+{
+    if (link->is_freed)
+        return;
+    void *owner = link->lane.owner;
+    link->lane.owner = NULL;
+    moon_link_close(link);
+    if (owner)
+        link->lane.events->abort(owner, err);
+    link->events->closed(link->owner);
+}
+
+// ---- writing
+
+// All that is queued has gone out and the link is to close: at once where the peer has nothing unread of ours to lose,
+// else our side ends first and what still comes is discarded, so that no RST destroys the answer (RFC 9112 9.6).
+static void finish_closing(struct moon_link *link)
+{
+    if (!link->must_linger || link->peer_ended) {
+        link_end(link);
+        return;
+    }
+    if (link->read_state == LINK_READ_DISCARD)
+        return;
+    moon_stream_shutdown(link->stream);
+    link->read_state = LINK_READ_DISCARD;
+    link->is_paused = false;
+    link->window_len = 0;
+    link->read_deadline_ms = now_of(link) + settings_of(link)->timeouts.linger_ms;
+    moon_link_rearm(link);
+    link->wants_read = true;
+    moon_link_flush_later(link);
+}
+
+static void write_failed(struct moon_link *link, int err)
+{
+    if (link->role == MOON_LINK_CLIENT) {
+        link->is_broken = true;
+        moon_buffer_fini(&link->out, link->res->buffers);
+        link->write_deadline_ms = 0;
+        link->wants_read = true; // the answer, or the reason, is in the receive queue
+    } else {
+        link->error = err;
+    }
+    moon_link_flush_later(link);
+}
+
+static void write_blocked(struct moon_link *link)
+{
+    if (link->write_deadline_ms)
+        return;
+    link->write_deadline_ms = now_of(link) + settings_of(link)->timeouts.body_ms;
+    moon_link_rearm(link);
+}
+
+static void flush(struct moon_link *link)
+{
+    if (link->is_connecting || link->is_broken || moon_buffer_len(&link->out) == 0)
+        return;
+    struct moon_slice bytes = moon_buffer_bytes(&link->out);
+    struct iovec iov = {(void *)bytes.ptr, bytes.len};
+    ssize_t n = moon_stream_writev(link->stream, &iov, 1);
+    if (n < 0) {
+        write_failed(link, (int)n);
+        return;
+    }
+    if (n > 0) {
+        link->write_deadline_ms = 0;
+        moon_buffer_consume(&link->out, link->res->buffers, (size_t)n);
+    }
+    if (moon_buffer_len(&link->out) > 0)
+        write_blocked(link);
+}
+
+// Tells a sender that had been refused, once the queue is short again.
+static void tell_writable(struct moon_link *link)
+{
+    if (!link->is_full || moon_buffer_len(&link->out) > MOON_BUFFER_MAX_LEN / 4)
+        return;
+    link->is_full = false;
+    if (link->lane.owner)
+        link->lane.events->writable(link->lane.owner);
+}
+
+static size_t queue(struct moon_link *link, struct moon_slice bytes)
+{
+    if (bytes.len && moon_buffer_append(&link->out, link->res->buffers, bytes) < 0) {
+        link->error = -ENOBUFS;
+        moon_link_flush_later(link);
+    }
+    return bytes.len;
+}
+
+// Queues what of the pieces lies behind the first `skip` bytes.
+static void queue_rest(struct moon_link *link, const struct iovec *iov, int iov_count, size_t skip)
+{
+    for (int i = 0; i < iov_count; i++) {
+        struct moon_slice piece = {iov[i].iov_base, iov[i].iov_len};
+        if (skip >= piece.len) {
+            skip -= piece.len;
+            continue;
+        }
+        queue(link, moon_slice_skip(piece, skip));
+        skip = 0;
+    }
+}
+
+// One piece of body with its chunk framing: into `out` when short, else straight to the stream behind what is queued.
+static size_t send_piece(struct moon_link *link, struct moon_slice bytes)
+{
+    enum { SMALL_LEN = 2048, FRAMING_LEN = MOON_CHUNK_HEAD_LEN + 2 };
+    size_t room = moon_buffer_room(&link->out);
+    if (room <= FRAMING_LEN)
+        return 0;
+    if (bytes.len > room - FRAMING_LEN)
+        bytes.len = room - FRAMING_LEN;
+    char chunk[MOON_CHUNK_HEAD_LEN];
+    bool is_chunked = link->write_kind == MOON_BODY_CHUNKED;
+    struct iovec iov[4];
+    int count = 0;
+    struct moon_slice queued = moon_buffer_bytes(&link->out);
+    if (queued.len)
+        iov[count++] = (struct iovec){(void *)queued.ptr, queued.len};
+    int own = count;
+    if (is_chunked)
+        iov[count++] = (struct iovec){chunk, moon_chunk_head_write(bytes.len, chunk)};
+    iov[count++] = (struct iovec){(void *)bytes.ptr, bytes.len};
+    if (is_chunked)
+        iov[count++] = (struct iovec){"\r\n", 2};
+    ssize_t n = 0;
+    if (bytes.len > SMALL_LEN && !link->is_connecting)
+        n = moon_stream_writev(link->stream, iov, count);
+    if (n < 0) {
+        write_failed(link, (int)n);
+        return bytes.len;
+    }
+    size_t written = (size_t)n, drop = written < queued.len ? written : queued.len;
+    queue_rest(link, iov + own, count - own, written - drop);
+    if (drop)
+        moon_buffer_consume(&link->out, link->res->buffers, drop);
+    if (written)
+        link->write_deadline_ms = 0;
+    return bytes.len;
+}
+
+size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    if (link->is_broken || link->error)
+        return bytes.len;
+    size_t taken = 0;
+    while (taken < bytes.len && !link->is_broken && !link->error) {
+        size_t n = send_piece(link, moon_slice_skip(bytes, taken));
+        taken += n;
+        if (n == 0)
+            break;
+    }
+    if (taken < bytes.len)
+        link->is_full = true;
+    moon_link_flush_later(link);
+    return taken;
+}
+
+int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
+                        const struct moon_framing *framing)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    bool is_server = link->role == MOON_LINK_SERVER;
+    size_t cap = moon_head_size(head);
+    char *to = moon_buffer_reserve(&link->out, link->res->buffers, cap);
+    if (!to) {
+        link->error = -ENOBUFS;
+        moon_link_flush_later(link);
+        return -ENOBUFS;
+    }
+    size_t len = is_server ? moon_response_write(head, framing, to)
+                           : moon_request_write(head, framing, to);
+    moon_buffer_commit(&link->out, len);
+    link->write_kind = (uint8_t)framing->body;
+    if (is_server && framing->close)
+        link->must_close = true;
+    moon_link_flush_later(link);
+    return 0;
+}
+
+void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    link->is_sent = true;
+    moon_link_flush_later(link);
+    if (link->write_kind != MOON_BODY_CHUNKED || link->is_broken || link->error)
+        return;
+    queue(link, MOON_SLICE("0\r\n"));
+    for (uint32_t i = 0; trailers && i < trailers->count; i++) {
+        queue(link, trailers->fields[i].name);
+        queue(link, MOON_SLICE(": "));
+        queue(link, trailers->fields[i].value);
+        queue(link, MOON_SLICE("\r\n"));
+    }
+    queue(link, MOON_SLICE("\r\n"));
+}
+
+// ---- reading
+
+static bool may_read(const struct moon_link *link)
+{
+    return !link->is_freed && !link->is_paused && !link->splice_out && !link->is_connecting &&
+           !link->awaits_flush && link->read_state != LINK_READ_DONE;
+}
+
+static void take(struct moon_link *link, struct moon_slice bytes)
+{
+    if (moon_buffer_len(&link->in) == 0) {
+        moon_h1_process(link, &bytes);
+        if (!link->is_freed && bytes.len &&
+            moon_buffer_append(&link->in, link->res->buffers, bytes) < 0)
+            moon_link_fail(link, -ENOBUFS);
+        return;
+    }
+    if (bytes.len && moon_buffer_append(&link->in, link->res->buffers, bytes) < 0) {
+        moon_link_fail(link, -ENOBUFS);
+        return;
+    }
+    struct moon_slice rest = moon_buffer_bytes(&link->in);
+    size_t before = rest.len;
+    moon_h1_process(link, &rest);
+    moon_buffer_consume(&link->in, link->res->buffers, before - rest.len);
+}
+
+void moon_link_progress(struct moon_link *link)
+{
+    if (link->role == MOON_LINK_CLIENT && link->lane.owner)
+        link->read_deadline_ms = now_of(link) + settings_of(link)->timeouts.response_ms;
+}
+
+static void discard(struct moon_link *link, size_t len)
+{
+    link->window_len += (uint32_t)len;
+    if (link->window_len > DISCARD_LEN)
+        link_end(link);
+}
+
+static void link_read(struct moon_link *link)
+{
+    size_t turn_len = 0;
+    while (may_read(link)) {
+        if (turn_len >= MOON_TURN_LEN) {
+            moon_stream_again(link->stream);
+            return;
+        }
+        if (link->splice_wish && moon_splice_begin(link))
+            return;
+        size_t cap = link->read_state == LINK_READ_HEAD ? MOON_READ_HEAD_LEN : MOON_READ_BODY_LEN;
+        size_t room = moon_buffer_room(&link->in);
+        ssize_t n = moon_stream_read(link->stream, link->res->read_buffer, cap < room ? cap : room);
+        if (n == 0)
+            return;
+        if (n < 0) {
+            link->peer_ended = true;
+            if (n == MOON_EOF)
+                moon_h1_eof(link);
+            else
+                moon_link_fail(link, (int)n);
+            return;
+        }
+        turn_len += (size_t)n;
+        link->has_input = true;
+        moon_link_progress(link);
+        if (link->read_state == LINK_READ_DISCARD) {
+            discard(link, (size_t)n);
+            continue;
+        }
+        link->window_len += (uint32_t)n;
+        take(link, (struct moon_slice){link->res->read_buffer, (size_t)n});
+    }
+}
+
+static void go_on_reading(struct moon_link *link)
+{
+    link->wants_read = false;
+    if (link->is_paused || link->splice_out)
+        return;
+    if (link->read_state == LINK_READ_DISCARD)
+        moon_buffer_fini(&link->in, link->res->buffers);
+    if (moon_buffer_len(&link->in) && link->read_state != LINK_READ_DONE)
+        take(link, (struct moon_slice){NULL, 0});
+    link_read(link);
+}
+
+// The end of a dispatch in which this link was touched.
+static void link_task(struct moon_task *task)
+{
+    struct moon_link *link = MOON_CONTAINER(task, struct moon_link, task);
+    if (link->is_freed) {
+        link_free(link);
+        return;
+    }
+    if (link->error) {
+        moon_link_fail(link, link->error);
+        return;
+    }
+    flush(link);
+    if (link->splice_in && moon_buffer_len(&link->out) == 0)
+        moon_splice_run(link->splice_in);
+    else
+        tell_writable(link);
+    if (link->awaits_flush && moon_buffer_len(&link->out) == 0) {
+        link->awaits_flush = false;
+        link->wants_read = true;
+    }
+    if (!link->is_freed && link->is_closing && moon_buffer_len(&link->out) == 0)
+        finish_closing(link);
+    if (!link->is_freed && link->wants_read)
+        go_on_reading(link);
+}
+
+static void on_connected(struct moon_link *link)
+{
+    int err = moon_stream_connected(link->stream);
+    if (err == -EINPROGRESS)
+        return;
+    if (err) {
+        moon_link_fail(link, err);
+        return;
+    }
+    link->is_connecting = false;
+    link->write_deadline_ms = 0;
+    link->wants_read = true;
+    moon_link_flush_later(link);
+}
+
+// The client is gone, or has ended its side, while its answer is being made: the work is withdrawn, as nginx does.
+static bool is_abandoned(const struct moon_link *link, unsigned ready)
+{
+    if (link->role != MOON_LINK_SERVER || !link->lane.owner)
+        return false;
+    if (ready & MOON_READY_ERROR)
+        return true;
+    return (ready & MOON_READY_HUP) && link->read_state == LINK_READ_DONE && !link->is_sent;
+}
+
+static void on_ready(void *owner, unsigned ready)
+{
+    struct moon_link *link = owner;
+    if (link->is_freed)
+        return;
+    if (link->is_connecting) {
+        on_connected(link);
+        return;
+    }
+    if (ready & MOON_READY_HUP && link->role == MOON_LINK_CLIENT)
+        link->peer_ended = true;
+    if (link->splice_out && ready & ~(unsigned)MOON_READY_WRITE)
+        moon_splice_run(link->splice_out);
+    else if (ready & ~(unsigned)MOON_READY_WRITE)
+        link_read(link);
+    if (link->is_freed)
+        return;
+    if (is_abandoned(link, ready)) {
+        moon_link_fail(link, ready & MOON_READY_ERROR ? -ECONNRESET : MOON_EOF);
+        return;
+    }
+    if (!(ready & MOON_READY_WRITE))
+        return;
+    moon_link_flush_later(link);
+}
+
+// ---- deadlines
+
+static void window_over(struct moon_link *link)
+{
+    const struct moon_settings *settings = settings_of(link);
+    uint32_t window_ms = settings->timeouts.body_ms < WINDOW_MS ? settings->timeouts.body_ms : WINDOW_MS;
+    uint64_t due_len = settings->body_rate ? (uint64_t)settings->body_rate * window_ms / 1000 : 1;
+    if (!link->was_paused && link->window_len < due_len) {
+        moon_h1_fault(link, &body_too_slow);
+        return;
+    }
+    link->was_paused = link->is_paused;
+    link->window_len = 0;
+    link->read_deadline_ms = now_of(link) + window_ms;
+}
+
+static void server_read_due(struct moon_link *link)
+{
+    switch ((enum link_read)link->read_state) {
+    case LINK_READ_HEAD:
+        if (moon_buffer_len(&link->in) == 0)
+            link_end(link);
+        else
+            moon_h1_fault(link, &head_too_slow);
+        return;
+    case LINK_READ_BODY:
+        window_over(link);
+        return;
+    case LINK_READ_DONE:
+        return;
+    case LINK_READ_DISCARD:
+        link_end(link);
+        return;
+    }
+}
+
+static void client_read_due(struct moon_link *link)
+{
+    if (!link->lane.owner)
+        link_end(link);
+    else if (link->is_paused || (link->splice_out && link->was_paused))
+        moon_link_progress(link);
+    else
+        moon_link_fail(link, MOON_ETIMEOUT);
+}
+
+static void on_timer(struct moon_timer *timer)
+{
+    struct moon_link *link = MOON_CONTAINER(timer, struct moon_link, timer);
+    uint64_t now_ms = now_of(link);
+    if (link->write_deadline_ms && now_ms >= link->write_deadline_ms) {
+        moon_link_fail(link, link->is_connecting ? -ETIMEDOUT : MOON_ETIMEOUT);
+        return;
+    }
+    if (link->read_deadline_ms && now_ms >= link->read_deadline_ms) {
+        link->read_deadline_ms = 0;
+        if (link->role == MOON_LINK_SERVER)
+            server_read_due(link);
+        else
+            client_read_due(link);
+    }
+    if (!link->is_freed)
+        moon_link_rearm(link);
+}
+
+// ---- public
+
+struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
+                                struct moon_stream *stream, const struct moon_link_events *events,
+                                void *owner)
+{
+    struct moon_link *link = calloc(1, sizeof *link);
+    if (!link)
+        abort();
+    link->stream = stream;
+    link->res = res;
+    link->role = (uint8_t)role;
+    link->events = events;
+    link->owner = owner;
+    link->timer.fn = on_timer;
+    link->task.fn = link_task;
+    link->start_ms = moon_loop_now_ms(res->loop);
+    moon_stream_set_owner(stream, on_ready, link);
+    if (role == MOON_LINK_SERVER) {
+        link->read_deadline_ms = link->start_ms + res->settings->timeouts.request_head_ms;
+    } else {
+        moon_count_up(&res->counters->upstream_connections_live);
+        link->is_connecting = moon_stream_connected(stream) == -EINPROGRESS;
+        if (link->is_connecting)
+            link->write_deadline_ms = link->start_ms + res->settings->timeouts.connect_ms;
+    }
+    moon_link_rearm(link);
+    return link;
+}
+
+void moon_link_set_owner(struct moon_link *link, const struct moon_link_events *events, void *owner)
+{
+    link->events = events;
+    link->owner = owner;
+}
+
+void moon_link_start(struct moon_link *link)
+{
+    link_read(link);
+}
+
+void moon_link_drain(struct moon_link *link)
+{
+    link->is_draining = true;
+    if (!link->lane.owner && link->role == MOON_LINK_SERVER && !link->is_closing &&
+        moon_buffer_len(&link->in) == 0)
+        link_end(link);
+}
+
+bool moon_link_is_draining(const struct moon_link *link)
+{
+    return link->is_draining;
+}
+
+uint32_t moon_link_lane_count(const struct moon_link *link)
+{
+    return link->lane_count;
+}
+
+uint64_t moon_link_start_ms(const struct moon_link *link)
+{
+    return link->start_ms;
+}
+
+void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out)
+{
+    moon_stream_address(link->stream, peer, out);
+}

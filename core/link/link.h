@@ -1,0 +1,125 @@
+// Link: one connection of either role, a stream with its HTTP/1.1 codec. It reads and frames what comes, writes what is sent,
+// holds what the peer does not take yet, and watches the deadlines of the connection.
+//
+//   server role            client role
+//   bytes -> lane head ->  exchange  -> lane send_head -> bytes
+//   bytes <- lane send <-  exchange  <- lane head      <- bytes
+//
+// A lane is one request and its response on a link; an HTTP/1.1 link has one at a time. While nobody is attached to the lane
+// of a server link it waits for the next request, on a client link it idles in a pool.
+// Ownership: moon_link_new takes the stream; moon_link_close frees the link after the present dispatch has returned, so it may
+// be called from any event. Every event may close the link. Lanes never call back from inside a send; abort comes later.
+#pragma once
+
+#include "base/slice.h"
+#include "http/head.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct moon_address;
+struct moon_arena;
+struct moon_lane;
+struct moon_link;
+struct moon_resources;
+struct moon_stream;
+
+enum moon_link_role { MOON_LINK_SERVER, MOON_LINK_CLIENT };
+
+// What a lane tells the one who is attached to it.
+struct moon_lane_events {
+    // The head was parsed into the memory given at attach: a request, or a response (1xx ones come before the final one).
+    void (*head)(void *owner);
+    // The message is unusable (bad head, bad body framing, too slow). Nothing more comes from this message, and the link
+    // will close when the lane ends.
+    void (*fault)(void *owner, const struct moon_fault *fault);
+    // Body bytes; returns how many were taken. Fewer: nothing more comes until moon_lane_resume.
+    size_t (*body)(void *owner, struct moon_slice bytes);
+    // The message is over. `trailers` are the lines of a trailer section (may be empty; die with the call).
+    void (*end)(void *owner, struct moon_slice trailers);
+    // The connection is lost or a deadline passed (MOON_ETIMEOUT); the lane is detached already, the link closes itself.
+    void (*abort)(void *owner, int err);
+    // There is room again after moon_lane_send_body took less than it was given.
+    void (*writable)(void *owner);
+};
+
+// What a link tells the one who keeps it (edge/, or the pool).
+struct moon_link_events {
+    // Server role: a request begins; call moon_lane_attach. The head event follows.
+    void (*open)(void *owner, struct moon_lane *lane);
+    // The lane was ended and the link is fit for another message.
+    void (*idle)(void *owner);
+    // The link is no more; forget it.
+    void (*closed)(void *owner);
+};
+
+// One request and its response on the link. Public for the h1 codec and for embedding; use the functions below.
+struct moon_lane {
+    const struct moon_lane_events *events;
+    void *owner; // NULL: detached
+    struct moon_arena *arena;
+    struct moon_head *head; // what is read: the request (server), the response (client)
+    enum moon_method request_method;
+    struct moon_slice trailers; // lines, in the arena
+};
+
+struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
+                                struct moon_stream *stream, const struct moon_link_events *events,
+                                void *owner);
+// Changes who keeps the link.
+void moon_link_set_owner(struct moon_link *link, const struct moon_link_events *events, void *owner);
+// Server role: starts reading. Separate from new so that the owner is complete when the first event comes.
+void moon_link_start(struct moon_link *link);
+// Closes without telling anyone. NULL is fine.
+void moon_link_close(struct moon_link *link);
+// The same with a reset.
+void moon_link_abort(struct moon_link *link);
+// No further request after the one under way; an idle link closes now. For draining.
+void moon_link_drain(struct moon_link *link);
+bool moon_link_is_draining(const struct moon_link *link);
+// How many messages the link has carried.
+uint32_t moon_link_lane_count(const struct moon_link *link);
+// Milliseconds at which the connection was made.
+uint64_t moon_link_start_ms(const struct moon_link *link);
+void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
+// The link's lane (client role: to attach to).
+struct moon_lane *moon_link_lane(struct moon_link *link);
+struct moon_link *moon_lane_link(struct moon_lane *lane);
+
+struct moon_lane_attachment {
+    const struct moon_lane_events *events;
+    void *owner;
+    struct moon_arena *arena;
+    struct moon_head *head;
+    enum moon_method request_method; // client role: decides how the response is framed
+};
+
+void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment);
+// Sends a head. 0, or an error after which abort follows. Interim responses may come first.
+int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
+                        const struct moon_framing *framing);
+// Body bytes in the framing of the head; returns how many were taken (0: full, `writable` follows).
+size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
+// Ends the body. Trailers (may be NULL) go out only in a chunked body.
+void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
+// More body may be delivered. Never calls back before it returns.
+void moon_lane_resume(struct moon_lane *lane);
+// Client role: a response (and before that, the connection) is due in that many ms; 0 takes the deadline off.
+void moon_lane_set_deadline(struct moon_lane *lane, uint32_t delay_ms);
+// Client role: whether any byte of the response has come / the connection stands.
+bool moon_lane_has_input(const struct moon_lane *lane);
+bool moon_lane_is_connected(const struct moon_lane *lane);
+// Detaches. A server link goes on with the next request, or closes (lingering where input is unread); a client link becomes
+// idle when it is fit for reuse, else it closes. `idle` is told in the first case.
+void moon_lane_end(struct moon_lane *lane, bool reuse);
+// Detaches and closes the link at once; server role: the client sees a reset.
+void moon_lane_abort(struct moon_lane *lane);
+
+// Lets the rest of the body go from one lane to the other inside the kernel wherever that pays; the `end` event of `from`
+// follows as ever, `body` perhaps not. Both sides must carry the same length. A wish: where it can't be, bytes are copied.
+void moon_lane_splice(struct moon_lane *from, struct moon_lane *to);
+
+// Gives up the codec: detaches, hands over the stream and what was read beyond the head (*rest, copied into a malloc'd block
+// that the caller frees; ptr NULL when empty). What was sent before must have been flushed: -EAGAIN until then.
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_slice *rest);

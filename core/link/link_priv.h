@@ -1,0 +1,76 @@
+// The body of struct moon_link, for the files of this room.
+#pragma once
+
+#include "base/buffer.h"
+#include "http/body.h"
+#include "io/loop.h"
+#include "link/link.h"
+
+struct moon_splice;
+
+enum link_read {
+    LINK_READ_HEAD, // waiting for a head, or inside one
+    LINK_READ_BODY,
+    LINK_READ_DONE, // the message is over; server: nothing is read until the lane ends
+    LINK_READ_DISCARD, // lingering: the rest is thrown away
+};
+
+struct moon_link {
+    struct moon_stream *stream; // NULL once closed
+    struct moon_resources *res;
+    const struct moon_link_events *events;
+    void *owner;
+    struct moon_lane lane;
+    struct moon_buffer in, out;
+    struct moon_body_reader body;
+    struct moon_timer timer;
+    struct moon_task task; // flush, go on reading, free
+    uint64_t read_deadline_ms, write_deadline_ms; // 0: none
+    struct moon_link *splice_wish;  // splice to there as soon as what was read has been taken
+    struct moon_splice *splice_out; // moves what is read here to another link
+    struct moon_splice *splice_in;  // moves into this link
+    uint64_t start_ms;
+    uint32_t window_len;  // body bytes since the window began (body rate), or discarded bytes
+    uint32_t lane_count;
+    uint32_t ready_len;   // bytes at the front of `in` that are body already: framing taken off, not delivered yet
+    struct moon_head_scan scan;
+    uint8_t role;         // enum moon_link_role
+    uint8_t read_state;   // enum link_read
+    uint8_t write_kind;   // enum moon_body_kind of the message being sent
+    bool is_connecting : 1;
+    bool is_dispatching : 1; // inside on_ready: what is queued is flushed when it returns
+    bool is_paused : 1;      // the owner took less than it was given
+    bool was_paused : 1;     // in this window of the body rate
+    bool wants_read : 1;     // the task goes on reading
+    bool is_full : 1;        // somebody waits for `writable`
+    bool must_close : 1;     // after the lane now open
+    bool is_draining : 1;
+    bool awaits_flush : 1;   // the next pipelined request waits until `out` is short
+    bool is_sent : 1;        // the message of this side is written whole (into `out` at least)
+    bool has_input : 1;      // bytes came since attach
+    bool peer_ended : 1;     // FIN seen
+    bool is_closing : 1;     // flush `out`, then close
+    bool is_broken : 1;      // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
+    bool must_linger : 1;    // input is left unread: end our side and discard before closing
+    bool is_freed : 1;       // closed; the task frees it
+    int error;               // found while sending, told by the task
+};
+
+// link.c
+void moon_link_flush_later(struct moon_link *link);
+void moon_link_rearm(struct moon_link *link);
+// The connection is lost: tells the lane (abort) and the keeper (closed), closes.
+void moon_link_fail(struct moon_link *link, int err);
+void moon_link_progress(struct moon_link *link);
+
+// h1.c: takes messages off `in`; stops when nothing can be taken.
+void moon_h1_process(struct moon_link *link, struct moon_slice *in);
+// The peer ended its side.
+void moon_h1_eof(struct moon_link *link);
+void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
+
+// splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
+bool moon_splice_begin(struct moon_link *from);
+void moon_splice_run(struct moon_splice *splice);
+// The link closes: whatever is spliced from or to it ends.
+void moon_splice_cut(struct moon_link *link);

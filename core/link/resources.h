@@ -1,0 +1,34 @@
+// What every connection of one worker borrows: its loop, its pools, its shared read buffer and its counters.
+// Made by gateway/ for each worker; it outlives all links and exchanges of the worker.
+#pragma once
+
+#include "base/list.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct moon_arena_pool;
+struct moon_buffer_pool;
+struct moon_counters;
+struct moon_log;
+struct moon_loop;
+struct moon_settings;
+
+enum {
+    MOON_READ_HEAD_LEN = 8192, // heads are read with no more, so that a long body stays in the kernel for splice
+    MOON_READ_BODY_LEN = 65536,
+    MOON_TURN_LEN = 262144, // bytes a link may read in one turn before others get theirs
+};
+
+struct moon_resources {
+    struct moon_loop *loop;
+    struct moon_arena_pool *arenas;
+    struct moon_buffer_pool *buffers;
+    struct moon_counters *counters;
+    const struct moon_log *log;
+    const struct moon_settings *settings; // of the newest snapshot
+    char *read_buffer;                    // MOON_READ_BODY_LEN; only loop dispatch reads into it
+    struct moon_list exchanges;           // alive, for a forced stop
+    uint64_t id_seed[2];                  // random, for exchange ids
+    uint64_t id_count;
+};
