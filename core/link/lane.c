@@ -114,6 +114,7 @@ void moon_lane_end(struct moon_lane *lane, bool reuse)
     lane->owner = NULL;
     if (link->is_freed)
         return;
+    moon_splice_unwish(link);
     link->is_full = false;
     if (link->role == MOON_LINK_CLIENT) {
         client_lane_end(link, reuse);

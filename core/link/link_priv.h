@@ -27,6 +27,7 @@ struct moon_link {
     struct moon_task task; // flush, go on reading, free
     uint64_t read_deadline_ms, write_deadline_ms; // 0: none
     struct moon_link *splice_wish;  // splice to there as soon as what was read has been taken
+    struct moon_link *wished_by;    // the other end of somebody's wish
     struct moon_splice *splice_out; // moves what is read here to another link
     struct moon_splice *splice_in;  // moves into this link
     uint64_t start_ms;
@@ -72,5 +73,7 @@ void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);
 void moon_splice_run(struct moon_splice *splice);
+// Takes back a wish from or for this link.
+void moon_splice_unwish(struct moon_link *link);
 // The link closes: whatever is spliced from or to it ends.
 void moon_splice_cut(struct moon_link *link);

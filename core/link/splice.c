@@ -27,7 +27,18 @@ void moon_lane_splice(struct moon_lane *from, struct moon_lane *to)
     if (!source->res->settings->splice || !moon_stream_has_pipe(source->stream) ||
         !moon_stream_has_pipe(target->stream))
         return;
+    moon_splice_unwish(source);
     source->splice_wish = target;
+    target->wished_by = source;
+}
+
+void moon_splice_unwish(struct moon_link *link)
+{
+    if (link->splice_wish)
+        link->splice_wish->wished_by = NULL;
+    if (link->wished_by)
+        link->wished_by->splice_wish = NULL;
+    link->splice_wish = link->wished_by = NULL;
 }
 
 bool moon_splice_begin(struct moon_link *from)
@@ -35,7 +46,7 @@ bool moon_splice_begin(struct moon_link *from)
     struct moon_link *to = from->splice_wish;
     uint64_t left = moon_body_skippable(&from->body);
     if (from->read_state != LINK_READ_BODY || left < SPLICE_MIN_LEN || left == UINT64_MAX) {
-        from->splice_wish = NULL;
+        moon_splice_unwish(from);
         return false;
     }
     if (moon_buffer_len(&from->in) || to->is_freed || to->splice_in || to->is_broken)
@@ -44,11 +55,11 @@ bool moon_splice_begin(struct moon_link *from)
     struct moon_splice *splice = malloc(sizeof *splice);
     if (!splice || moon_loop_pipe_open(from->res->loop, &pipe) < 0) {
         free(splice);
-        from->splice_wish = NULL;
+        moon_splice_unwish(from);
         return false;
     }
     *splice = (struct moon_splice){from, to, pipe, 0};
-    from->splice_wish = NULL;
+    moon_splice_unwish(from);
     from->splice_out = splice;
     to->splice_in = splice;
     moon_splice_run(splice);
@@ -69,7 +80,7 @@ void moon_splice_cut(struct moon_link *link)
         splice_free(link->splice_out);
     if (link->splice_in)
         splice_free(link->splice_in);
-    link->splice_wish = NULL;
+    moon_splice_unwish(link);
 }
 
 // The body is through: the reader goes on behind it.
@@ -124,6 +135,7 @@ static bool fill(struct moon_splice *splice, int *err)
     splice->pipe_len += (uint64_t)n;
     from->window_len += (uint32_t)n;
     moon_count_add(&from->res->counters->spliced_bytes_total, (uint64_t)n);
+    from->was_paused = from->role == MOON_LINK_SERVER && from->was_paused;
     moon_link_progress(from);
     return true;
 }
