@@ -1,0 +1,36 @@
+// What request.c, response.c and trailers.c share: reading the field lines of a head through llhttp, and the fields that mean
+// the same in both directions. Private to this room.
+#pragma once
+
+#include "http/head.h"
+
+// One more field as it was received; its name is a valid token. 0 or -ENOMEM.
+int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name,
+                              struct moon_slice value, bool is_verbatim);
+
+struct moon_fields_args {
+    struct moon_arena *arena;
+    const struct moon_head_limits *limits;
+    struct moon_slice text; // the whole head, from its start line on
+    bool is_request;
+    uint64_t singletons; // bit per header id: a second one is a fault
+    struct moon_fault *fault;
+};
+
+// Runs llhttp over the head and fills *headers. 0, or -1 with *fault.
+int moon_fields_read(const struct moon_fields_args *args, struct moon_headers *headers);
+
+// The name ':' value lines `text` (each with its CRLF, nothing else) checked and added without llhttp; for trailers.
+// NULL, or what is wrong with the first bad line.
+const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name, struct moon_slice *value);
+
+// Sets keep_alive and has_upgrade from Connection and Upgrade. False when Connection names too many options.
+bool moon_head_read_connection(struct moon_head *head);
+
+// Content-Length: canonical digits, at most 2^63-1.
+bool moon_content_length_parse(struct moon_slice value, uint64_t *out);
+
+// HTTP-version of RFC 9112 2.3: true with its two digits.
+bool moon_version_parse(struct moon_slice text, unsigned *major, unsigned *minor);
+
+enum { MOON_UPGRADE_MAX_LEN = 128 }; // longer Upgrade values are not upgrades
