@@ -206,7 +206,7 @@ end
 function Gateway:connect(options)
   local client, err = stream.try_connect(options and options.port or self.port, options)
   if not client then error("cannot connect to the gateway: " .. err, 2) end
-  if self.scope then self.scope[#self.scope + 1] = client end
+  if self.adopt then self.adopt(client) end
   return client
 end
 

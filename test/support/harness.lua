@@ -10,6 +10,7 @@
 -- Everything opened in a test is closed at its end; gateways are stopped and judged (test.support.gateway). Between h.open and
 -- h.close (in setup and teardown) things live for several tests.
 local uv = require "luv"
+local busted = require "busted"
 local backend = require "test.support.backend"
 local gateway = require "test.support.gateway"
 local http1 = require "test.support.http1"
@@ -80,7 +81,7 @@ end
 function h.test(body, ms)
   return function()
     if not gateway.binary() then
-      pending "MOONGATE_BIN names no binary" -- luacheck: ignore 113
+      busted.pending "MOONGATE_BIN names no binary"
       return
     end
     h.run(body, ms)
@@ -116,7 +117,7 @@ end
 
 function h.gateway(options)
   local self = adopt(gateway.start(options))
-  self.scope = scope
+  self.adopt = adopt
   return self
 end
 
