@@ -46,7 +46,7 @@ struct moon_flow_ops {
     // Ends a MOON_WAIT or MOON_BODY_WAIT. Safe to call from a timer; never calls back before it returns.
     void (*resume)(struct moon_flow *flow);
     // Answers the request (rewrite, access) with a body that lives in the arena or is static; the hook returns MOON_DONE.
-    // `type` may be empty. Fields added to flow->response->headers before are kept.
+    // `type` may be empty: text/plain. Fields may be added to flow->response->headers after the call.
     void (*respond)(struct moon_flow *flow, uint16_t status, struct moon_slice type,
                     struct moon_slice body);
     // From a body hook: hands bytes to the next filter, the last one's go to the peer. Bytes taken, or MOON_BODY_ values.

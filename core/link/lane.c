@@ -32,8 +32,10 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
     link->lane_count++;
     if (link->role == MOON_LINK_CLIENT) {
         link->read_state = LINK_READ_HEAD;
-        link->read_deadline_ms = 0;
         link->scan = (struct moon_head_scan){0};
+        link->response_ms = attachment->response_ms;
+        moon_link_progress(link);
+        moon_link_rearm(link);
     }
 }
 
@@ -46,13 +48,6 @@ void moon_lane_resume(struct moon_lane *lane)
     link->wants_read = true;
     moon_link_progress(link);
     moon_link_flush_later(link);
-}
-
-void moon_lane_set_deadline(struct moon_lane *lane, uint32_t delay_ms)
-{
-    struct moon_link *link = moon_lane_link(lane);
-    link->read_deadline_ms = delay_ms ? moon_loop_now_ms(link->res->loop) + delay_ms : 0;
-    moon_link_rearm(link);
 }
 
 bool moon_lane_has_input(const struct moon_lane *lane)
@@ -134,28 +129,23 @@ void moon_lane_abort(struct moon_lane *lane)
     link->events->closed(link->owner);
 }
 
-int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
-                          struct moon_slice *rest)
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_buffer *in,
+                          struct moon_buffer *out)
 {
     struct moon_link *link = moon_lane_link(lane);
-    struct moon_slice left = moon_buffer_bytes(&link->in);
-    if (link->is_freed || link->error)
-        return -EPIPE;
-    if (moon_buffer_len(&link->out) || link->splice_in || link->splice_out)
-        return -EAGAIN;
-    *rest = (struct moon_slice){NULL, 0};
-    if (left.len) {
-        char *copy = malloc(left.len);
-        if (!copy)
-            return -ENOMEM;
-        memcpy(copy, left.ptr, left.len);
-        *rest = (struct moon_slice){copy, left.len};
-    }
-    *stream = link->stream;
-    moon_stream_set_owner(link->stream, NULL, NULL);
-    link->stream = NULL;
     lane->owner = NULL;
+    if (link->is_freed)
+        return -EPIPE;
+    bool is_fit = !link->error && !link->is_broken && !link->splice_in && !link->splice_out;
+    if (is_fit) {
+        *stream = link->stream;
+        *in = link->in;
+        *out = link->out;
+        moon_stream_set_owner(link->stream, NULL, NULL);
+        link->stream = NULL;
+        link->in = link->out = (struct moon_buffer){0};
+    }
     moon_link_close(link);
     link->events->closed(link->owner);
-    return 0;
+    return is_fit ? 0 : -EPIPE;
 }

@@ -247,6 +247,8 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
     }
     if (taken < bytes.len)
         link->is_full = true;
+    if (taken)
+        moon_link_progress(link);
     moon_link_flush_later(link);
     return taken;
 }
@@ -320,7 +322,7 @@ static void take(struct moon_link *link, struct moon_slice bytes)
 void moon_link_progress(struct moon_link *link)
 {
     if (link->role == MOON_LINK_CLIENT && link->lane.owner)
-        link->read_deadline_ms = now_of(link) + settings_of(link)->timeouts.response_ms;
+        link->read_deadline_ms = now_of(link) + link->response_ms;
 }
 
 static void discard(struct moon_link *link, size_t len)

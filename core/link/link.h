@@ -20,6 +20,7 @@
 
 struct moon_address;
 struct moon_arena;
+struct moon_buffer;
 struct moon_lane;
 struct moon_link;
 struct moon_resources;
@@ -93,6 +94,7 @@ struct moon_lane_attachment {
     struct moon_arena *arena;
     struct moon_head *head;
     enum moon_method request_method; // client role: decides how the response is framed
+    uint32_t response_ms;            // client role: longest silence of the peer once the request is on its way
 };
 
 void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment);
@@ -105,8 +107,6 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
 // More body may be delivered. Never calls back before it returns.
 void moon_lane_resume(struct moon_lane *lane);
-// Client role: a response (and before that, the connection) is due in that many ms; 0 takes the deadline off.
-void moon_lane_set_deadline(struct moon_lane *lane, uint32_t delay_ms);
 // Client role: whether any byte of the response has come / the connection stands.
 bool moon_lane_has_input(const struct moon_lane *lane);
 bool moon_lane_is_connected(const struct moon_lane *lane);
@@ -120,6 +120,7 @@ void moon_lane_abort(struct moon_lane *lane);
 // follows as ever, `body` perhaps not. Both sides must carry the same length. A wish: where it can't be, bytes are copied.
 void moon_lane_splice(struct moon_lane *from, struct moon_lane *to);
 
-// Gives up the codec: detaches, hands over the stream and what was read beyond the head (*rest, copied into a malloc'd block
-// that the caller frees; ptr NULL when empty). What was sent before must have been flushed: -EAGAIN until then.
-int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_slice *rest);
+// Gives up the codec: detaches, hands over the stream, what was read beyond the head (*in) and what was queued but not
+// written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed).
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_buffer *in,
+                          struct moon_buffer *out);

@@ -33,6 +33,7 @@ struct moon_link {
     uint64_t start_ms;
     uint32_t window_len;  // body bytes since the window began (body rate), or discarded bytes
     uint32_t lane_count;
+    uint32_t response_ms; // client role: longest silence of the peer
     uint32_t ready_len;   // bytes at the front of `in` that are body already: framing taken off, not delivered yet
     struct moon_head_scan scan;
     uint8_t role;         // enum moon_link_role

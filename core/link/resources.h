@@ -28,7 +28,7 @@ struct moon_resources {
     const struct moon_log *log;
     const struct moon_settings *settings; // of the newest snapshot
     char *read_buffer;                    // MOON_READ_BODY_LEN; only loop dispatch reads into it
-    struct moon_list exchanges;           // alive, for a forced stop
+    struct moon_list exchanges, relays;   // alive, for a forced stop
     uint64_t id_seed[2];                  // random, for exchange ids
     uint64_t id_count;
 };

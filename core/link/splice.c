@@ -151,6 +151,7 @@ static bool drain(struct moon_splice *splice, int *err)
         return false;
     splice->pipe_len -= (uint64_t)n;
     to->write_deadline_ms = 0;
+    moon_link_progress(to);
     return true;
 }
 
