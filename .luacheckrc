@@ -1,0 +1,12 @@
+-- 2 spaces, 100 columns, no globals (HOUSE 22). Comments may be wider.
+std = "luajit"
+max_code_line_length = 100
+max_comment_line_length = false
+max_string_line_length = false
+max_line_length = false
+unused_args = false
+include_files = { "**/*.lua", ".luacheckrc" }
+files["test/spec"] = { std = "luajit+busted", max_code_line_length = 120 }
+files["test"] = { max_code_line_length = 120 }
+files["test/spec/data"] = { max_code_line_length = false } -- tables of cases
+files["**/.luacheckrc"] = { std = "+luacheckrc" }
