@@ -68,8 +68,8 @@ static bool credit_take(struct moon_buffer_pool *pool, size_t len)
     return true;
 }
 
-// Halves the credit when it is full: giving back one block at a time would touch the shared counter
-// for each.
+// Halves the credit when it is full (half of it is whole blocks): giving back one block at a time
+// would touch the shared counter for each.
 static void credit_give(struct moon_buffer_pool *pool, size_t len)
 {
     pool->credit_len += len;
@@ -144,7 +144,7 @@ struct moon_buffer_pool *moon_buffer_pool_new(struct moon_buffer_budget *budget)
     if (!pool)
         abort();
     pool->budget = budget;
-    pool->credit_max_len = budget->max_len / 64;
+    pool->credit_max_len = budget->max_len / 64 / (2 * class_len[0]) * (2 * class_len[0]);
     if (pool->credit_max_len > CREDIT_MAX_LEN)
         pool->credit_max_len = CREDIT_MAX_LEN;
     return pool;

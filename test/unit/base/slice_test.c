@@ -44,7 +44,8 @@ static void fold_agrees_with_a_table(void **state)
             char a = (char)i, b = (char)j;
             int low_i = i >= 'A' && i <= 'Z' ? i + 32 : i;
             int low_j = j >= 'A' && j <= 'Z' ? j + 32 : j;
-            bool equal = moon_slice_equal_fold((struct moon_slice){&a, 1}, (struct moon_slice){&b, 1});
+            bool equal =
+                moon_slice_equal_fold((struct moon_slice){&a, 1}, (struct moon_slice){&b, 1});
             assert_int_equal(equal, low_i == low_j);
         }
     }
@@ -63,8 +64,17 @@ static void numbers_are_digits_and_fit(void **state)
 {
     (void)state;
     uint64_t value = 7;
-    const char *const bad[] = {"", "-1", "+1", " 1", "1 ", "0x1", "1a", "18446744073709551616",
-                               "18446744073709551620", "99999999999999999999", "\xb2"};
+    const char *const bad[] = {"",
+                               "-1",
+                               "+1",
+                               " 1",
+                               "1 ",
+                               "0x1",
+                               "1a",
+                               "18446744073709551616",
+                               "18446744073709551620",
+                               "99999999999999999999",
+                               "\xb2"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(moon_slice_to_u64(moon_slice_from(bad[i]), &value));
     assert_false(moon_slice_to_u64(MOON_SLICE("1\0"), &value));
