@@ -233,7 +233,7 @@ struct moon_slice moon_arena_try_format(struct moon_arena *arena, const char *fo
     va_list args;
     moon_poison_del(text, room);
     va_start(args, format);
-    int written = vsnprintf(text, room, format, args);
+    int written = vsnprintf(text, room, format, args); // NOLINT: clang 14 misses the va_start
     va_end(args);
     moon_poison_add(text, room);
 

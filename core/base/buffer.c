@@ -130,10 +130,10 @@ static int make_room(struct moon_buffer *b, struct moon_buffer_pool *pool, size_
     int err = block_take(pool, tier, &base);
     if (err)
         return err;
-    if (used_len)
+    if (b->base) {
         memcpy(base, b->base + b->head, used_len);
-    if (b->base)
         block_give(pool, b->base, b->cap);
+    }
     *b = (struct moon_buffer){base, 0, (uint32_t)used_len, class_len[tier]};
     return 0;
 }
@@ -144,7 +144,8 @@ struct moon_buffer_pool *moon_buffer_pool_new(struct moon_buffer_budget *budget)
     if (!pool)
         abort();
     pool->budget = budget;
-    pool->credit_max_len = budget->max_len / 64 / (2 * class_len[0]) * (2 * class_len[0]);
+    size_t unit_len = (size_t)2 * class_len[0];
+    pool->credit_max_len = budget->max_len / 64 / unit_len * unit_len;
     if (pool->credit_max_len > CREDIT_MAX_LEN)
         pool->credit_max_len = CREDIT_MAX_LEN;
     return pool;
