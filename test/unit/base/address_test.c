@@ -1,11 +1,12 @@
 // Unit tests of base/address: what parses, what does not, and the texts that come back.
 #include "base/address.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h> // after what it needs
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

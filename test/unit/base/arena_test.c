@@ -1,11 +1,12 @@
 // Unit tests of base/arena: alignment, caps, large blocks, hooks, reuse of blocks.
 #include "base/arena.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h> // after what it needs
 
 static int setup(void **state)
 {

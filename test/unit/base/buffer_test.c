@@ -1,13 +1,14 @@
 // Unit tests of base/buffer: order of bytes, growth, bounds, budget, return of blocks.
 #include "base/buffer.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include <cmocka.h> // after what it needs
 
 struct fixture {
     struct moon_buffer_budget budget;

@@ -1,12 +1,13 @@
 // Unit tests of base/err: every code has a text, and none is NULL.
 #include "base/err.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h> // after what it needs
 
 static void ours_have_texts_of_their_own(void **state)
 {

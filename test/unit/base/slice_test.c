@@ -1,11 +1,12 @@
 // Unit tests of base/slice: comparison, trimming, numbers, list elements.
 #include "base/slice.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h> // after what it needs
 
 static void assert_slice(struct moon_slice s, const char *text)
 {

@@ -2,13 +2,14 @@
 // naive list.
 #include "base/wheel.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h> // after what it needs
 
 // A timer that notes its number when it fires, then does as it was told.
 struct probe {
