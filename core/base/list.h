@@ -8,7 +8,7 @@ struct moon_list {
     struct moon_list *next, *prev;
 };
 
-#define MOON_CONTAINER(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define MOON_CONTAINER(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void moon_list_init(struct moon_list *l)
 {
