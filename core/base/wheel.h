@@ -16,8 +16,8 @@ typedef void moon_timer_fn(struct moon_timer *timer);
 struct moon_timer {
     struct moon_list node;
     uint64_t deadline_ms;
-    moon_timer_fn
-        *fn; // the timer is off the wheel when fn runs; fn may add it again or free its owner
+    // The timer is off the wheel when fn runs; fn may add it again or free its owner.
+    moon_timer_fn *fn;
 };
 
 struct moon_wheel *moon_wheel_new(uint64_t now_ms);
