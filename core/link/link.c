@@ -571,6 +571,11 @@ void moon_link_drain(struct moon_link *link)
         link_end(link);
 }
 
+void moon_link_drain_next(struct moon_link *link)
+{
+    link->is_draining = true;
+}
+
 bool moon_link_is_draining(const struct moon_link *link)
 {
     return link->is_draining;

@@ -78,6 +78,8 @@ void moon_link_close(struct moon_link *link);
 void moon_link_abort(struct moon_link *link);
 // No further request after the one under way; an idle link closes now. For draining.
 void moon_link_drain(struct moon_link *link);
+// The same, but the first request is still waited for: a connection that was accepted before the drain began.
+void moon_link_drain_next(struct moon_link *link);
 bool moon_link_is_draining(const struct moon_link *link);
 // How many messages the link has carried.
 uint32_t moon_link_lane_count(const struct moon_link *link);

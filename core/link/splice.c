@@ -59,6 +59,7 @@ bool moon_splice_begin(struct moon_link *from)
         return false;
     }
     *splice = (struct moon_splice){from, to, pipe, 0};
+    moon_count_up(&from->res->counters->pipes_live);
     moon_splice_unwish(from);
     from->splice_out = splice;
     to->splice_in = splice;
@@ -71,6 +72,7 @@ static void splice_free(struct moon_splice *splice)
     splice->from->splice_out = NULL;
     splice->to->splice_in = NULL;
     moon_loop_pipe_close(splice->from->res->loop, splice->pipe);
+    moon_count_down(&splice->from->res->counters->pipes_live);
     free(splice);
 }
 

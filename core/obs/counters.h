@@ -10,6 +10,8 @@
     X(connections_live, "gauge", "Downstream connections open now")                                \
     X(connections_total, "counter", "Downstream connections accepted")                             \
     X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")                \
+    X(arenas_live, "gauge", "Exchange arenas not freed yet")                                       \
+    X(pipes_live, "gauge", "Pipes in use for splice")                                              \
     X(requests_total, "counter", "Requests whose head was understood or refused")                  \
     X(tunnels_live, "gauge", "Upgraded connections relayed now")                                   \
     X(upstream_connections_live, "gauge", "Upstream connections open now")                         \
@@ -35,6 +37,11 @@ static inline void moon_count_add(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
+}
+
+static inline void moon_count_set(_Atomic uint64_t *gauge, uint64_t value)
+{
+    atomic_store_explicit(gauge, value, memory_order_relaxed);
 }
 
 static inline void moon_count_up(_Atomic uint64_t *counter)

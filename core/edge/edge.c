@@ -1,0 +1,257 @@
+// Accepting. A turn takes at most 64 connections; at a limit (descriptors, or our own bound that keeps a reserve for upstreams,
+// admin and logs) accepting pauses until a connection ends or 100 ms have passed: it never spins at EMFILE (P11).
+#include "edge/edge.h"
+
+#include "base/err.h"
+#include "base/list.h"
+#include "exchange/exchange.h"
+#include "io/loop.h"
+#include "link/link.h"
+#include "link/resources.h"
+#include "obs/counters.h"
+#include "obs/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
+
+struct connection {
+    struct moon_list node; // in edge->connections
+    struct moon_edge *edge;
+    struct moon_link *link;
+};
+
+struct acceptor {
+    struct acceptor *next;
+    struct moon_edge *edge;
+    struct moon_socket *socket;
+    struct moon_task task; // takes further connections in the next turn
+};
+
+struct moon_edge {
+    struct moon_service *service;
+    struct moon_connection_budget *budget;
+    struct acceptor *acceptors;
+    struct moon_list connections;
+    size_t connection_count;
+    struct moon_timer retry;
+    bool is_paused, is_draining;
+};
+
+static void resume_accepting(struct moon_edge *edge);
+
+// ---- connections
+
+static void on_open(void *owner, struct moon_lane *lane)
+{
+    struct connection *connection = owner;
+    moon_exchange_open(connection->edge->service, lane);
+}
+
+static void on_idle(void *owner)
+{
+    (void)owner;
+}
+
+static void on_closed(void *owner)
+{
+    struct connection *connection = owner;
+    struct moon_edge *edge = connection->edge;
+    moon_list_del(&connection->node);
+    edge->connection_count--;
+    atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
+    moon_count_down(&edge->service->res->counters->connections_live);
+    free(connection);
+    if (edge->is_paused && !edge->is_draining)
+        resume_accepting(edge);
+}
+
+static const struct moon_link_events connection_events = {
+    .open = on_open,
+    .idle = on_idle,
+    .closed = on_closed,
+};
+
+static void connection_start(struct moon_edge *edge, struct moon_stream *stream)
+{
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection)
+        abort();
+    struct moon_counters *counters = edge->service->res->counters;
+    connection->edge = edge;
+    moon_list_add_before(&edge->connections, &connection->node);
+    edge->connection_count++;
+    moon_count_up(&counters->connections_live);
+    moon_count_up(&counters->connections_total);
+    connection->link = moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events,
+                                     connection);
+    struct moon_link *link = connection->link;
+    if (edge->is_draining) // arrived before the drain: one answer, then it closes
+        moon_link_drain_next(link);
+    moon_link_start(link);
+}
+
+// ---- accepting
+
+static void on_retry(struct moon_timer *timer)
+{
+    resume_accepting(MOON_CONTAINER(timer, struct moon_edge, retry));
+}
+
+static void pause_accepting(struct moon_edge *edge, const char *why)
+{
+    struct moon_resources *res = edge->service->res;
+    if (!edge->is_paused)
+        moon_log_warn(res->log, "accepting pauses: %s; raise the limit of open files (ulimit -n)", why);
+    edge->is_paused = true;
+    moon_count_up(&res->counters->accept_paused_total);
+    moon_loop_timer_add(res->loop, &edge->retry, ACCEPT_RETRY_MS);
+}
+
+static bool reserve(struct moon_edge *edge)
+{
+    struct moon_connection_budget *budget = edge->budget;
+    size_t used = atomic_fetch_add_explicit(&budget->used_count, 1, memory_order_relaxed);
+    if (used < budget->max_count)
+        return true;
+    atomic_fetch_sub_explicit(&budget->used_count, 1, memory_order_relaxed);
+    return false;
+}
+
+static void release(struct moon_edge *edge)
+{
+    atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
+}
+
+static bool is_exhausted(int err)
+{
+    return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
+}
+
+static void take(struct acceptor *acceptor)
+{
+    struct moon_edge *edge = acceptor->edge;
+    struct moon_loop *loop = edge->service->res->loop;
+    for (int i = 0; i < ACCEPT_TURN_COUNT; i++) {
+        struct moon_stream *stream;
+        if (!reserve(edge)) {
+            pause_accepting(edge, "as many connections as the descriptors allow are open");
+            return;
+        }
+        int err = moon_loop_accept(loop, acceptor->socket, &stream);
+        if (!err) {
+            connection_start(edge, stream);
+            continue;
+        }
+        release(edge);
+        if (err == -EAGAIN)
+            return;
+        if (is_exhausted(err)) {
+            pause_accepting(edge, moon_err_text(err));
+            return;
+        }
+    }
+    moon_loop_defer(loop, &acceptor->task);
+}
+
+static void on_ready(void *owner, unsigned ready)
+{
+    (void)ready;
+    struct acceptor *acceptor = owner;
+    if (!acceptor->edge->is_paused)
+        take(acceptor);
+}
+
+static void acceptor_task(struct moon_task *task)
+{
+    struct acceptor *acceptor = MOON_CONTAINER(task, struct acceptor, task);
+    if (!acceptor->edge->is_draining && !acceptor->edge->is_paused)
+        take(acceptor);
+}
+
+static void resume_accepting(struct moon_edge *edge)
+{
+    edge->is_paused = false;
+    moon_loop_timer_del(edge->service->res->loop, &edge->retry);
+    for (struct acceptor *acceptor = edge->acceptors; acceptor; acceptor = acceptor->next)
+        moon_loop_defer(edge->service->res->loop, &acceptor->task);
+}
+
+// ---- public
+
+struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connection_budget *budget)
+{
+    struct moon_edge *edge = calloc(1, sizeof *edge);
+    if (!edge)
+        abort();
+    edge->service = service;
+    edge->budget = budget;
+    edge->retry.fn = on_retry;
+    moon_list_init(&edge->connections);
+    return edge;
+}
+
+int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
+{
+    struct acceptor *acceptor = calloc(1, sizeof *acceptor);
+    if (!acceptor)
+        abort();
+    acceptor->edge = edge;
+    acceptor->socket = socket;
+    acceptor->task.fn = acceptor_task;
+    int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
+    if (err) {
+        free(acceptor);
+        return err;
+    }
+    acceptor->next = edge->acceptors;
+    edge->acceptors = acceptor;
+    return 0;
+}
+
+void moon_edge_drain(struct moon_edge *edge)
+{
+    struct moon_loop *loop = edge->service->res->loop;
+    if (edge->is_draining)
+        return;
+    edge->is_draining = true;
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections; at = next) {
+        next = at->next;
+        moon_link_drain(MOON_CONTAINER(at, struct connection, node)->link);
+    }
+    for (struct acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
+        next = acceptor->next;
+        take(acceptor); // what the kernel has accepted for us already is served
+        moon_loop_accept_stop(loop, acceptor->socket);
+        moon_task_cancel(&acceptor->task);
+        free(acceptor);
+    }
+    edge->acceptors = NULL;
+    moon_loop_timer_del(loop, &edge->retry);
+}
+
+void moon_edge_close_all(struct moon_edge *edge)
+{
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections; at = next) {
+        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
+        next = at->next;
+        moon_link_close(connection->link);
+        on_closed(connection);
+    }
+}
+
+size_t moon_edge_connection_count(const struct moon_edge *edge)
+{
+    return edge->connection_count;
+}
+
+void moon_edge_free(struct moon_edge *edge)
+{
+    if (!edge)
+        return;
+    moon_edge_drain(edge);
+    moon_edge_close_all(edge);
+    moon_loop_timer_del(edge->service->res->loop, &edge->retry);
+    free(edge);
+}

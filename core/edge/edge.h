@@ -1,0 +1,28 @@
+// The edge of one worker: takes connections from its sockets and turns each into a server link whose requests become exchanges.
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct moon_edge;
+struct moon_service;
+struct moon_socket;
+
+// Downstream connections of the whole process against what its descriptors allow; touched once a connection, not once a request.
+struct moon_connection_budget {
+    atomic_size_t used_count;
+    size_t max_count;
+};
+
+// `service` and `budget` outlive the edge.
+struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connection_budget *budget);
+// Closes what is open, without a word. NULL is fine.
+void moon_edge_free(struct moon_edge *edge);
+// Takes connections from a socket until moon_edge_drain. The socket stays the caller's. 0 or -errno.
+int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket);
+// Takes what has arrived already, then no more; idle connections close, others after the answer under way.
+void moon_edge_drain(struct moon_edge *edge);
+// Closes every connection now.
+void moon_edge_close_all(struct moon_edge *edge);
+size_t moon_edge_connection_count(const struct moon_edge *edge);

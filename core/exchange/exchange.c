@@ -1,0 +1,382 @@
+// An exchange's life, its phases and the request side. Events of the downstream lane come in here.
+//
+// Invariant: whatever waits (a filter, a full peer, the rest of the request) is found again by looking at `step` and the flags;
+// nothing is queued. resume() and `writable` both end in go_on(), which tries everything that may be due.
+#include "exchange/exchange.h"
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "conf/settings.h"
+#include "exchange/exchange_priv.h"
+#include "obs/counters.h"
+#include "obs/log.h"
+#include "route/route.h"
+#include "upstream/upstream.h"
+
+enum { ARENA_CAP_LEN = 262144 };
+
+// ---- the end
+
+static void exchange_free(struct moon_exchange *ex)
+{
+    moon_chain_cancel(&ex->run, &ex->flow);
+    moon_task_cancel(&ex->task);
+    moon_list_del(&ex->node);
+    moon_buffer_fini(&ex->replay, ex->res->buffers);
+    struct moon_resources *res = ex->res;
+    moon_count_down(&res->counters->exchanges_live);
+    moon_arena_free(ex->flow.arena);
+    moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
+}
+
+static void log_continue(struct moon_exchange *ex, enum moon_verdict verdict)
+{
+    if (verdict == MOON_WAIT)
+        return;
+    // Freed from the task, because a caller further up may still look at the exchange.
+    ex->is_over = true;
+    moon_loop_defer(ex->res->loop, &ex->task);
+}
+
+static void start_log(struct moon_exchange *ex)
+{
+    ex->step = STEP_LOG;
+    moon_chain_cancel(&ex->run, &ex->flow);
+    ex->flow.is_complete = ex->is_response_sent;
+    if (!ex->is_response_sent)
+        moon_count_up(&ex->res->counters->aborts_total);
+    log_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_LOG));
+}
+
+void moon_exchange_finish(struct moon_exchange *ex)
+{
+    if (ex->step == STEP_LOG)
+        return;
+    struct moon_lane *down = ex->down;
+    moon_attempt_end(ex, ex->is_response_whole && !ex->is_local);
+    ex->down = NULL;
+    if (down)
+        moon_lane_end(down, !ex->has_fault);
+    start_log(ex);
+}
+
+void moon_exchange_break(struct moon_exchange *ex)
+{
+    if (ex->step == STEP_LOG)
+        return;
+    struct moon_lane *down = ex->down;
+    moon_attempt_end(ex, false);
+    ex->down = NULL;
+    if (down)
+        moon_lane_abort(down);
+    start_log(ex);
+}
+
+// ---- phases
+
+static void after_access(struct moon_exchange *ex)
+{
+    const struct moon_upstream *upstream = ex->action->upstream;
+    if (!upstream->builtin) {
+        moon_attempt_start(ex, false);
+        return;
+    }
+    ex->step = STEP_BUILTIN;
+    if (ex->request.expects_continue && !ex->is_request_whole && ex->request.minor >= 1) {
+        struct moon_head interim = {.status = 100, .minor = 1};
+        struct moon_framing none = {.body = MOON_BODY_NONE};
+        moon_lane_send_head(ex->down, &interim, &none);
+    }
+    if (ex->is_request_whole)
+        moon_exchange_push_request_end(ex);
+    else
+        moon_lane_resume(ex->down);
+}
+
+// Runs the request's head phases from where they stand. `verdict` is of the phase in ex->step.
+static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
+{
+    if (verdict == MOON_NEXT && ex->step == STEP_REWRITE) {
+        ex->step = STEP_ACCESS;
+        verdict = moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_ACCESS);
+    }
+    if (ex->step == STEP_LOG)
+        return;
+    switch (verdict) {
+    case MOON_NEXT:
+        after_access(ex);
+        return;
+    case MOON_WAIT:
+        return;
+    case MOON_DONE:
+        moon_response_start(ex);
+        return;
+    case MOON_FAIL:
+        moon_exchange_answer(ex, 500, "a filter failed");
+        return;
+    }
+}
+
+static void on_head(void *owner)
+{
+    struct moon_exchange *ex = owner;
+    moon_count_up(&ex->res->counters->requests_total);
+    if (ex->request.method_id == MOON_METHOD_TRACE) {
+        moon_exchange_answer(ex, 405, "TRACE is not offered here");
+        return;
+    }
+    int index = moon_routes_find(ex->service->routes, &ex->request);
+    if (index < 0) {
+        moon_exchange_answer(ex, 404, "no route matches");
+        return;
+    }
+    ex->action = moon_actions_at(ex->service->actions, index);
+    moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
+    ex->step = STEP_REWRITE;
+    request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
+}
+
+static void on_fault(void *owner, const struct moon_fault *fault)
+{
+    struct moon_exchange *ex = owner;
+    ex->has_fault = true;
+    if (ex->step == STEP_HEAD)
+        moon_count_up(&ex->res->counters->requests_total);
+    moon_attempt_end(ex, false);
+    moon_exchange_answer(ex, fault->status, fault->reason);
+}
+
+// ---- the request body
+
+// Takes what comes out of the last request body filter.
+static ssize_t request_sink(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+{
+    if (ex->step == STEP_BUILTIN) {
+        ex->is_request_sent = end;
+        return (ssize_t)bytes.len;
+    }
+    return moon_attempt_send(ex, bytes, end);
+}
+
+static ssize_t sink(struct moon_flow *flow, enum moon_direction direction, struct moon_slice bytes,
+                    bool end)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    return direction == MOON_REQUEST ? request_sink(ex, bytes, end)
+                                     : moon_response_send(ex, bytes, end);
+}
+
+static size_t on_body(void *owner, struct moon_slice bytes)
+{
+    struct moon_exchange *ex = owner;
+    if (ex->step < STEP_BUILTIN)
+        return 0; // a head phase waits
+    if (ex->step > STEP_BUILTIN && !ex->up)
+        return bytes.len; // answered already: what still comes is dropped
+    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, false);
+    if (taken == MOON_BODY_FAIL) {
+        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+        return bytes.len;
+    }
+    if (taken < 0)
+        return 0;
+    ex->flow.request_body_len += (size_t)taken;
+    return (size_t)taken;
+}
+
+void moon_exchange_push_request_end(struct moon_exchange *ex)
+{
+    if (!ex->is_request_whole || ex->is_request_sent || ex->step < STEP_BUILTIN ||
+        ex->step == STEP_LOG || (ex->step > STEP_BUILTIN && !ex->up))
+        return;
+    struct moon_slice none = {"", 0};
+    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, none, true);
+    if (taken == MOON_BODY_FAIL)
+        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+    if (taken < 0 || ex->step != STEP_BUILTIN || !ex->is_request_sent)
+        return;
+    const struct moon_builtin *builtin = ex->action->upstream->builtin;
+    builtin->answer(&ex->flow, builtin->owner);
+    moon_response_start(ex);
+}
+
+static void on_end(void *owner, struct moon_slice trailers)
+{
+    struct moon_exchange *ex = owner;
+    ex->is_request_whole = true;
+    ex->request_trailers = trailers;
+    moon_exchange_push_request_end(ex);
+}
+
+static void on_abort(void *owner, int err)
+{
+    struct moon_exchange *ex = owner;
+    moon_log_debug(ex->res->log, "the client went away: %s", moon_err_text(err));
+    ex->down = NULL;
+    moon_attempt_end(ex, false);
+    start_log(ex);
+}
+
+// Tries everything that may have waited.
+static void go_on(struct moon_exchange *ex)
+{
+    if (ex->step == STEP_LOG)
+        return;
+    if (ex->step == STEP_RESPONSE)
+        moon_response_push(ex);
+    if (ex->step == STEP_LOG)
+        return;
+    moon_exchange_push_request_end(ex);
+    if (ex->step != STEP_LOG && ex->down)
+        moon_lane_resume(ex->down);
+    if (ex->step != STEP_LOG && ex->up)
+        moon_lane_resume(ex->up);
+}
+
+static void on_writable(void *owner)
+{
+    go_on(owner);
+}
+
+static const struct moon_lane_events down_events = {
+    .head = on_head,
+    .fault = on_fault,
+    .body = on_body,
+    .end = on_end,
+    .abort = on_abort,
+    .writable = on_writable,
+};
+
+// ---- what filters may ask for
+
+static void resumed(struct moon_exchange *ex)
+{
+    ex->was_resumed = false;
+    bool head_waits = ex->run.chain && ex->run.waiting_head >= 0;
+    if (!head_waits) {
+        go_on(ex);
+        return;
+    }
+    switch ((enum moon_step)ex->step) {
+    case STEP_REWRITE:
+        request_phases(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
+        return;
+    case STEP_ACCESS:
+        request_phases(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_ACCESS));
+        return;
+    case STEP_HEADER_FILTER:
+        moon_response_continue(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
+        return;
+    case STEP_LOG:
+        log_continue(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_LOG));
+        return;
+    case STEP_HEAD:
+    case STEP_BUILTIN:
+    case STEP_UPSTREAM:
+    case STEP_RESPONSE:
+        return;
+    }
+}
+
+static void exchange_task(struct moon_task *task)
+{
+    struct moon_exchange *ex = MOON_CONTAINER(task, struct moon_exchange, task);
+    if (ex->is_over) {
+        exchange_free(ex);
+        return;
+    }
+    if (ex->wants_tunnel && ex->up && ex->down) {
+        struct moon_lane *down = ex->down, *up = ex->up;
+        ex->down = ex->up = NULL;
+        moon_relay_start(ex->res, down, up);
+        start_log(ex);
+        return;
+    }
+    if (ex->was_resumed)
+        resumed(ex);
+}
+
+static void flow_resume(struct moon_flow *flow)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    ex->was_resumed = true;
+    moon_loop_defer(ex->res->loop, &ex->task);
+}
+
+static void flow_respond(struct moon_flow *flow, uint16_t status, struct moon_slice type,
+                         struct moon_slice body)
+{
+    moon_response_local((struct moon_exchange *)flow, status, type, body);
+}
+
+static ssize_t flow_pass(struct moon_flow *flow, enum moon_direction direction,
+                         struct moon_slice bytes, bool end)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    return moon_chain_pass(&ex->run, flow, direction, bytes, end);
+}
+
+static void flow_abort(struct moon_flow *flow)
+{
+    moon_exchange_break((struct moon_exchange *)flow);
+}
+
+static struct moon_slice flow_id(struct moon_flow *flow)
+{
+    return moon_exchange_id((struct moon_exchange *)flow);
+}
+
+static const struct moon_flow_ops flow_ops = {
+    .resume = flow_resume,
+    .respond = flow_respond,
+    .pass = flow_pass,
+    .abort = flow_abort,
+    .id = flow_id,
+};
+
+// ---- public
+
+void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
+{
+    struct moon_resources *res = service->res;
+    struct moon_arena *arena = 
+        moon_arena_new(res->arenas, ARENA_CAP_LEN + res->settings->limits.header_bytes);
+    struct moon_exchange *ex = moon_arena_zalloc(arena, sizeof *ex);
+    ex->flow.ops = &flow_ops;
+    ex->flow.arena = arena;
+    ex->flow.loop = res->loop;
+    ex->flow.request = &ex->request;
+    ex->flow.response = &ex->response;
+    ex->flow.scheme = "http";
+    ex->flow.start_ms = moon_loop_now_ms(res->loop);
+    ex->service = service;
+    ex->res = res;
+    ex->down = down;
+    ex->task.fn = exchange_task;
+    ex->request.minor = 1;
+    moon_chain_run_init(&ex->run, NULL, &ex->flow, sink);
+    moon_link_address(moon_lane_link(down), true, &ex->flow.client);
+    moon_link_address(moon_lane_link(down), false, &ex->flow.local);
+    moon_list_add_before(&res->exchanges, &ex->node);
+    moon_count_up(&res->counters->exchanges_live);
+    moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
+    moon_lane_attach(down, &(struct moon_lane_attachment){.events = &down_events,
+                                                          .owner = ex,
+                                                          .arena = arena,
+                                                          .head = &ex->request});
+}
+
+void moon_exchange_stop_all(struct moon_service *service)
+{
+    struct moon_list *all = &service->res->exchanges;
+    for (struct moon_list *at = all->next, *next; at != all; at = next) {
+        struct moon_exchange *ex = MOON_CONTAINER(at, struct moon_exchange, node);
+        next = at->next;
+        moon_exchange_break(ex); // its log phase runs, unless it runs already
+        if (!ex->is_over) {
+            moon_chain_cancel(&ex->run, &ex->flow);
+            log_continue(ex, MOON_NEXT);
+        }
+    }
+    moon_relay_stop_all(service->res);
+}

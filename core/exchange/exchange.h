@@ -1,0 +1,31 @@
+// Exchange: one request and its response, from the first event of its downstream lane to the end of its log phase.
+//
+//   lane open -> head -> route -> rewrite -> access -> upstream (or built-in, or own answer)
+//             -> header_filter -> bodies both ways -> lanes given back -> log -> arena freed
+//
+// An exchange lives in its own arena, belongs to its worker and frees itself. edge/ only opens it.
+#pragma once
+
+#include <stdint.h>
+
+struct moon_actions;
+struct moon_exchange;
+struct moon_lane;
+struct moon_pool;
+struct moon_resources;
+struct moon_routes;
+
+// What the exchanges of one worker stand on; made by gateway/, changed as a whole when a new snapshot arrives.
+struct moon_service {
+    struct moon_resources *res;
+    struct moon_pool *pool;
+    const struct moon_routes *routes;
+    const struct moon_actions *actions;
+    uint64_t date_ms; // second that `date` stands for
+    char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
+};
+
+// For the open event of a server link: makes an exchange and attaches it to the lane.
+void moon_exchange_open(struct moon_service *service, struct moon_lane *down);
+// Breaks off every exchange and tunnel of the worker, waiting log phases included: the end of a drain.
+void moon_exchange_stop_all(struct moon_service *service);

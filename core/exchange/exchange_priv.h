@@ -1,0 +1,101 @@
+// The body of struct moon_exchange and the seams between its files:
+//   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
+//   forward.c   edits of the two heads            relay.c    tunnels
+#pragma once
+
+#include "base/buffer.h"
+#include "exchange/action.h"
+#include "exchange/exchange.h"
+#include "filter/chain.h"
+#include "http/head.h"
+#include "io/loop.h"
+#include "link/link.h"
+#include "link/resources.h"
+#include "upstream/pool.h"
+
+enum moon_step {
+    STEP_HEAD,          // the request head has not come yet
+    STEP_REWRITE,       // head phases, each may wait
+    STEP_ACCESS,
+    STEP_BUILTIN,       // a built-in answers once the request is here whole
+    STEP_UPSTREAM,      // an attempt is under way, no response head yet
+    STEP_HEADER_FILTER, // the response head is there, not sent yet
+    STEP_RESPONSE,      // the response head was sent
+    STEP_LOG,           // the lanes are given back
+};
+
+struct moon_exchange {
+    struct moon_flow flow; // first, so that a flow is its exchange
+    struct moon_service *service;
+    struct moon_resources *res;
+    const struct moon_action *action; // NULL when no route matched
+    struct moon_lane *down, *up;      // NULL when gone
+    struct moon_chain_run run;
+    struct moon_head request, response;
+    struct moon_framing request_framing, sent; // of the head sent upstream, of the one sent downstream
+    struct moon_task task;            // goes on after resume; starts a tunnel
+    struct moon_list node;            // in res->exchanges
+    struct moon_buffer replay;        // request body sent so far on this attempt, while it may be replayed
+    struct moon_slice local_body;     // of an own answer, not sent yet
+    struct moon_slice request_trailers, response_trailers;
+    struct moon_slice id;
+    uint8_t step;                     // enum moon_step
+    uint8_t attempt_count, interim_count;
+    bool is_request_whole : 1;  // its end event came
+    bool is_request_sent : 1;   // and went upstream
+    bool keeps_replay : 1;      // `replay` is complete so far
+    bool is_reused_link : 1;
+    bool is_local : 1;          // the response is our own answer
+    bool is_response_whole : 1; // its end is there
+    bool is_response_sent : 1;  // and was sent downstream
+    bool has_fault : 1;         // the request itself is broken: no framing to rely on
+    bool was_resumed : 1;
+    bool wants_tunnel : 1;
+    bool is_over : 1;
+};
+
+// exchange.c
+// Breaks the exchange off where no answer can be given any more.
+void moon_exchange_break(struct moon_exchange *ex);
+// The response is through, or nothing more can be done: gives the lanes back and logs.
+void moon_exchange_finish(struct moon_exchange *ex);
+// Pushes the request's end through its filters once it is due.
+void moon_exchange_push_request_end(struct moon_exchange *ex);
+
+// attempt.c
+void moon_attempt_start(struct moon_exchange *ex, bool fresh);
+// Into the upstream lane; results as moon_flow_ops.pass.
+ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
+// Gives the upstream lane up; `reuse` only when the exchange went through whole.
+void moon_attempt_end(struct moon_exchange *ex, bool reuse);
+
+// response.c
+// The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).
+void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause);
+// The same with a body of its own; returns at once, the sending begins with moon_response_start.
+void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
+                         struct moon_slice body);
+// The response head stands in ex->response: header_filter, then it is sent.
+void moon_response_start(struct moon_exchange *ex);
+// Goes on after header_filter has waited.
+void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict);
+// Goes on with the body: what waits of an own answer, and the end.
+void moon_response_push(struct moon_exchange *ex);
+// Into the downstream lane; results as moon_flow_ops.pass.
+ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
+
+// forward.c
+// Edits the request head for its way upstream and says how it is framed. 0 or -ENOMEM.
+int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing);
+// Edits the response head for its way downstream, into ex->sent. 0 or -ENOMEM.
+int moon_forward_response(struct moon_exchange *ex);
+// The Date of now.
+struct moon_slice moon_forward_date(struct moon_service *service);
+struct moon_slice moon_exchange_id(struct moon_exchange *ex);
+// No body follows this response head, whatever its fields say.
+bool moon_response_is_bodiless(const struct moon_exchange *ex);
+
+// relay.c
+// Takes both lanes over as one tunnel. The exchange keeps neither.
+void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up);
+void moon_relay_stop_all(struct moon_resources *res);

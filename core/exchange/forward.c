@@ -1,0 +1,193 @@
+// Edits of heads on their way through: what one hop keeps to itself is taken off, what the gateway has to say is added, and
+// the framing of the other side is chosen (RFC 9110 7.6, RFC 9112 6, RFC 7239).
+#include "base/arena.h"
+#include "conf/settings.h"
+#include "exchange/exchange_priv.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+struct moon_slice moon_exchange_id(struct moon_exchange *ex)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (ex->id.len)
+        return ex->id;
+    char *text = moon_arena_alloc(ex->flow.arena, 32);
+    uint64_t parts[2] = {ex->res->id_seed[0], ex->res->id_seed[1] + ++ex->res->id_count};
+    for (int i = 0; i < 32; i++)
+        text[i] = digits[(parts[i / 16] >> (60 - 4 * (i % 16))) & 15];
+    ex->id = (struct moon_slice){text, 32};
+    return ex->id;
+}
+
+static struct moon_slice client_ip(struct moon_exchange *ex)
+{
+    char *text = moon_arena_alloc(ex->flow.arena, MOON_ADDRESS_TEXT_LEN);
+    return (struct moon_slice){text, moon_address_format_ip(&ex->flow.client, text)};
+}
+
+// Adds an id-named field, replacing those that came; keeps the inbound value before it where the peer in front is trusted.
+static int put(struct moon_exchange *ex, enum moon_header_id id, struct moon_slice value, bool is_list)
+{
+    struct moon_headers *headers = &ex->request.headers;
+    if (moon_headers_has(headers, id)) {
+        bool is_trusted = ex->res->settings->trusted_hops > 0;
+        if (is_trusted && !is_list)
+            return 0;
+        struct moon_slice before = {NULL, 0};
+        if (is_trusted)
+            before = moon_headers_join(headers, ex->flow.arena, moon_header_name(id));
+        moon_headers_del_id(headers, id);
+        if (before.ptr)
+            value = moon_arena_try_format(ex->flow.arena, "%.*s, %.*s", MOON_SLICE_ARG(before),
+                                          MOON_SLICE_ARG(value));
+        if (!value.ptr)
+            return -ENOMEM;
+    }
+    return moon_headers_add_id(headers, ex->flow.arena, id, value);
+}
+
+static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
+{
+    const struct moon_settings *settings = ex->res->settings;
+    struct moon_headers *headers = &ex->request.headers;
+    if (!settings->trusted_hops && moon_headers_has(headers, MOON_H_FORWARDED))
+        moon_headers_del_id(headers, MOON_H_FORWARDED); // nobody vouches for it
+    if (!settings->forwarded)
+        return 0;
+    bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
+    struct moon_slice value = moon_arena_try_format(
+        ex->flow.arena, is_v6 ? "for=\"[%.*s]\";host=\"%.*s\";proto=%s" : "for=%.*s;host=\"%.*s\";proto=%s",
+        MOON_SLICE_ARG(ip), MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+    return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
+}
+
+// Via is never replaced: every proxy on the way stays in it (RFC 9110 7.6.3).
+static int put_via(struct moon_exchange *ex, struct moon_headers *headers, uint8_t minor)
+{
+    if (!ex->res->settings->via)
+        return 0;
+    return moon_headers_add_id(headers, ex->flow.arena, MOON_H_VIA,
+                               minor ? MOON_SLICE("1.1 moongate") : MOON_SLICE("1.0 moongate"));
+}
+
+static int put_request_id(struct moon_exchange *ex)
+{
+    if (!ex->res->settings->request_id)
+        return 0;
+    return put(ex, MOON_H_X_REQUEST_ID, moon_exchange_id(ex), false);
+}
+
+static bool accepts_trailers(const struct moon_head *request)
+{
+    const struct moon_field *te =
+        moon_headers_has(&request->headers, MOON_H_TE) ? moon_headers_get(&request->headers, MOON_H_TE) : NULL;
+    struct moon_slice rest = te ? te->value : (struct moon_slice){NULL, 0}, item;
+    while (te && moon_slice_next_item(&rest, &item))
+        if (moon_slice_equal_fold(item, MOON_SLICE("trailers")))
+            return true;
+    return false;
+}
+
+int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
+{
+    struct moon_head *request = &ex->request;
+    *framing = (struct moon_framing){.body = request->body, .content_length = request->content_length};
+    framing->te_trailers = accepts_trailers(request);
+    if (request->has_upgrade)
+        framing->upgrade = moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
+    if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body)
+        framing->body = MOON_BODY_CHUNKED;
+    moon_head_strip_hop(request);
+    struct moon_slice ip = client_ip(ex);
+    int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    if (!err)
+        err = put(ex, MOON_H_X_FORWARDED_PROTO, moon_slice_from(ex->flow.scheme), false);
+    if (!err && request->host_text.len)
+        err = put(ex, MOON_H_X_FORWARDED_HOST, request->host_text, false);
+    if (!err)
+        err = put_forwarded(ex, ip);
+    if (!err)
+        err = put_via(ex, &request->headers, request->minor);
+    return err ? err : put_request_id(ex);
+}
+
+struct moon_slice moon_forward_date(struct moon_service *service)
+{
+    uint64_t now_ms = moon_loop_wall_ms(service->res->loop);
+    if (now_ms / 1000 != service->date_ms / 1000 || !service->date[0]) {
+        time_t seconds = (time_t)(now_ms / 1000);
+        struct tm at;
+        gmtime_r(&seconds, &at);
+        strftime(service->date, sizeof service->date, "%a, %d %b %Y %H:%M:%S GMT", &at);
+        service->date_ms = now_ms;
+    }
+    return moon_slice_from(service->date);
+}
+
+bool moon_response_is_bodiless(const struct moon_exchange *ex)
+{
+    uint16_t status = ex->response.status;
+    return ex->request.method_id == MOON_METHOD_HEAD || status == 204 || status == 304;
+}
+
+// What a response without body says of its length: what the upstream said (RFC 9110 8.6), never for 204.
+static void frame_bodiless(struct moon_exchange *ex)
+{
+    const struct moon_head *response = &ex->response;
+    uint64_t len;
+    ex->sent.body = MOON_BODY_NONE;
+    if (response->status == 204)
+        return;
+    const struct moon_field *field = moon_headers_has(&response->headers, MOON_H_CONTENT_LENGTH)
+                                         ? moon_headers_get(&response->headers, MOON_H_CONTENT_LENGTH)
+                                         : NULL;
+    if (field && moon_slice_to_u64(field->value, &len))
+        ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH, .content_length = len};
+    else if (ex->is_local && response->status != 304)
+        ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH, .content_length = response->content_length};
+}
+
+// Length when it is known and stays what it was; chunks, or the end of the connection for an HTTP/1.0 client.
+static void frame_body(struct moon_exchange *ex)
+{
+    const struct moon_head *response = &ex->response;
+    bool is_filtered = ex->run.chain && ex->run.chain->has_response_body;
+    if (moon_response_is_bodiless(ex)) {
+        frame_bodiless(ex);
+        return;
+    }
+    if (response->body == MOON_BODY_NONE || (response->body == MOON_BODY_LENGTH && !is_filtered)) {
+        ex->sent.body = MOON_BODY_LENGTH;
+        ex->sent.content_length = response->body == MOON_BODY_NONE ? 0 : response->content_length;
+        return;
+    }
+    ex->sent.body = ex->request.minor ? MOON_BODY_CHUNKED : MOON_BODY_CLOSE;
+    if (is_filtered)
+        moon_headers_del_id(&ex->response.headers, MOON_H_CONTENT_DIGEST);
+}
+
+static bool must_close(const struct moon_exchange *ex)
+{
+    const struct moon_link *link = moon_lane_link(ex->down);
+    uint32_t bound = ex->res->settings->keepalive_requests;
+    return !ex->request.keep_alive || ex->has_fault || !ex->is_request_whole ||
+           ex->sent.body == MOON_BODY_CLOSE || moon_link_is_draining(link) ||
+           (bound && moon_link_lane_count(link) >= bound);
+}
+
+int moon_forward_response(struct moon_exchange *ex)
+{
+    struct moon_headers *headers = &ex->response.headers;
+    ex->sent = (struct moon_framing){.body = MOON_BODY_NONE};
+    frame_body(ex);
+    moon_head_strip_hop(&ex->response);
+    ex->sent.close = must_close(ex);
+    ex->sent.keep_alive = !ex->sent.close && ex->request.minor == 0;
+    if (!moon_headers_has(headers, MOON_H_DATE) &&
+        moon_headers_add_id(headers, ex->flow.arena, MOON_H_DATE, moon_forward_date(ex->service)) < 0)
+        return -ENOMEM;
+    return put_via(ex, headers, ex->response.minor);
+}

@@ -1,0 +1,170 @@
+// The way back: a response head, from the upstream or our own, goes through header_filter and out, its body after it.
+#include "base/arena.h"
+#include "exchange/exchange_priv.h"
+#include "http/body.h"
+#include "obs/counters.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void count_class(struct moon_exchange *ex)
+{
+    struct moon_counters *counters = ex->res->counters;
+    _Atomic uint64_t *const classes[] = {&counters->responses_1xx, &counters->responses_2xx,
+                                         &counters->responses_3xx, &counters->responses_4xx,
+                                         &counters->responses_5xx};
+    unsigned class = ex->response.status / 100u;
+    if (class >= 1 && class <= 5)
+        moon_count_up(classes[class - 1]);
+}
+
+static void send_head(struct moon_exchange *ex)
+{
+    if (moon_forward_response(ex) < 0 ||
+        moon_lane_send_head(ex->down, &ex->response, &ex->sent) < 0) {
+        moon_exchange_break(ex);
+        return;
+    }
+    count_class(ex);
+    ex->step = STEP_RESPONSE;
+    if (moon_response_is_bodiless(ex))
+        ex->local_body.len = 0;
+    if (ex->up && ex->sent.body == MOON_BODY_LENGTH && ex->response.body == MOON_BODY_LENGTH)
+        moon_lane_splice(ex->up, ex->down);
+    if (ex->up)
+        moon_lane_resume(ex->up);
+    moon_response_push(ex);
+}
+
+void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
+{
+    switch (verdict) {
+    case MOON_WAIT:
+        return;
+    case MOON_NEXT:
+    case MOON_DONE:
+        if (ex->step == STEP_HEADER_FILTER && ex->down)
+            send_head(ex);
+        return;
+    case MOON_FAIL:
+        if (ex->step == STEP_LOG)
+            return;
+        ex->run.chain = NULL; // the answer about a failed filter must not fail in it again
+        moon_exchange_answer(ex, 500, "a filter failed");
+        return;
+    }
+}
+
+void moon_response_start(struct moon_exchange *ex)
+{
+    ex->step = STEP_HEADER_FILTER;
+    moon_response_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
+}
+
+// Pushes one piece; false when it was not taken whole.
+static bool push(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+{
+    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_RESPONSE, bytes, end);
+    if (taken == MOON_BODY_FAIL)
+        moon_exchange_break(ex);
+    if (taken < 0)
+        return false;
+    if (ex->is_local && bytes.len) {
+        ex->flow.response_body_len += (size_t)taken;
+        ex->local_body = moon_slice_skip(ex->local_body, (size_t)taken);
+    }
+    return (size_t)taken == bytes.len;
+}
+
+void moon_response_push(struct moon_exchange *ex)
+{
+    struct moon_slice none = {"", 0};
+    if (ex->local_body.len && !push(ex, ex->local_body, false))
+        return;
+    if (ex->is_response_whole && !ex->is_response_sent && ex->step == STEP_RESPONSE)
+        push(ex, none, true);
+    if (ex->is_response_sent && ex->step == STEP_RESPONSE)
+        moon_exchange_finish(ex);
+}
+
+ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+{
+    if (!ex->down)
+        return MOON_BODY_FAIL;
+    size_t taken = bytes.len;
+    if (bytes.len && !moon_response_is_bodiless(ex))
+        taken = moon_lane_send_body(ex->down, bytes);
+    if (taken < bytes.len)
+        return taken ? (ssize_t)taken : MOON_BODY_FULL;
+    if (!end)
+        return (ssize_t)taken;
+    struct moon_headers trailers = {0};
+    if (ex->response_trailers.len)
+        moon_trailers_parse(ex->flow.arena, ex->response_trailers, &trailers);
+    ex->is_response_sent = true;
+    moon_lane_send_end(ex->down, &trailers);
+    return (ssize_t)taken;
+}
+
+// ---- own answers
+
+static bool wants_json(const struct moon_exchange *ex)
+{
+    static const char json[] = "application/json";
+    const struct moon_field *accept = moon_headers_has(&ex->request.headers, MOON_H_ACCEPT)
+                                          ? moon_headers_get(&ex->request.headers, MOON_H_ACCEPT)
+                                          : NULL;
+    if (!accept)
+        return false;
+    for (size_t i = 0; i + sizeof json - 1 <= accept->value.len; i++)
+        if (moon_slice_equal_fold((struct moon_slice){accept->value.ptr + i, sizeof json - 1},
+                                  MOON_SLICE("application/json")))
+            return true;
+    return false;
+}
+
+void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
+                         struct moon_slice body)
+{
+    struct moon_arena *arena = ex->flow.arena;
+    ex->response = (struct moon_head){.status = status,
+                                      .reason = moon_status_reason(status),
+                                      .minor = 1,
+                                      .keep_alive = true,
+                                      .body = MOON_BODY_LENGTH,
+                                      .content_length = body.len};
+    ex->is_local = true;
+    ex->is_response_whole = true;
+    ex->local_body = body;
+    if (moon_headers_init(&ex->response.headers, arena, 8) < 0)
+        return;
+    if (body.len)
+        moon_headers_add_id(&ex->response.headers, arena, MOON_H_CONTENT_TYPE,
+                            type.len ? type : MOON_SLICE("text/plain; charset=utf-8"));
+}
+
+void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause)
+{
+    if (ex->step == STEP_LOG)
+        return;
+    if (ex->step == STEP_RESPONSE || !ex->down) {
+        moon_exchange_break(ex);
+        return;
+    }
+    moon_attempt_end(ex, false);
+    moon_chain_cancel(&ex->run, &ex->flow);
+    struct moon_slice reason = moon_status_reason(status), body, type = {NULL, 0};
+    if (wants_json(ex)) {
+        body = moon_arena_try_format(ex->flow.arena,
+                                     "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"}\n", status,
+                                     MOON_SLICE_ARG(reason), cause);
+        type = MOON_SLICE("application/json");
+    } else {
+        body = moon_arena_try_format(ex->flow.arena, "%u %.*s: %s\n", status, MOON_SLICE_ARG(reason),
+                                     cause);
+    }
+    if (!body.ptr)
+        body = MOON_SLICE("");
+    moon_response_local(ex, status, type, body);
+    moon_response_start(ex);
+}
