@@ -110,7 +110,9 @@ static int on_name(llhttp_t *parser, const char *at, size_t len)
 static int on_value(llhttp_t *parser, const char *at, size_t len)
 {
     struct reading *r = parser->data;
-    // A second span continues the value over a fold, whose CR then fails the check of its bytes.
+    // An empty span stands behind the line; a second one continues the value over a fold, whose CR then fails the check.
+    if (len == 0)
+        return 0;
     if (r->value.len)
         r->value.len = (size_t)(at + len - r->value.ptr);
     else
