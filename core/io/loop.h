@@ -102,6 +102,16 @@ static inline void moon_loop_defer(struct moon_loop *loop, struct moon_task *tas
         moon_list_add_before(&loop->tasks, &task->node);
 }
 
+// Runs what is deferred, until nothing is: for whoever takes a loop down that does not run any more.
+static inline void moon_loop_run_tasks(struct moon_loop *loop)
+{
+    while (!moon_list_is_empty(&loop->tasks)) {
+        struct moon_task *task = MOON_CONTAINER(loop->tasks.next, struct moon_task, node);
+        moon_list_del(&task->node);
+        task->fn(task);
+    }
+}
+
 // Takes a deferred task back; harmless when it is not queued.
 static inline void moon_task_cancel(struct moon_task *task)
 {

@@ -5,6 +5,7 @@
 #include "base/address.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct moon_loop;
 struct moon_socket;
@@ -27,6 +28,12 @@ void moon_socket_free(struct moon_socket *socket);
 
 // Descriptors the process may hold (RLIMIT_NOFILE after raising); the simulated world answers its own figure.
 size_t moon_world_descriptor_limit(const struct moon_world *world);
+// Physical memory, capped by the cgroup's limit.
+size_t moon_world_memory_len(const struct moon_world *world);
+// Milliseconds since 1970-01-01 UTC. Thread safe.
+uint64_t moon_world_wall_ms(const struct moon_world *world);
+// Writes text to the standard error stream; what can't be written is lost. Thread safe.
+void moon_world_print(struct moon_world *world, const char *text, size_t len);
 // Workers worth starting: CPUs of the affinity mask, capped by the cgroup's quota. At least 1.
 unsigned moon_world_cpu_count(const struct moon_world *world);
 

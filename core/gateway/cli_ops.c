@@ -1,0 +1,84 @@
+// What the command line asks of the gateway: check a configuration, run one. The real world is made here.
+#include "base/err.h"
+#include "conf/settings.h"
+#include "gateway/gateway.h"
+#include "io/world.h"
+#include "obs/log.h"
+#include "script/script.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static void print_record(void *owner, enum moon_log_level level, const char *text, size_t len)
+{
+    struct moon_world *world = owner;
+    char line[1200], at[24];
+    uint64_t now_ms = moon_world_wall_ms(world);
+    time_t seconds = (time_t)(now_ms / 1000);
+    struct tm utc;
+    gmtime_r(&seconds, &utc);
+    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%S", &utc);
+    int used = snprintf(line, sizeof line, "%s.%03uZ %s %.*s\n", at, (unsigned)(now_ms % 1000),
+                        moon_log_level_name(level), (int)len, text);
+    moon_world_print(world, line, (size_t)used);
+}
+
+static int load(struct moon_world *world, const struct moon_run_options *options,
+                struct moon_report *report, struct moon_model **model)
+{
+    return moon_script_evaluate(world, options->file, model, report);
+}
+
+// The level stands in the settings; read before anything is compiled, because compiling logs.
+static enum moon_log_level level_of(const struct moon_model *model)
+{
+    struct moon_slice level = MOON_SLICE("info");
+    for (size_t i = 0; i < moon_model_count(model); i++) {
+        const struct moon_object *object = moon_model_at(model, i);
+        const struct moon_value *value = moon_value_get_kind(&object->value, "log_level", MOON_VALUE_STRING);
+        if (value && moon_slice_equal(moon_slice_from(object->kind), MOON_SLICE("settings")))
+            level = value->string;
+    }
+    return moon_log_level_from(level.ptr, level.len);
+}
+
+static int cli_check(void *owner, const struct moon_run_options *options, struct moon_report *report)
+{
+    struct moon_world *world = moon_world_new_real();
+    struct moon_model *model = NULL;
+    int err = load(world, options, report, &model);
+    if (!err)
+        err = moon_gateway_check(model, owner, report);
+    moon_model_free(model);
+    moon_world_free(world);
+    return err;
+}
+
+static int cli_run(void *owner, const struct moon_run_options *options, struct moon_report *report)
+{
+    struct moon_world *world = moon_world_new_real();
+    struct moon_log log = {MOON_LOG_INFO, print_record, world};
+    struct moon_gateway *gateway = NULL;
+    struct moon_model *model = NULL;
+    int err = load(world, options, report, &model);
+    if (!err) {
+        log.level = level_of(model);
+        struct moon_gateway_args args = {.world = world,
+                                         .model = model,
+                                         .filters = owner,
+                                         .workers = options->workers,
+                                         .admin = options->admin,
+                                         .log = &log};
+        err = moon_gateway_new(&args, report, &gateway);
+    }
+    if (!err)
+        err = moon_gateway_run(gateway);
+    moon_gateway_free(gateway);
+    moon_world_free(world);
+    return err;
+}
+
+struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *filters)
+{
+    return (struct moon_cli_ops){.check = cli_check, .run = cli_run, .owner = (void *)filters};
+}

@@ -1,0 +1,45 @@
+// Gateway: the process as a whole. Loads a configuration, opens all sockets, runs workers, drains and stops. The same code runs
+// in the real world, on threads, and in the simulated one, where the caller steps every loop.
+#pragma once
+
+#include "conf/conf.h"
+
+#include <stdbool.h>
+
+struct moon_address;
+struct moon_cli_ops;
+struct moon_counters;
+struct moon_filter_type;
+struct moon_gateway;
+struct moon_log;
+struct moon_world;
+
+struct moon_gateway_args {
+    struct moon_world *world;
+    struct moon_model *model;                         // the gateway takes it
+    const struct moon_filter_type *const *filters;    // NULL-terminated plugins in C; NULL: none
+    unsigned workers;                                 // 0: as the settings say
+    const char *admin;                                // "ADDRESS:PORT", or NULL
+    const struct moon_log *log;                       // outlives the gateway
+};
+
+// Compiles the model, opens every socket and makes the workers; nothing runs yet. 0, or an error with the report filled.
+int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
+                     struct moon_gateway **out);
+// Compiles a model and throws the result away: what `moongate check` asks. 0, or an error with the report filled.
+int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *const *filters,
+                       struct moon_report *report);
+// Nothing of it runs. NULL is fine.
+void moon_gateway_free(struct moon_gateway *gateway);
+// Real world: starts the threads, serves until the gateway has stopped. 0 or -errno.
+int moon_gateway_run(struct moon_gateway *gateway);
+// From the control thread (a signal, an order): finish what is under way, then stop; the second call stops at once.
+void moon_gateway_drain(struct moon_gateway *gateway);
+bool moon_gateway_is_over(const struct moon_gateway *gateway);
+// Where the listener of that index is reached; port 0 has become a real one.
+void moon_gateway_address(const struct moon_gateway *gateway, size_t index, struct moon_address *out);
+// Counters of a data worker; NULL behind the last.
+const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gateway, size_t index);
+
+// What the command line asks of the gateway, in the real world. `filters` as above.
+struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *filters);

@@ -1,0 +1,170 @@
+// A worker's life: serve, drain, stop.
+//
+//   serving --drain--> draining --nothing left, or drain_ms over, or stop--> stopping --tasks have run--> drained
+#include "gateway/worker.h"
+
+#include "base/arena.h"
+#include "base/buffer.h"
+#include "conf/settings.h"
+#include "exchange/action.h"
+#include "exchange/exchange.h"
+#include "io/loop.h"
+#include "io/mailbox.h"
+#include "link/resources.h"
+#include "obs/counters.h"
+#include "obs/log.h"
+#include "route/route.h"
+#include "upstream/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ARENA_KEEP_COUNT = 1024, DRAIN_CHECK_MS = 20 };
+
+enum order { ORDER_DRAIN, ORDER_STOP, ORDER_COUNT };
+
+struct moon_worker {
+    struct moon_worker_args args;
+    struct moon_resources res;
+    struct moon_service service;
+    struct moon_counters counters;
+    struct moon_edge *edge;
+    struct moon_mailbox *mailbox;
+    struct moon_message orders[ORDER_COUNT]; // each is posted at most once
+    atomic_bool is_posted[ORDER_COUNT];
+    struct moon_timer drain_check;
+    uint64_t drain_deadline_ms;
+    bool is_draining, is_drained;
+};
+
+static void finish(struct moon_worker *worker)
+{
+    if (worker->is_drained)
+        return;
+    worker->is_drained = true;
+    moon_pool_drain(worker->service.pool);
+    worker->args.on_drained(worker->args.owner, worker);
+}
+
+static void stop_now(struct moon_worker *worker)
+{
+    moon_edge_drain(worker->edge);
+    moon_exchange_stop_all(&worker->service);
+    moon_edge_close_all(worker->edge);
+}
+
+static bool is_idle(const struct moon_worker *worker)
+{
+    return moon_edge_connection_count(worker->edge) == 0 &&
+           moon_list_is_empty(&worker->res.exchanges) && moon_list_is_empty(&worker->res.relays);
+}
+
+static void on_drain_check(struct moon_timer *timer)
+{
+    struct moon_worker *worker = MOON_CONTAINER(timer, struct moon_worker, drain_check);
+    struct moon_loop *loop = worker->args.loop;
+    if (!is_idle(worker) && moon_loop_now_ms(loop) >= worker->drain_deadline_ms)
+        stop_now(worker);
+    if (is_idle(worker))
+        finish(worker);
+    else
+        moon_loop_timer_add(loop, timer, DRAIN_CHECK_MS);
+}
+
+static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
+{
+    struct moon_loop *loop = worker->args.loop;
+    worker->drain_deadline_ms = moon_loop_now_ms(loop) + within_ms;
+    if (!worker->is_draining) {
+        worker->is_draining = true;
+        moon_edge_drain(worker->edge);
+        moon_pool_drain(worker->service.pool);
+    }
+    moon_loop_timer_add(loop, &worker->drain_check, 0);
+}
+
+static void on_order(void *owner, struct moon_message *message)
+{
+    struct moon_worker *worker = owner;
+    bool is_stop = message == &worker->orders[ORDER_STOP];
+    begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
+}
+
+static void post(struct moon_worker *worker, enum order order)
+{
+    if (!atomic_exchange(&worker->is_posted[order], true))
+        moon_mailbox_post(worker->mailbox, &worker->orders[order]);
+}
+
+void moon_worker_drain(struct moon_worker *worker)
+{
+    post(worker, ORDER_DRAIN);
+}
+
+void moon_worker_stop(struct moon_worker *worker)
+{
+    post(worker, ORDER_STOP);
+}
+
+struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
+{
+    struct moon_worker *worker = aligned_alloc(64, (sizeof *worker + 63) / 64 * 64);
+    if (!worker)
+        abort();
+    memset(worker, 0, sizeof *worker);
+    worker->args = *args;
+    worker->args.snapshot = moon_snapshot_ref(args->snapshot);
+    struct moon_resources *res = &worker->res;
+    res->loop = args->loop;
+    res->arenas = moon_arena_pool_new(ARENA_KEEP_COUNT);
+    res->buffers = moon_buffer_pool_new(args->buffers);
+    res->counters = &worker->counters;
+    res->log = args->log;
+    res->settings = moon_snapshot_settings(args->snapshot);
+    res->read_buffer = malloc(MOON_READ_BODY_LEN);
+    if (!res->read_buffer)
+        abort();
+    moon_list_init(&res->exchanges);
+    moon_list_init(&res->relays);
+    moon_loop_random(args->loop, res->id_seed, sizeof res->id_seed);
+    worker->service.res = res;
+    worker->service.pool = moon_pool_new(res);
+    worker->service.routes = moon_snapshot_routes(args->snapshot);
+    worker->service.actions = moon_snapshot_actions(args->snapshot);
+    worker->edge = moon_edge_new(&worker->service, args->connections);
+    worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
+    worker->drain_check.fn = on_drain_check;
+    args->loop->owner = worker;
+    return worker;
+}
+
+void moon_worker_free(struct moon_worker *worker)
+{
+    if (!worker)
+        return;
+    moon_edge_free(worker->edge);
+    moon_pool_free(worker->service.pool);
+    moon_loop_timer_del(worker->args.loop, &worker->drain_check);
+    moon_mailbox_free(worker->mailbox);
+    moon_loop_run_tasks(worker->args.loop); // links free themselves in one
+    moon_buffer_pool_free(worker->res.buffers);
+    moon_arena_pool_free(worker->res.arenas);
+    free(worker->res.read_buffer);
+    moon_snapshot_unref(worker->args.snapshot);
+    free(worker);
+}
+
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket)
+{
+    return moon_edge_listen(worker->edge, socket);
+}
+
+struct moon_loop *moon_worker_loop(const struct moon_worker *worker)
+{
+    return worker->args.loop;
+}
+
+const struct moon_counters *moon_worker_counters(const struct moon_worker *worker)
+{
+    return &worker->counters;
+}

@@ -1,0 +1,38 @@
+// Worker: one loop with everything a request needs on it. Data workers run on threads of their own; control is a worker too,
+// whose only port, if any, is the admin one.
+#pragma once
+
+#include "edge/edge.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct moon_buffer_budget;
+struct moon_counters;
+struct moon_log;
+struct moon_loop;
+struct moon_snapshot;
+struct moon_socket;
+struct moon_worker;
+
+struct moon_worker_args {
+    struct moon_loop *loop;         // the caller's; freed after the worker
+    struct moon_snapshot *snapshot; // the worker takes a reference of its own
+    struct moon_buffer_budget *buffers;
+    struct moon_connection_budget *connections;
+    const struct moon_log *log;
+    // Told on the worker's thread when it has drained: nothing is left on its loop but its mailbox.
+    void (*on_drained)(void *owner, struct moon_worker *worker);
+    void *owner;
+};
+
+struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
+// Its loop does not run any more. NULL is fine.
+void moon_worker_free(struct moon_worker *worker);
+// Before the loop runs.
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket);
+struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
+const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
+// Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
+void moon_worker_drain(struct moon_worker *worker);
+void moon_worker_stop(struct moon_worker *worker);
