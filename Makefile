@@ -2,6 +2,7 @@
 BUILD ?= release
 TIME ?= 12
 JOBS := $(shell nproc)
+MAKEFLAGS += --no-print-directory
 
 all: build
 
@@ -29,6 +30,7 @@ lint:
 
 # Applies .clang-format; a sweep is its own commit.
 format:
+	@find core test -name '*.[ch]' | xargs luajit test/lint/hoist.lua
 	@find core test -name '*.[ch]' | xargs clang-format -i
 
 # Every target for TIME seconds.
@@ -50,6 +52,6 @@ deps-bench:
 	@.ci/deps build bench
 
 clean:
-	@rm -rf build build-test build-asan build-tsan build-lint build-fuzz build-bench
+	@rm -rf build build-test build-asan build-tsan build-fuzz build-bench
 
 .PHONY: all run build test lint format fuzz bench deps deps-test deps-bench clean
