@@ -66,25 +66,21 @@ static ssize_t check_line_start(const struct place *at, size_t pos)
     return refuse(at, 400, "folded header line");
 }
 
-// The head is not complete at pos: is there room for the rest?
-static ssize_t check_room(const struct place *at, size_t pos)
+// Of a head of `len` bytes, complete or not: the start line must end within its bounds, and all of it within its own.
+static ssize_t check_room(const struct place *at, size_t len)
 {
-    const struct moon_slice head = {at->bytes.ptr, pos};
-    if (head.len > (size_t)at->limits->target_bytes + START_LINE_SPARE_LEN) {
-        size_t skip = head.ptr[0] == '\r' ? 2 : 0;
-        if (!memchr(head.ptr + skip, '\n', head.len - skip))
-            return refuse(at, 414, "request target too long");
-    }
-    if (head.len > at->limits->head_bytes)
+    size_t line_max_len = (size_t)at->limits->target_bytes + START_LINE_SPARE_LEN;
+    if (len > line_max_len && !memchr(at->bytes.ptr + 2, '\n', line_max_len - 2))
+        return refuse(at, 414, "request target too long");
+    if (len > at->limits->head_bytes)
         return refuse(at, 431, "head too large");
     return 0;
 }
 
+// `len` of the complete head, or -1.
 static ssize_t finish(const struct place *at, ssize_t len)
 {
-    if (len > 0 && (size_t)len > at->limits->head_bytes)
-        return refuse(at, 431, "head too large");
-    return len;
+    return len < 0 || check_room(at, (size_t)len) < 0 ? -1 : len;
 }
 
 ssize_t moon_head_scan(struct moon_head_scan *scan, struct moon_slice bytes, const struct moon_head_limits *limits,
