@@ -100,7 +100,8 @@ fails("format", { ["core/http/a.c"] = "int f(void) { return 1; }\n" },
   "cp .clang-format {} && clang-format --dry-run --Werror {}/core/http/a.c", "clang-format-violations")
 fails("clang-tidy", { ["core/http/a.c"] = "int f(int *p)\n{\n    p = 0;\n    return *p;\n}\n" },
   "cp .clang-tidy {} && clang-tidy --quiet {}/core/http/a.c -- -std=gnu11", "clang-analyzer-core.NullDereference")
-fails("luacheck", { ["a.lua"] = "x = 1\n" }, "cp .luacheckrc {} && cd {} && luacheck --no-color .", "non-standard global")
+fails("luacheck", { ["a.lua"] = "x = 1\n" }, "cp .luacheckrc {} && cd {} && luacheck --no-color .",
+  "non-standard global")
 fails("wide Lua", { ["a.lua"] = "return " .. ("1 + "):rep(30) .. "1\n" },
   "cp .luacheckrc {} && cd {} && luacheck --no-color .", "line is too long")
 
