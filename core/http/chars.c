@@ -26,6 +26,11 @@ const uint8_t moon_chars[256] = {
 };
 // clang-format on
 
+static bool is_control(char c)
+{
+    return (uint8_t)c < 0x20 || c == 0x7f;
+}
+
 // Vector extension of gcc and clang: two SSE2 or NEON comparisons a step, plain code where there is neither.
 typedef uint8_t block __attribute__((vector_size(16)));
 
@@ -39,9 +44,14 @@ static bool block_has_control(const char *p)
     return (words[0] | words[1]) != 0;
 }
 
-static bool is_control(char c)
+// Nonzero when one of eight bytes is a control; where it stands is not told.
+static uint64_t word_has_control(const char *p)
 {
-    return (uint8_t)c < 0x20 || c == 0x7f;
+    const uint64_t ones = 0x0101010101010101, tops = ones << 7;
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    uint64_t del = word ^ (ones * 0x7f);
+    return ((word - ones * 0x20) & ~word & tops) | ((del - ones) & ~del & tops);
 }
 
 size_t moon_chars_find_control(const char *p, size_t len)
@@ -49,6 +59,8 @@ size_t moon_chars_find_control(const char *p, size_t len)
     size_t at = 0;
     while (len - at >= sizeof(block) && !block_has_control(p + at))
         at += sizeof(block);
+    while (len - at >= sizeof(uint64_t) && !word_has_control(p + at))
+        at += sizeof(uint64_t);
     while (at < len && !is_control(p[at]))
         at++;
     return at;
