@@ -93,7 +93,7 @@ end
 local function on_line(self, line)
   self.lines[#self.lines + 1] = line
   if line:find(" info admin on ", 1, true) then
-    self.admin_port = tonumber(line:match ":(%d+)")
+    self.admin_port = tonumber(line:match "admin on %S*:(%d+)")
   elseif line:find(" info listening on ", 1, true) then
     self.ports[#self.ports + 1] = tonumber(line:match "listening on %S*:(%d+)")
     self.port = self.ports[1]

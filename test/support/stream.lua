@@ -107,7 +107,7 @@ function Stream:send_pieces(pieces, pause_ms)
 end
 
 function Stream:has_ended()
-  return self.is_eof or self.failure ~= nil
+  return (self.is_eof or self.failure or self.is_closed) ~= nil
 end
 
 -- The bytes that came and were not taken yet.
@@ -194,6 +194,7 @@ function Stream:close()
   if self.is_closed then return end
   self.is_closed = true
   if not self.handle:is_closing() then self.handle:close() end
+  self.changed:fire()
 end
 
 -- Ends the connection with a RST.
@@ -201,6 +202,7 @@ function Stream:reset()
   if self.is_closed then return end
   self.is_closed = true
   self.handle:close_reset()
+  self.changed:fire()
 end
 
 function Stream:local_port()
