@@ -1,0 +1,236 @@
+// The loop of the real world. It blocks in epoll_wait on its own edge-triggered set; libuv's descriptor is one of that set, and
+// libuv runs only when it has something to say (measured against its own loop: test/bench/poll).
+//
+//   epoll_wait -> clock -> each event: on_ready, deferred tasks -> `again` streams -> timers -> libuv -> bury closed streams
+#include "base/err.h"
+#include "io/real_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+struct real_signal {
+    struct moon_list node;
+    uv_signal_t handle;
+    void (*fn)(void *owner, int signal_number);
+    void *owner;
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec at;
+    clock_gettime(clock, &at);
+    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+static uint64_t loop_now_ns(struct moon_loop *loop)
+{
+    (void)loop;
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+static uint64_t loop_wall_ms(struct moon_loop *loop)
+{
+    (void)loop;
+    return clock_ns(CLOCK_REALTIME) / 1000000u;
+}
+
+static void loop_random(struct moon_loop *loop, void *to, size_t len)
+{
+    (void)loop;
+    for (size_t done = 0; done < len;) {
+        ssize_t n = getrandom((char *)to + done, len - done, 0);
+        if (n < 0 && errno != EINTR)
+            abort();
+        done += n > 0 ? (size_t)n : 0;
+    }
+}
+
+int real_watch(struct real_loop *loop, int fd, struct real_source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = source};
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int wait_ms(struct real_loop *loop)
+{
+    int uv_ms = uv_backend_timeout(&loop->uv);
+    uint64_t next_ms = moon_wheel_next(loop->base.wheel), now_ms = loop->base.now_ms;
+    if (!moon_list_is_empty(&loop->again) || !moon_list_is_empty(&loop->base.tasks))
+        return 0;
+    if (next_ms == UINT64_MAX)
+        return uv_ms;
+    uint64_t ms = next_ms > now_ms ? next_ms - now_ms : 0;
+    if (ms > 60000)
+        ms = 60000;
+    return uv_ms >= 0 && (uint64_t)uv_ms < ms ? uv_ms : (int)ms;
+}
+
+// True when libuv is ready.
+static bool dispatch(struct real_loop *loop, const struct epoll_event *event)
+{
+    struct real_source *source = event->data.ptr;
+    switch ((enum real_kind)source->kind) {
+    case REAL_STREAM:
+        real_stream_event(source, event->events);
+        break;
+    case REAL_ACCEPTOR: {
+        struct moon_socket *socket = MOON_CONTAINER(source, struct moon_socket, source);
+        if (socket->on_ready)
+            socket->on_ready(socket->owner, MOON_READY_READ);
+        break;
+    }
+    case REAL_UV:
+        return true;
+    }
+    moon_loop_run_tasks(&loop->base);
+    return false;
+}
+
+static void turn(struct real_loop *loop)
+{
+    struct epoll_event events[REAL_EVENT_COUNT];
+    int count = epoll_wait(loop->epoll_fd, events, REAL_EVENT_COUNT, wait_ms(loop));
+    bool is_uv_ready = uv_backend_timeout(&loop->uv) == 0;
+    loop->base.now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    moon_loop_run_tasks(&loop->base);
+    for (int i = 0; i < count; i++)
+        is_uv_ready = dispatch(loop, &events[i]) || is_uv_ready;
+    real_streams_again(loop);
+    moon_wheel_advance(loop->base.wheel, loop->base.now_ms);
+    moon_loop_run_tasks(&loop->base);
+    if (is_uv_ready) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        moon_loop_run_tasks(&loop->base);
+    }
+    real_streams_bury(loop);
+}
+
+static int loop_run(struct moon_loop *base)
+{
+    struct real_loop *loop = real_loop(base);
+    base->now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    uv_run(&loop->uv, UV_RUN_NOWAIT); // puts its handles into its set
+    while (!atomic_load_explicit(&loop->is_stopping, memory_order_relaxed))
+        turn(loop);
+    real_streams_bury(loop);
+    return 0;
+}
+
+static void loop_stop(struct moon_loop *base)
+{
+    struct real_loop *loop = real_loop(base);
+    atomic_store(&loop->is_stopping, true);
+    uv_async_send(&loop->wake);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    real_mailboxes_deliver(wake->data);
+}
+
+static void on_signal(uv_signal_t *handle, int signal_number)
+{
+    struct real_signal *signal = handle->data;
+    signal->fn(signal->owner, signal_number);
+}
+
+static int loop_signal(struct moon_loop *base, int signal_number,
+                       void (*fn)(void *owner, int signal_number), void *owner)
+{
+    struct real_loop *loop = real_loop(base);
+    struct real_signal *signal = calloc(1, sizeof *signal);
+    if (!signal)
+        abort();
+    signal->fn = fn;
+    signal->owner = owner;
+    uv_signal_init(&loop->uv, &signal->handle);
+    signal->handle.data = signal;
+    moon_list_add_before(&loop->signals, &signal->node);
+    return uv_signal_start(&signal->handle, on_signal, signal_number);
+}
+
+static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready,
+                             void *owner)
+{
+    socket->source.kind = REAL_ACCEPTOR;
+    socket->on_ready = on_ready;
+    socket->owner = owner;
+    return real_watch(real_loop(loop), socket->fd, &socket->source, EPOLLIN | EPOLLET);
+}
+
+static void loop_accept_stop(struct moon_loop *loop, struct moon_socket *socket)
+{
+    socket->on_ready = NULL;
+    epoll_ctl(real_loop(loop)->epoll_fd, EPOLL_CTL_DEL, socket->fd, NULL);
+}
+
+static void on_signal_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void loop_free(struct moon_loop *base)
+{
+    struct real_loop *loop = real_loop(base);
+    moon_loop_run_tasks(base);
+    while (!moon_list_is_empty(&loop->signals)) {
+        struct real_signal *signal = MOON_CONTAINER(loop->signals.next, struct real_signal, node);
+        moon_list_del(&signal->node);
+        uv_close((uv_handle_t *)&signal->handle, on_signal_closed);
+    }
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&loop->uv);
+    real_streams_bury(loop);
+    real_pipes_free(loop);
+    close(loop->epoll_fd);
+    moon_wheel_free(base->wheel);
+    free(loop);
+}
+
+static const struct moon_loop_ops loop_ops = {
+    .now_ns = loop_now_ns,
+    .wall_ms = loop_wall_ms,
+    .random = loop_random,
+    .run = loop_run,
+    .stop = loop_stop,
+    .free = loop_free,
+    .connect = real_connect,
+    .accept_start = loop_accept_start,
+    .accept_stop = loop_accept_stop,
+    .accept = real_accept,
+    .pipe_open = real_pipe_open,
+    .pipe_close = real_pipe_close,
+    .signal = loop_signal,
+};
+
+struct moon_loop *moon_loop_new(struct moon_world *world)
+{
+    struct real_loop *loop = calloc(1, sizeof *loop);
+    if (!loop)
+        abort();
+    loop->base.ops = &loop_ops;
+    loop->base.world = world;
+    loop->base.now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    loop->base.wheel = moon_wheel_new(loop->base.now_ms);
+    moon_list_init(&loop->base.tasks);
+    moon_list_init(&loop->again);
+    moon_list_init(&loop->graveyard);
+    moon_list_init(&loop->mailboxes);
+    moon_list_init(&loop->signals);
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    uv_loop_init(&loop->uv);
+    loop->wake.data = loop;
+    uv_async_init(&loop->uv, &loop->wake, on_wake);
+    loop->uv_source.kind = REAL_UV;
+    if (loop->epoll_fd < 0 ||
+        real_watch(loop, uv_backend_fd(&loop->uv), &loop->uv_source, EPOLLIN) < 0) {
+        loop_free(&loop->base);
+        return NULL;
+    }
+    return &loop->base;
+}

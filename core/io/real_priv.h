@@ -1,0 +1,74 @@
+// The real world's insides, shared by its files. A loop owns an edge-triggered epoll set for sockets, in which each descriptor
+// is registered once and never changed, and a libuv loop for signals and wake-ups, nested as one descriptor of that set.
+#pragma once
+
+#include "base/list.h"
+#include "io/loop.h"
+#include "io/world.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+
+enum { REAL_EVENT_COUNT = 256, REAL_PIPE_COUNT = 64 };
+
+enum real_kind { REAL_STREAM, REAL_ACCEPTOR, REAL_UV };
+
+// What an epoll event points to: the first member of everything that is registered.
+struct real_source {
+    uint8_t kind; // enum real_kind
+};
+
+struct moon_socket {
+    struct real_source source;
+    int fd;
+    moon_ready_fn *on_ready;
+    void *owner;
+};
+
+struct real_loop {
+    struct moon_loop base; // first
+    int epoll_fd;
+    uv_loop_t uv;
+    uv_async_t wake;
+    struct real_source uv_source;
+    struct moon_list again;     // streams that asked for another turn
+    struct moon_list graveyard; // closed in this turn; freed when no event can point to them any more
+    struct moon_list mailboxes;
+    struct moon_list signals;
+    struct moon_pipe *pipes; // free ones
+    unsigned pipe_count;     // open, free ones included
+    atomic_bool is_stopping;
+};
+
+static inline struct real_loop *real_loop(struct moon_loop *loop)
+{
+    return (struct real_loop *)loop;
+}
+
+// real_loop.c
+int real_watch(struct real_loop *loop, int fd, struct real_source *source, uint32_t events);
+
+// real_stream.c
+int real_connect(struct moon_loop *loop, const struct moon_address *to, struct moon_stream **out);
+int real_accept(struct moon_loop *loop, struct moon_socket *socket, struct moon_stream **out);
+void real_stream_event(struct real_source *source, uint32_t events);
+void real_streams_again(struct real_loop *loop);
+void real_streams_bury(struct real_loop *loop);
+
+// real_pipe.c
+int real_pipe_open(struct moon_loop *loop, struct moon_pipe **out);
+void real_pipe_close(struct moon_loop *loop, struct moon_pipe *pipe);
+void real_pipes_free(struct real_loop *loop);
+ssize_t real_pipe_splice(int from, int to, struct moon_pipe *pipe, bool is_in, size_t max_len);
+
+// real_mailbox.c
+void real_mailboxes_deliver(struct real_loop *loop);
+
+// real_listen.c: options that accepted sockets inherit from their listener.
+void real_set_tcp_options(int fd);
+
+// real_address.c
+#include <sys/socket.h>
+socklen_t real_to_sockaddr(const struct moon_address *address, struct sockaddr_storage *out);
+void real_from_sockaddr(const struct sockaddr_storage *from, struct moon_address *out);

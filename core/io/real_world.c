@@ -1,0 +1,357 @@
+// The real world: sockets, files, threads, limits of the process and of the machine.
+#include "base/err.h"
+#include "io/real_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BACKLOG = 4096, PORT_TRIES = 16, THREAD_STACK_LEN = 1 << 20 };
+
+struct moon_world {
+    size_t descriptor_limit;
+};
+
+struct moon_thread {
+    pthread_t id;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+struct moon_world *moon_world_new_real(void)
+{
+    struct moon_world *world = calloc(1, sizeof *world);
+    struct rlimit limit;
+    if (!world)
+        abort();
+    signal(SIGPIPE, SIG_IGN);
+    world->descriptor_limit = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+        world->descriptor_limit = limit.rlim_cur;
+    }
+    return world;
+}
+
+void moon_world_free(struct moon_world *world)
+{
+    free(world);
+}
+
+size_t moon_world_descriptor_limit(const struct moon_world *world)
+{
+    return world->descriptor_limit;
+}
+
+// ---- addresses
+
+socklen_t real_to_sockaddr(const struct moon_address *address, struct sockaddr_storage *out)
+{
+    memset(out, 0, sizeof *out);
+    if (address->family == MOON_FAMILY_IPV6) {
+        struct sockaddr_in6 *at = (struct sockaddr_in6 *)out;
+        at->sin6_family = AF_INET6;
+        at->sin6_port = htons(address->port);
+        memcpy(&at->sin6_addr, address->ip, 16);
+        return sizeof *at;
+    }
+    struct sockaddr_in *at = (struct sockaddr_in *)out;
+    at->sin_family = AF_INET;
+    at->sin_port = htons(address->port);
+    memcpy(&at->sin_addr, address->ip, 4);
+    return sizeof *at;
+}
+
+void real_from_sockaddr(const struct sockaddr_storage *from, struct moon_address *out)
+{
+    *out = (struct moon_address){0};
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *at = (const struct sockaddr_in *)from;
+        out->family = MOON_FAMILY_IPV4;
+        out->port = ntohs(at->sin_port);
+        memcpy(out->ip, &at->sin_addr, 4);
+    } else if (from->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *at = (const struct sockaddr_in6 *)from;
+        out->family = MOON_FAMILY_IPV6;
+        out->port = ntohs(at->sin6_port);
+        memcpy(out->ip, &at->sin6_addr, 16);
+    }
+}
+
+// ---- listening
+
+void real_set_tcp_options(int fd)
+{
+    static const int on = 1, idle_s = 60, interval_s = 15, count = 4, unacked_ms = 60000;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+}
+
+// A bound socket, not listening yet; `is_shared` says SO_REUSEPORT. -errno or the descriptor.
+static int bind_at(const struct moon_address *at, bool is_shared)
+{
+    static const int on = 1;
+    struct sockaddr_storage address;
+    socklen_t len = real_to_sockaddr(at, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (is_shared)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, len) == 0)
+        return fd;
+    int err = -errno;
+    close(fd);
+    return err;
+}
+
+// Another process that shares its port with SO_REUSEPORT would let us in; a bind without it tells. Listening too: an address
+// that is only bound by a socket with SO_REUSEADDR is free to bind but not to listen on.
+static int probe(const struct moon_address *at)
+{
+    if (at->port == 0)
+        return 0;
+    int fd = bind_at(at, false);
+    if (fd < 0)
+        return fd;
+    int err = listen(fd, 1) < 0 ? -errno : 0;
+    close(fd);
+    return err;
+}
+
+static struct moon_socket *socket_new(int fd)
+{
+    struct moon_socket *socket = calloc(1, sizeof *socket);
+    if (!socket)
+        abort();
+    socket->fd = fd;
+    return socket;
+}
+
+static int listen_all(struct moon_address at, size_t count, struct moon_socket **out)
+{
+    size_t done = 0;
+    int err = 0;
+    for (; done < count; done++) {
+        int fd = bind_at(&at, true);
+        if (fd < 0) {
+            err = fd;
+            break;
+        }
+        real_set_tcp_options(fd);
+        out[done] = socket_new(fd);
+        if (listen(fd, BACKLOG) < 0) {
+            err = -errno;
+            done++;
+            break;
+        }
+        if (at.port == 0)
+            moon_socket_address(out[0], &at);
+    }
+    for (size_t i = 0; err && i < done; i++) {
+        moon_socket_free(out[i]);
+        out[i] = NULL;
+    }
+    return err;
+}
+
+int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
+                      struct moon_socket **out)
+{
+    (void)world;
+    int err = probe(at);
+    if (err)
+        return err;
+    for (int i = 0; i < PORT_TRIES; i++) {
+        err = listen_all(*at, count, out);
+        if (!err || at->port)
+            return err;
+    }
+    return err;
+}
+
+void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)
+{
+    struct sockaddr_storage at;
+    socklen_t len = sizeof at;
+    *out = (struct moon_address){0};
+    if (getsockname(socket->fd, (struct sockaddr *)&at, &len) == 0)
+        real_from_sockaddr(&at, out);
+}
+
+void moon_socket_free(struct moon_socket *socket)
+{
+    if (!socket)
+        return;
+    close(socket->fd);
+    free(socket);
+}
+
+// ---- files and the terminal
+
+int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
+                         size_t *out_len)
+{
+    (void)world;
+    struct stat at;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &at) < 0 || S_ISDIR(at.st_mode))
+        err = S_ISDIR(at.st_mode) ? -EISDIR : -errno;
+    else if ((size_t)at.st_size > max_len)
+        err = -EFBIG;
+    size_t cap = err ? 0 : (size_t)at.st_size + 1, len = 0;
+    char *text = err ? NULL : malloc(cap + 1);
+    while (!err && text) {
+        ssize_t n = read(fd, text + len, cap - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            err = -errno;
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+        if (len == cap) { // it grows while we read it
+            err = -EFBIG;
+            break;
+        }
+    }
+    close(fd);
+    if (err || !text) {
+        free(text);
+        return err ? err : -ENOMEM;
+    }
+    text[len] = '\0';
+    *out = text;
+    *out_len = len;
+    return 0;
+}
+
+uint64_t moon_world_wall_ms(const struct moon_world *world)
+{
+    (void)world;
+    struct timespec at;
+    clock_gettime(CLOCK_REALTIME, &at);
+    return (uint64_t)at.tv_sec * 1000u + (uint64_t)at.tv_nsec / 1000000u;
+}
+
+void moon_world_print(struct moon_world *world, const char *text, size_t len)
+{
+    (void)world;
+    ssize_t n = write(STDERR_FILENO, text, len);
+    (void)n;
+}
+
+// ---- the machine
+
+static bool read_number(const char *path, double *out)
+{
+    char text[64] = "";
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    bool is_there = fgets(text, sizeof text, file) != NULL;
+    fclose(file);
+    char *end;
+    *out = strtod(text, &end);
+    return is_there && end != text;
+}
+
+size_t moon_world_memory_len(const struct moon_world *world)
+{
+    (void)world;
+    double bound;
+    size_t len = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (read_number("/sys/fs/cgroup/memory.max", &bound) && bound > 0 && bound < (double)len)
+        len = (size_t)bound;
+    return len;
+}
+
+// CPUs that the cgroup's quota is worth (v2: "max 100000" or "200000 100000"); 0: unbounded.
+static double quota_cpus(void)
+{
+    double quota, period = 0;
+    char text[64] = "";
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (file) {
+        bool is_there = fgets(text, sizeof text, file) != NULL;
+        fclose(file);
+        return is_there && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0 ? quota / period : 0;
+    }
+    if (read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota) && quota > 0 &&
+        read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period) && period > 0)
+        return quota / period;
+    return 0;
+}
+
+unsigned moon_world_cpu_count(const struct moon_world *world)
+{
+    (void)world;
+    cpu_set_t set;
+    unsigned count = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+    double quota = quota_cpus();
+    if (quota > 0 && quota < count)
+        count = quota < 1 ? 1 : (unsigned)(quota + 0.5);
+    return count ? count : 1;
+}
+
+// ---- threads
+
+static void *thread_main(void *arg)
+{
+    struct moon_thread *thread = arg;
+    thread->fn(thread->arg);
+    return NULL;
+}
+
+int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
+                      struct moon_thread **out)
+{
+    (void)world;
+    struct moon_thread *thread = calloc(1, sizeof *thread);
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    if (!thread)
+        abort();
+    thread->fn = fn;
+    thread->arg = arg;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); // signals are the control thread's
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_LEN);
+    int err = pthread_create(&thread->id, &attributes, thread_main, thread);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err) {
+        free(thread);
+        return -err;
+    }
+    *out = thread;
+    return 0;
+}
+
+void moon_thread_join(struct moon_thread *thread)
+{
+    if (!thread)
+        return;
+    pthread_join(thread->id, NULL);
+    free(thread);
+}
