@@ -52,6 +52,6 @@ deps-bench:
 	@.ci/deps build bench
 
 clean:
-	@rm -rf build build-test build-asan build-tsan build-fuzz build-bench
+	@rm -rf build build-test build-asan build-tsan build-fuzz build-bench build-coverage
 
 .PHONY: all run build test lint format fuzz bench deps deps-test deps-bench clean
