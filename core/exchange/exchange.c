@@ -356,7 +356,6 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->request.minor = 1;
     moon_chain_run_init(&ex->run, NULL, &ex->flow, sink);
     moon_link_address(moon_lane_link(down), true, &ex->flow.client);
-    moon_link_address(moon_lane_link(down), false, &ex->flow.local);
     moon_list_add_before(&res->exchanges, &ex->node);
     moon_count_up(&res->counters->exchanges_live);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));

@@ -66,7 +66,7 @@ struct moon_flow {
     struct moon_loop *loop;     // for timers and `now`
     struct moon_head *request;
     struct moon_head *response; // status 0 until there is one
-    struct moon_address client, local;
+    struct moon_address client;
     const char *scheme;         // "http"
     uint64_t start_ms;          // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far

@@ -1,5 +1,6 @@
-// host [":" port] as it stands in Host and in the absolute form (RFC 3986 3.2.2, RFC 9110 7.2), in the strict reading: a
-// reg-name holds letters, digits and "-._~" only, ports are canonical decimals. Pure; slices point into the input.
+// host [":" port] as it stands in Host and in the absolute form (RFC 3986 3.2.2, RFC 9110 7.2), in
+// the strict reading: a reg-name holds letters, digits and "-._~" only, ports are canonical
+// decimals. Pure; slices point into the input.
 #include "http/target.h"
 
 #include "http/chars.h"
@@ -52,7 +53,8 @@ static size_t hex_run(struct moon_slice s)
     return len;
 }
 
-// IPv6address of RFC 3986, without brackets: eight groups, or fewer and one "::"; the last two may be an IPv4 address.
+// IPv6address of RFC 3986, without brackets: eight groups, or fewer and one "::"; the last two may
+// be an IPv4 address.
 static bool is_ipv6(struct moon_slice s)
 {
     int groups = 0;
@@ -125,7 +127,8 @@ bool moon_authority_parse(struct moon_slice text, struct moon_authority *out)
     uint16_t port = 0;
     if (!is_host(host))
         return false;
-    if (len < text.len && (text.ptr[len] != ':' || !parse_port(moon_slice_skip(text, len + 1), &port)))
+    if (len < text.len &&
+        (text.ptr[len] != ':' || !parse_port(moon_slice_skip(text, len + 1), &port)))
         return false;
     *out = (struct moon_authority){host, port};
     return true;

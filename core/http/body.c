@@ -1,6 +1,7 @@
-// Body framing, read strictly (RFC 9112 6.3, 7.1): one byte class per state, CRLF everywhere, nothing guessed. Data is handed out
-// as slices of the input; chunk extensions are checked and dropped; trailer lines are collected, bounded, in a buffer of the
-// reader, which is the only thing it owns.
+// Body framing, read strictly (RFC 9112 6.3, 7.1): one byte class per state, CRLF everywhere,
+// nothing guessed. Data is handed out as slices of the input; chunk extensions are checked and
+// dropped; trailer lines are collected, bounded, in a buffer of the reader, which is the only thing
+// it owns.
 //
 //   SIZE --digits--> EXT* --CRLF--> DATA --CRLF--> SIZE ...     size 0: TRAILER lines --CRLF--> [TRAILERS] -> OVER
 #include "http/body.h"
@@ -137,7 +138,8 @@ static uint8_t on_trailer(struct moon_body_reader *r, char c)
     case TRAILER_START:
         if (c == '\r')
             return TRAILER_END_LF;
-        if (!moon_char_is(c, MOON_CHAR_TOKEN) || ++r->trailer_count > moon_body_limits_default.trailer_count)
+        if (!moon_char_is(c, MOON_CHAR_TOKEN) ||
+            ++r->trailer_count > moon_body_limits_default.trailer_count)
             return BROKEN;
         return keep_trailer_byte(r, c) ? TRAILER_LINE : BROKEN;
     case TRAILER_LINE:
@@ -187,7 +189,8 @@ static struct moon_slice take(struct moon_slice *in, uint64_t len)
 }
 
 // Body bytes of the states that have them.
-static enum moon_body_event take_data(struct moon_body_reader *r, struct moon_slice *in, struct moon_slice *data)
+static enum moon_body_event take_data(struct moon_body_reader *r, struct moon_slice *in,
+                                      struct moon_slice *data)
 {
     if (in->len == 0)
         return MOON_BODY_MORE;
@@ -200,7 +203,8 @@ static enum moon_body_event take_data(struct moon_body_reader *r, struct moon_sl
     return MOON_BODY_DATA;
 }
 
-enum moon_body_event moon_body_next(struct moon_body_reader *r, struct moon_slice *in, struct moon_slice *data)
+enum moon_body_event moon_body_next(struct moon_body_reader *r, struct moon_slice *in,
+                                    struct moon_slice *data)
 {
     *data = (struct moon_slice){NULL, 0};
     for (;;) {

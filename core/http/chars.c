@@ -1,5 +1,5 @@
-// Byte classes of the HTTP and URI grammars, one table lookup each, and the search for control bytes that every head goes through.
-// Used by all parsers of this room; pure.
+// Byte classes of the HTTP and URI grammars, one table lookup each, and the search for control
+// bytes that every head goes through. Used by all parsers of this room; pure.
 #include "http/chars.h"
 
 #include <string.h>
@@ -31,7 +31,8 @@ static bool is_control(char c)
     return (uint8_t)c < 0x20 || c == 0x7f;
 }
 
-// Vector extension of gcc and clang: two SSE2 or NEON comparisons a step, plain code where there is neither.
+// Vector extension of gcc and clang: two SSE2 or NEON comparisons a step, plain code where there is
+// neither.
 typedef uint8_t block __attribute__((vector_size(16)));
 
 static bool block_has_control(const char *p)

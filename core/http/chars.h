@@ -35,7 +35,8 @@ static inline unsigned moon_char_hex(char c)
     return c <= '9' ? (unsigned)(c - '0') : (unsigned)((c | 0x20) - 'a' + 10);
 }
 
-// Where the first byte below 0x20 (HTAB, CR and LF included) or 0x7f stands; len when there is none.
+// Where the first byte below 0x20 (HTAB, CR and LF included) or 0x7f stands; len when there is
+// none.
 size_t moon_chars_find_control(const char *p, size_t len);
 // Every byte of s is of that class; true for an empty s.
 bool moon_chars_all(struct moon_slice s, enum moon_char class);

@@ -1,6 +1,7 @@
-// Field lines of a head, read by llhttp in strict mode: its spans become slices of the head, without a copy. llhttp answers for
-// the bytes of names and values (head_fuzz holds it to that); what it leaves open, empty names, folds and line ends, is checked here. The
-// cause of a refusal is looked for by a reader of our own, so that the answer can name it.
+// Field lines of a head, read by llhttp in strict mode: its spans become slices of the head,
+// without a copy. llhttp answers for the bytes of names and values (head_fuzz holds it to that);
+// what it leaves open, empty names, folds and line ends, is checked here. The cause of a refusal is
+// looked for by a reader of our own, so that the answer can name it.
 #include "http/head_priv.h"
 
 #include "base/arena.h"
@@ -25,10 +26,9 @@ struct reading {
     bool has_name, is_complete, has_fault, refuses_underscore;
 };
 
-static const char *const repeated[MOON_H_COUNT] = {
-    [MOON_H_OTHER] = "repeated header",
+static const char *const repeated[MOON_H_COUNT] = {[MOON_H_OTHER] = "repeated header",
 #define X(id, name) [MOON_H_##id] = "repeated " name,
-    MOON_HEADER_NAMES(X)
+                                                   MOON_HEADER_NAMES(X)
 #undef X
 };
 
@@ -59,8 +59,8 @@ static bool starts_value(const char *p, const char *value)
 static bool is_verbatim(struct moon_slice name, struct moon_slice value, const char *end)
 {
     const char *colon = name.ptr + name.len, *stop = value.ptr + value.len;
-    return value.ptr == colon + 2 && colon[0] == ':' && colon[1] == ' ' && end - stop >= 2 && stop[0] == '\r' &&
-           stop[1] == '\n';
+    return value.ptr == colon + 2 && colon[0] == ':' && colon[1] == ' ' && end - stop >= 2 &&
+           stop[0] == '\r' && stop[1] == '\n';
 }
 
 static int check_field(struct reading *r, uint8_t id, uint64_t before)
@@ -137,7 +137,8 @@ static const llhttp_settings_t settings = {
     .on_headers_complete = on_complete,
 };
 
-const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name, struct moon_slice *value)
+const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name,
+                                  struct moon_slice *value)
 {
     const char *colon = line.len ? memchr(line.ptr, ':', line.len) : NULL;
     if (line.len && (line.ptr[0] == ' ' || line.ptr[0] == '\t'))
@@ -226,8 +227,8 @@ bool moon_content_length_parse(struct moon_slice value, uint64_t *out)
 
 bool moon_version_parse(struct moon_slice text, unsigned *major, unsigned *minor)
 {
-    if (text.len != 8 || !moon_slice_starts(text, MOON_SLICE("HTTP/")) || !moon_char_is_digit(text.ptr[5]) ||
-        text.ptr[6] != '.' || !moon_char_is_digit(text.ptr[7]))
+    if (text.len != 8 || !moon_slice_starts(text, MOON_SLICE("HTTP/")) ||
+        !moon_char_is_digit(text.ptr[5]) || text.ptr[6] != '.' || !moon_char_is_digit(text.ptr[7]))
         return false;
     *major = (unsigned)(text.ptr[5] - '0');
     *minor = (unsigned)(text.ptr[7] - '0');
@@ -250,8 +251,8 @@ static bool offers_h2c(const struct moon_headers *h)
 static bool is_upgrade(const struct moon_head *head)
 {
     const struct moon_field *upgrade = moon_headers_get(&head->headers, MOON_H_UPGRADE);
-    return upgrade && head->minor == 1 && upgrade->value.len > 0 && upgrade->value.len <= MOON_UPGRADE_MAX_LEN &&
-           !offers_h2c(&head->headers);
+    return upgrade && head->minor == 1 && upgrade->value.len > 0 &&
+           upgrade->value.len <= MOON_UPGRADE_MAX_LEN && !offers_h2c(&head->headers);
 }
 
 bool moon_head_read_connection(struct moon_head *head)

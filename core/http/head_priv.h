@@ -1,12 +1,12 @@
-// What request.c, response.c and trailers.c share: reading the field lines of a head through llhttp, and the fields that mean
-// the same in both directions. Private to this room.
+// What request.c, response.c and trailers.c share: reading the field lines of a head through
+// llhttp, and the fields that mean the same in both directions. Private to this room.
 #pragma once
 
 #include "http/head.h"
 
 // One more field as it was received; its name is a valid token. 0 or -ENOMEM.
-int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name,
-                              struct moon_slice value, bool is_verbatim);
+int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena,
+                              struct moon_slice name, struct moon_slice value, bool is_verbatim);
 
 struct moon_fields_args {
     struct moon_arena *arena;
@@ -20,11 +20,13 @@ struct moon_fields_args {
 // Runs llhttp over the head and fills *headers. 0, or -1 with *fault.
 int moon_fields_read(const struct moon_fields_args *args, struct moon_headers *headers);
 
-// The name ':' value lines `text` (each with its CRLF, nothing else) checked and added without llhttp; for trailers.
-// NULL, or what is wrong with the first bad line.
-const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name, struct moon_slice *value);
+// The name ':' value lines `text` (each with its CRLF, nothing else) checked and added without
+// llhttp; for trailers. NULL, or what is wrong with the first bad line.
+const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name,
+                                  struct moon_slice *value);
 
-// Sets keep_alive and has_upgrade from Connection and Upgrade. False when Connection names too many options.
+// Sets keep_alive and has_upgrade from Connection and Upgrade. False when Connection names too many
+// options.
 bool moon_head_read_connection(struct moon_head *head);
 
 // Content-Length: canonical digits, at most 2^63-1.

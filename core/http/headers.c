@@ -1,5 +1,6 @@
-// Header table: see headers.h. Ids are found by length and first letter, then confirmed by one case-folding compare; names that
-// share both have a rival in a second table. The table owns its array of fields only through the arena.
+// Header table: see headers.h. Ids are found by length and first letter, then confirmed by one
+// case-folding compare; names that share both have a rival in a second table. The table owns its
+// array of fields only through the arena.
 #include "http/headers.h"
 
 #include "base/arena.h"
@@ -11,15 +12,15 @@
 
 enum { NAME_MAX_LEN = 19 };
 
-static const struct moon_slice names[MOON_H_COUNT] = {
-    [MOON_H_OTHER] = {"", 0},
+static const struct moon_slice names[MOON_H_COUNT] = {[MOON_H_OTHER] = {"", 0},
 #define X(id, name) [MOON_H_##id] = {name, sizeof(name) - 1},
-    MOON_HEADER_NAMES(X)
+                                                      MOON_HEADER_NAMES(X)
 #undef X
 };
 
-// By length and the low five bits of the first letter. headers_test.c finds names that are missing here.
-#define AT(len, letter) [len][(letter) & 31]
+// By length and the low five bits of the first letter. headers_test.c finds names that are missing
+// here.
+#define AT(len, letter) [len][(letter)&31]
 static const uint8_t candidates[NAME_MAX_LEN + 1][32] = {
     AT(2, 't') = MOON_H_TE,
     AT(3, 'v') = MOON_H_VIA,
@@ -77,7 +78,8 @@ static uint64_t load_folded(const char *p)
     return word | 0x2020202020202020;
 }
 
-// Equal but for the bit 0x20 of each byte, which among tokens is the case of letters; controls may match punctuation.
+// Equal but for the bit 0x20 of each byte, which among tokens is the case of letters; controls may
+// match punctuation.
 static bool equal_but_bit(const char *a, const char *b, size_t len)
 {
     if (len < sizeof(uint64_t)) {
@@ -169,13 +171,15 @@ static const struct moon_field *next_field(const struct moon_headers *h, enum mo
     return NULL;
 }
 
-const struct moon_field *moon_headers_next(const struct moon_headers *h, struct moon_slice name, uint32_t *at)
+const struct moon_field *moon_headers_next(const struct moon_headers *h, struct moon_slice name,
+                                           uint32_t *at)
 {
     enum moon_header_id id = moon_header_id(name);
     return moon_headers_has(h, id) ? next_field(h, id, name, at) : NULL;
 }
 
-struct moon_slice moon_headers_join(const struct moon_headers *h, struct moon_arena *arena, struct moon_slice name)
+struct moon_slice moon_headers_join(const struct moon_headers *h, struct moon_arena *arena,
+                                    struct moon_slice name)
 {
     enum moon_header_id id = moon_header_id(name);
     struct moon_slice glue = id == MOON_H_COOKIE ? MOON_SLICE("; ") : MOON_SLICE(", ");
@@ -224,24 +228,27 @@ static int add(struct moon_headers *h, struct moon_arena *arena, struct moon_fie
     return 0;
 }
 
-int moon_headers_add(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name, struct moon_slice value)
+int moon_headers_add(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name,
+                     struct moon_slice value)
 {
     return add(h, arena, (struct moon_field){name, value, (uint8_t)moon_header_id(name), false});
 }
 
-int moon_headers_add_id(struct moon_headers *h, struct moon_arena *arena, enum moon_header_id id, struct moon_slice value)
+int moon_headers_add_id(struct moon_headers *h, struct moon_arena *arena, enum moon_header_id id,
+                        struct moon_slice value)
 {
     return add(h, arena, (struct moon_field){names[id], value, (uint8_t)id, false});
 }
 
-int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name,
-                              struct moon_slice value, bool is_verbatim)
+int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena,
+                              struct moon_slice name, struct moon_slice value, bool is_verbatim)
 {
     return add(h, arena, (struct moon_field){name, value, (uint8_t)token_id(name), is_verbatim});
 }
 
 // Removes the fields of that name from index `from` on.
-static uint32_t del_from(struct moon_headers *h, enum moon_header_id id, struct moon_slice name, uint32_t from)
+static uint32_t del_from(struct moon_headers *h, enum moon_header_id id, struct moon_slice name,
+                         uint32_t from)
 {
     uint32_t kept = from;
     uint64_t present = 0;
@@ -259,7 +266,8 @@ static uint32_t del_from(struct moon_headers *h, enum moon_header_id id, struct 
     return removed;
 }
 
-int moon_headers_set(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name, struct moon_slice value)
+int moon_headers_set(struct moon_headers *h, struct moon_arena *arena, struct moon_slice name,
+                     struct moon_slice value)
 {
     enum moon_header_id id = moon_header_id(name);
     uint32_t at = 0;

@@ -1,25 +1,35 @@
-// Removal of what belongs to one hop (RFC 9110 7.6.1), in place and in one pass. A sender may name its own fields in Connection,
-// but not take away those that policy and backends rely on.
+// Removal of what belongs to one hop (RFC 9110 7.6.1), in place and in one pass. A sender may name
+// its own fields in Connection, but not take away those that policy and backends rely on.
 #include "http/head.h"
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t hop_ids = BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(PROXY_AUTHENTICATE) |
-                                BIT(PROXY_AUTHORIZATION) | BIT(TE) | BIT(TRAILER) | BIT(TRANSFER_ENCODING) |
-                                BIT(UPGRADE) | BIT(HTTP2_SETTINGS) | BIT(CONTENT_LENGTH);
+static const uint64_t hop_ids = BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) |
+                                BIT(PROXY_AUTHENTICATE) | BIT(PROXY_AUTHORIZATION) | BIT(TE) |
+                                BIT(TRAILER) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) |
+                                BIT(HTTP2_SETTINGS) | BIT(CONTENT_LENGTH);
 #undef BIT
 
 static bool starts_fold(struct moon_slice name, struct moon_slice prefix)
 {
-    return name.len >= prefix.len && moon_slice_equal_fold((struct moon_slice){name.ptr, prefix.len}, prefix);
+    return name.len >= prefix.len &&
+           moon_slice_equal_fold((struct moon_slice){name.ptr, prefix.len}, prefix);
 }
 
-// Names without an id that Connection cannot take away; those with one are all protected, but for the hop's own.
+// Names without an id that Connection cannot take away; those with one are all protected, but for
+// the hop's own.
 static bool is_protected(struct moon_slice name)
 {
-    static const struct moon_slice prefixes[] = {{"content-", 8}, {"x-forwarded-", 12}, {"x-real-ip", 9},
-                                                 {"x-client-", 9}, {"x-original-", 11}, {"sec-", 4},
-                                                 {"access-control-", 15}, {"www-authenticate", 16}, {"vary", 4},
-                                                 {"range", 5}, {"if-", 3}};
+    static const struct moon_slice prefixes[] = {{"content-", 8},
+                                                 {"x-forwarded-", 12},
+                                                 {"x-real-ip", 9},
+                                                 {"x-client-", 9},
+                                                 {"x-original-", 11},
+                                                 {"sec-", 4},
+                                                 {"access-control-", 15},
+                                                 {"www-authenticate", 16},
+                                                 {"vary", 4},
+                                                 {"range", 5},
+                                                 {"if-", 3}};
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
         if (starts_fold(name, prefixes[i]))
             return true;
@@ -41,8 +51,8 @@ static void drop_named(struct moon_headers *h, struct moon_slice item)
     moon_headers_del(h, item);
 }
 
-// The fields shift while names are dropped, so the next Connection field is looked for each time; its own value is a slice
-// that stays.
+// The fields shift while names are dropped, so the next Connection field is looked for each time;
+// its own value is a slice that stays.
 static void drop_all_named(struct moon_headers *h)
 {
     for (uint32_t i = 0; i < h->count; i++) {

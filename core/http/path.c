@@ -1,6 +1,7 @@
-// One canonical path per resource (RFC 3986 6.2.2): what is routed, judged and forwarded. Unreserved characters are decoded,
-// other escapes get upper-case digits, what may not stand raw in a URI is escaped, then dot segments are resolved; `//` stays.
-// What backends read in two ways is refused: %00, overlong UTF-8, dot segments with parameters, broken escapes.
+// One canonical path per resource (RFC 3986 6.2.2): what is routed, judged and forwarded.
+// Unreserved characters are decoded, other escapes get upper-case digits, what may not stand raw in
+// a URI is escaped, then dot segments are resolved; `//` stays. What backends read in two ways is
+// refused: %00, overlong UTF-8, dot segments with parameters, broken escapes.
 #include "http/target.h"
 
 #include "base/arena.h"
@@ -22,7 +23,8 @@ static bool is_plain(struct moon_slice path)
 // The byte that the escape at `s` stands for; -1 when it is none.
 static int escape_value(struct moon_slice s)
 {
-    if (s.len < 3 || s.ptr[0] != '%' || !moon_char_is(s.ptr[1], MOON_CHAR_HEX) || !moon_char_is(s.ptr[2], MOON_CHAR_HEX))
+    if (s.len < 3 || s.ptr[0] != '%' || !moon_char_is(s.ptr[1], MOON_CHAR_HEX) ||
+        !moon_char_is(s.ptr[2], MOON_CHAR_HEX))
         return -1;
     return (int)(moon_char_hex(s.ptr[1]) << 4 | moon_char_hex(s.ptr[2]));
 }
@@ -33,7 +35,8 @@ static bool is_overlong(int lead, struct moon_slice rest)
     int next = escape_value(rest);
     if (next < 0x80 || next > 0xbf)
         return false;
-    return lead == 0xc0 || lead == 0xc1 || (lead == 0xe0 && next < 0xa0) || (lead == 0xf0 && next < 0x90);
+    return lead == 0xc0 || lead == 0xc1 || (lead == 0xe0 && next < 0xa0) ||
+           (lead == 0xf0 && next < 0x90);
 }
 
 static char *put_escape(char *to, unsigned byte)
@@ -61,7 +64,8 @@ static char *put_slash(char *to, unsigned byte, enum moon_escaped_slash slash, c
     return NULL;
 }
 
-static char *put_escaped(char *to, struct moon_slice rest, enum moon_escaped_slash slash, const char **reason)
+static char *put_escaped(char *to, struct moon_slice rest, enum moon_escaped_slash slash,
+                         const char **reason)
 {
     int byte = escape_value(rest);
     if (byte <= 0) {
@@ -95,7 +99,8 @@ static char *put_raw(char *to, char c, enum moon_escaped_slash slash, const char
 }
 
 // Decoded and escaped into `to` (room for 3 bytes each); the end, or NULL.
-static char *recode(struct moon_slice path, enum moon_escaped_slash slash, char *to, const char **reason)
+static char *recode(struct moon_slice path, enum moon_escaped_slash slash, char *to,
+                    const char **reason)
 {
     for (size_t i = 0; i < path.len && to;) {
         if (path.ptr[i] == '%') {
@@ -119,7 +124,8 @@ static size_t dot_count(struct moon_slice segment)
     return ends && dots <= 2 ? dots : 0;
 }
 
-// Removes dot segments in place (RFC 3986 5.2.4); the new length, or 0 when a dot segment carries parameters.
+// Removes dot segments in place (RFC 3986 5.2.4); the new length, or 0 when a dot segment carries
+// parameters.
 static size_t resolve_dots(char *path, size_t len)
 {
     size_t to = 0;
@@ -143,8 +149,8 @@ static size_t resolve_dots(char *path, size_t len)
     return to;
 }
 
-struct moon_slice moon_path_normalise(struct moon_arena *arena, struct moon_slice path, enum moon_escaped_slash slash,
-                                      const char **reason)
+struct moon_slice moon_path_normalise(struct moon_arena *arena, struct moon_slice path,
+                                      enum moon_escaped_slash slash, const char **reason)
 {
     const struct moon_slice refused = {NULL, 0};
     if (path.len == 0 || path.ptr[0] != '/') {

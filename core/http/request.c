@@ -1,5 +1,6 @@
-// Request heads: the request line is read here, so that its faults are told apart and the log knows what was asked; the fields
-// by fields.c; then the rules of RFC 9112 3.2 (Host), 6 (framing) and RFC 9110 10.1.1 (Expect), each in its strict reading.
+// Request heads: the request line is read here, so that its faults are told apart and the log knows
+// what was asked; the fields by fields.c; then the rules of RFC 9112 3.2 (Host), 6 (framing) and
+// RFC 9110 10.1.1 (Expect), each in its strict reading.
 #include "http/head.h"
 
 #include "http/chars.h"
@@ -16,11 +17,11 @@ const struct moon_head_limits moon_head_limits_default = {
 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t singletons = BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(EXPECT) | BIT(AUTHORIZATION) |
-                                   BIT(PROXY_AUTHORIZATION) | BIT(CONTENT_TYPE) | BIT(CONTENT_RANGE) | BIT(FROM) |
-                                   BIT(IF_MODIFIED_SINCE) | BIT(MAX_FORWARDS) | BIT(REFERER) | BIT(USER_AGENT) |
-                                   BIT(LOCATION) | BIT(ORIGIN) | BIT(DATE) | BIT(RETRY_AFTER) | BIT(ETAG) |
-                                   BIT(LAST_MODIFIED);
+static const uint64_t singletons =
+    BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(EXPECT) | BIT(AUTHORIZATION) |
+    BIT(PROXY_AUTHORIZATION) | BIT(CONTENT_TYPE) | BIT(CONTENT_RANGE) | BIT(FROM) |
+    BIT(IF_MODIFIED_SINCE) | BIT(MAX_FORWARDS) | BIT(REFERER) | BIT(USER_AGENT) | BIT(LOCATION) |
+    BIT(ORIGIN) | BIT(DATE) | BIT(RETRY_AFTER) | BIT(ETAG) | BIT(LAST_MODIFIED);
 #undef BIT
 
 struct known_method {
@@ -29,9 +30,11 @@ struct known_method {
 };
 
 static const struct known_method common[] = {
-    {{"GET", 3}, MOON_METHOD_GET},         {{"POST", 4}, MOON_METHOD_POST},   {{"HEAD", 4}, MOON_METHOD_HEAD},
-    {{"PUT", 3}, MOON_METHOD_PUT},         {{"PATCH", 5}, MOON_METHOD_PATCH}, {{"DELETE", 6}, MOON_METHOD_DELETE},
-    {{"OPTIONS", 7}, MOON_METHOD_OPTIONS}, {{"TRACE", 5}, MOON_METHOD_TRACE}, {{"CONNECT", 7}, MOON_METHOD_CONNECT},
+    {{"GET", 3}, MOON_METHOD_GET},         {{"POST", 4}, MOON_METHOD_POST},
+    {{"HEAD", 4}, MOON_METHOD_HEAD},       {{"PUT", 3}, MOON_METHOD_PUT},
+    {{"PATCH", 5}, MOON_METHOD_PATCH},     {{"DELETE", 6}, MOON_METHOD_DELETE},
+    {{"OPTIONS", 7}, MOON_METHOD_OPTIONS}, {{"TRACE", 5}, MOON_METHOD_TRACE},
+    {{"CONNECT", 7}, MOON_METHOD_CONNECT},
 };
 
 // What llhttp knows beside the common ones; RTSP, ICE and PRI are not in its map.
@@ -84,8 +87,8 @@ static int check_method(struct moon_head *out, struct moon_fault *fault)
 }
 
 // method SP target SP version, single spaces. *target is what was received.
-static int read_line(struct moon_slice line, const struct moon_head_limits *limits, struct moon_head *out,
-                     struct moon_fault *fault)
+static int read_line(struct moon_slice line, const struct moon_head_limits *limits,
+                     struct moon_head *out, struct moon_fault *fault)
 {
     const char *first = line.len ? memchr(line.ptr, ' ', line.len) : NULL;
     if (!first || first == line.ptr)
@@ -93,7 +96,8 @@ static int read_line(struct moon_slice line, const struct moon_head_limits *limi
     out->method = (struct moon_slice){line.ptr, (size_t)(first - line.ptr)};
     struct moon_slice rest = moon_slice_skip(line, out->method.len + 1);
     const char *second = rest.len ? memchr(rest.ptr, ' ', rest.len) : NULL;
-    out->target.path = (struct moon_slice){rest.ptr, second ? (size_t)(second - rest.ptr) : rest.len};
+    out->target.path =
+        (struct moon_slice){rest.ptr, second ? (size_t)(second - rest.ptr) : rest.len};
     if (!second)
         return refuse(fault, 400, "request line without a version");
     if (out->target.path.len == 0)
@@ -105,8 +109,8 @@ static int read_line(struct moon_slice line, const struct moon_head_limits *limi
     return check_method(out, fault);
 }
 
-static int check_target(struct moon_arena *arena, const struct moon_head_limits *limits, struct moon_head *out,
-                        struct moon_fault *fault)
+static int check_target(struct moon_arena *arena, const struct moon_head_limits *limits,
+                        struct moon_head *out, struct moon_fault *fault)
 {
     struct moon_slice received = out->target.path;
     if (!moon_target_parse(arena, received, limits->escaped_slash, &out->target, fault)) {
@@ -124,7 +128,8 @@ static int check_target(struct moon_arena *arena, const struct moon_head_limits 
     return 0;
 }
 
-static bool is_same_authority(const struct moon_authority *a, const struct moon_authority *b, uint16_t default_port)
+static bool is_same_authority(const struct moon_authority *a, const struct moon_authority *b,
+                              uint16_t default_port)
 {
     uint16_t a_port = a->port ? a->port : default_port, b_port = b->port ? b->port : default_port;
     return a_port == b_port && moon_slice_equal_fold(a->host, b->host);
@@ -191,8 +196,9 @@ static int check_expect(struct moon_head *out, struct moon_fault *fault)
     return 0;
 }
 
-int moon_request_parse(struct moon_arena *arena, struct moon_slice text, const struct moon_head_limits *limits,
-                       struct moon_head *out, struct moon_fault *fault)
+int moon_request_parse(struct moon_arena *arena, struct moon_slice text,
+                       const struct moon_head_limits *limits, struct moon_head *out,
+                       struct moon_fault *fault)
 {
     *out = (struct moon_head){0};
     if (moon_slice_starts(text, MOON_SLICE("\r\n")))

@@ -1,12 +1,14 @@
-// Response heads: status line here, fields by fields.c, then which body follows (RFC 9112 6.3). Whatever an upstream gets wrong
-// is a 502 that names the cause, and its connection is not used again.
+// Response heads: status line here, fields by fields.c, then which body follows (RFC 9112 6.3).
+// Whatever an upstream gets wrong is a 502 that names the cause, and its connection is not used
+// again.
 #include "http/head.h"
 
 #include "http/chars.h"
 #include "http/head_priv.h"
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t singletons = BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(LOCATION) | BIT(CONTENT_RANGE);
+static const uint64_t singletons =
+    BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(LOCATION) | BIT(CONTENT_RANGE);
 #undef BIT
 
 enum { VERSION_LEN = 8, STATUS_LEN = 3 };
@@ -39,7 +41,8 @@ static int read_line(struct moon_slice line, struct moon_head *out, struct moon_
 {
     unsigned major, minor;
     struct moon_slice version = {line.ptr, line.len < VERSION_LEN ? line.len : VERSION_LEN};
-    if (!moon_version_parse(version, &major, &minor) || line.len == VERSION_LEN || line.ptr[VERSION_LEN] != ' ')
+    if (!moon_version_parse(version, &major, &minor) || line.len == VERSION_LEN ||
+        line.ptr[VERSION_LEN] != ' ')
         return refuse(fault, "malformed status line in the response");
     if (major != 1 || minor > 1)
         return refuse(fault, "HTTP version of the response not supported");
@@ -49,12 +52,14 @@ static int read_line(struct moon_slice line, struct moon_head *out, struct moon_
 
 static bool has_no_body(const struct moon_head *head, enum moon_method request_method)
 {
-    if (request_method == MOON_METHOD_HEAD || head->status < 200 || head->status == 204 || head->status == 304)
+    if (request_method == MOON_METHOD_HEAD || head->status < 200 || head->status == 204 ||
+        head->status == 304)
         return true;
     return request_method == MOON_METHOD_CONNECT && head->status < 300;
 }
 
-static int check_framing(enum moon_method request_method, struct moon_head *out, struct moon_fault *fault)
+static int check_framing(enum moon_method request_method, struct moon_head *out,
+                         struct moon_fault *fault)
 {
     const struct moon_field *coding = moon_headers_get(&out->headers, MOON_H_TRANSFER_ENCODING);
     const struct moon_field *length = moon_headers_get(&out->headers, MOON_H_CONTENT_LENGTH);
@@ -77,8 +82,9 @@ static int check_framing(enum moon_method request_method, struct moon_head *out,
     return 0;
 }
 
-int moon_response_parse(struct moon_arena *arena, struct moon_slice text, const struct moon_head_limits *limits,
-                        enum moon_method request_method, struct moon_head *out, struct moon_fault *fault)
+int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
+                        const struct moon_head_limits *limits, enum moon_method request_method,
+                        struct moon_head *out, struct moon_fault *fault)
 {
     *out = (struct moon_head){0};
     const char *lf = text.len ? memchr(text.ptr, '\n', text.len) : NULL;

@@ -1,5 +1,6 @@
-// Finds the end of a head in the shared read buffer and refuses, as early as they come, bytes that no head may hold. Runs over
-// each byte once, however slowly a head drips in: `seen_len` never stands behind a lone CR, so that every CR is met with its LF.
+// Finds the end of a head in the shared read buffer and refuses, as early as they come, bytes that
+// no head may hold. Runs over each byte once, however slowly a head drips in: `seen_len` never
+// stands behind a lone CR, so that every CR is met with its LF.
 //
 //   [CRLF] start line CRLF (field CRLF)* CRLF          the first [CRLF] before requests only
 #include "http/head.h"
@@ -46,14 +47,17 @@ static bool is_before_start_line(const struct place *at, size_t pos)
     return pos == 0 || (pos == 2 && at->bytes.ptr[0] == '\r');
 }
 
-// A CRLF stands at pos, the start of a line: the end of the head (its length), or the empty line before a request (0).
+// A CRLF stands at pos, the start of a line: the end of the head (its length), or the empty line
+// before a request (0).
 static ssize_t empty_line(const struct place *at, size_t pos)
 {
     if (!is_before_start_line(at, pos))
         return (ssize_t)pos + 2;
     if (pos == 0 && at->is_request)
         return 0;
-    return refuse(at, 400, at->is_request ? "empty lines before the request" : "empty line before the response");
+    return refuse(at, 400,
+                  at->is_request ? "empty lines before the request"
+                                 : "empty line before the response");
 }
 
 static ssize_t check_line_start(const struct place *at, size_t pos)
@@ -66,7 +70,8 @@ static ssize_t check_line_start(const struct place *at, size_t pos)
     return refuse(at, 400, "folded header line");
 }
 
-// Of a head of `len` bytes, complete or not: the start line must end within its bounds, and all of it within its own.
+// Of a head of `len` bytes, complete or not: the start line must end within its bounds, and all of
+// it within its own.
 static ssize_t check_room(const struct place *at, size_t len)
 {
     size_t line_max_len = (size_t)at->limits->target_bytes + START_LINE_SPARE_LEN;
@@ -83,12 +88,14 @@ static ssize_t finish(const struct place *at, ssize_t len)
     return len < 0 || check_room(at, (size_t)len) < 0 ? -1 : len;
 }
 
-ssize_t moon_head_scan(struct moon_head_scan *scan, struct moon_slice bytes, const struct moon_head_limits *limits,
-                       bool is_request, struct moon_fault *fault)
+ssize_t moon_head_scan(struct moon_head_scan *scan, struct moon_slice bytes,
+                       const struct moon_head_limits *limits, bool is_request,
+                       struct moon_fault *fault)
 {
     const struct place at = {bytes, limits, fault, is_request};
     // Never looks further than a head may reach, whatever the buffer holds.
-    size_t len = bytes.len < (size_t)limits->head_bytes + 2 ? bytes.len : (size_t)limits->head_bytes + 2;
+    size_t len =
+        bytes.len < (size_t)limits->head_bytes + 2 ? bytes.len : (size_t)limits->head_bytes + 2;
     size_t pos = scan->seen_len;
     while (pos < len) {
         bool starts = is_line_start(&at, pos);

@@ -6,7 +6,13 @@ struct phrase {
     struct moon_slice text;
 };
 
-#define PHRASE(status, text) {status, {text, sizeof(text) - 1}}
+#define PHRASE(status, text)       \
+    {                              \
+        status,                    \
+        {                          \
+            text, sizeof(text) - 1 \
+        }                          \
+    }
 static const struct phrase phrases[] = {
     PHRASE(200, "OK"),
     PHRASE(100, "Continue"),

@@ -1,4 +1,5 @@
-// Request targets (RFC 9112 3.2): origin form, absolute form of http and https, asterisk form. Pure.
+// Request targets (RFC 9112 3.2): origin form, absolute form of http and https, asterisk form.
+// Pure.
 #include "http/target.h"
 
 #include "http/chars.h"
@@ -23,12 +24,14 @@ static size_t scheme_len(struct moon_slice text)
 }
 
 // Takes the authority off *text.
-static bool take_authority(struct moon_slice *text, struct moon_target *out, struct moon_fault *fault)
+static bool take_authority(struct moon_slice *text, struct moon_target *out,
+                           struct moon_fault *fault)
 {
     size_t scheme = scheme_len(*text);
     if (scheme == 0)
-        return refuse(fault, memchr(text->ptr, ':', text->len) ? "foreign scheme in the request target"
-                                                              : "malformed request target");
+        return refuse(fault, memchr(text->ptr, ':', text->len)
+                                 ? "foreign scheme in the request target"
+                                 : "malformed request target");
     *text = moon_slice_skip(*text, scheme);
     size_t len = 0;
     while (len < text->len && text->ptr[len] != '/' && text->ptr[len] != '?')
@@ -52,8 +55,9 @@ static bool check_bytes(struct moon_slice text, struct moon_fault *fault)
     return true;
 }
 
-bool moon_target_parse(struct moon_arena *arena, struct moon_slice text, enum moon_escaped_slash slash,
-                       struct moon_target *out, struct moon_fault *fault)
+bool moon_target_parse(struct moon_arena *arena, struct moon_slice text,
+                       enum moon_escaped_slash slash, struct moon_target *out,
+                       struct moon_fault *fault)
 {
     const char *reason = NULL;
     *out = (struct moon_target){0};
@@ -72,7 +76,8 @@ bool moon_target_parse(struct moon_arena *arena, struct moon_slice text, enum mo
     const char *mark = text.len ? memchr(text.ptr, '?', text.len) : NULL;
     struct moon_slice path = {text.ptr, mark ? (size_t)(mark - text.ptr) : text.len};
     out->has_query = mark != NULL;
-    out->query = mark ? moon_slice_skip(text, path.len + 1) : (struct moon_slice){text.ptr + text.len, 0};
+    out->query =
+        mark ? moon_slice_skip(text, path.len + 1) : (struct moon_slice){text.ptr + text.len, 0};
     if (path.len == 0)
         path = MOON_SLICE("/");
     out->path = moon_path_normalise(arena, path, slash, &reason);

@@ -1,5 +1,6 @@
-// Trailer sections (RFC 9110 6.5): lines that body.c collected become a table of the fields that may come behind a body.
-// A field that would have changed how the message was framed, routed, authenticated or read is left out.
+// Trailer sections (RFC 9110 6.5): lines that body.c collected become a table of the fields that
+// may come behind a body. A field that would have changed how the message was framed, routed,
+// authenticated or read is left out.
 #include "http/body.h"
 
 #include "base/arena.h"
@@ -8,15 +9,18 @@
 #include <errno.h>
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t allowed_ids = BIT(OTHER) | BIT(ETAG) | BIT(LAST_MODIFIED) | BIT(CONTENT_DIGEST) | BIT(X_REQUEST_ID);
+static const uint64_t allowed_ids =
+    BIT(OTHER) | BIT(ETAG) | BIT(LAST_MODIFIED) | BIT(CONTENT_DIGEST) | BIT(X_REQUEST_ID);
 #undef BIT
 
 static bool may_trail(struct moon_slice name)
 {
     static const struct moon_slice prefixes[] = {
-        {"content-", 8}, {"x-forwarded-", 12}, {"x-real-", 7}, {"proxy-", 6},  {"if-", 3},   {"access-control-", 15},
-        {"sec-", 4},     {"www-", 4},          {"range", 5},   {"pragma", 6},  {"age", 3},   {"expires", 7},
-        {"vary", 4},     {"warning", 7},       {"alt-svc", 7}, {"cookie", 6},  {"host", 4},  {"strict-transport", 16}};
+        {"content-", 8}, {"x-forwarded-", 12},    {"x-real-", 7}, {"proxy-", 6},
+        {"if-", 3},      {"access-control-", 15}, {"sec-", 4},    {"www-", 4},
+        {"range", 5},    {"pragma", 6},           {"age", 3},     {"expires", 7},
+        {"vary", 4},     {"warning", 7},          {"alt-svc", 7}, {"cookie", 6},
+        {"host", 4},     {"strict-transport", 16}};
     enum moon_header_id id = moon_header_id(name);
     if ((allowed_ids >> id & 1) == 0 || id != MOON_H_OTHER)
         return allowed_ids >> id & 1;

@@ -1,6 +1,7 @@
-// Serialising heads, once per message. Fields that stand in the received head as they are to be sent, one behind the other,
-// go out in one copy. The framing fields are written from struct moon_framing only: a field of the table that frames is
-// passed over, so that no message leaves with two.
+// Serialising heads, once per message. Fields that stand in the received head as they are to be
+// sent, one behind the other, go out in one copy. The framing fields are written from struct
+// moon_framing only: a field of the table that frames is passed over, so that no message leaves
+// with two.
 #include "http/head.h"
 
 #include "http/head_priv.h"
@@ -122,14 +123,15 @@ static char *put_fields(char *to, const struct moon_headers *h, uint64_t skip)
 
 size_t moon_head_size(const struct moon_head *head)
 {
-    size_t len = FIXED_MAX_LEN + head->method.len + head->target.path.len + head->target.query.len + head->host_text.len +
-                 head->reason.len;
+    size_t len = FIXED_MAX_LEN + head->method.len + head->target.path.len + head->target.query.len +
+                 head->host_text.len + head->reason.len;
     for (uint32_t i = 0; i < head->headers.count; i++)
         len += head->headers.fields[i].name.len + head->headers.fields[i].value.len + 4;
     return len;
 }
 
-size_t moon_request_write(const struct moon_head *head, const struct moon_framing *framing, char *to)
+size_t moon_request_write(const struct moon_head *head, const struct moon_framing *framing,
+                          char *to)
 {
     char *start = to;
     to = put(to, head->method);
@@ -148,7 +150,8 @@ size_t moon_request_write(const struct moon_head *head, const struct moon_framin
     return (size_t)(to - start);
 }
 
-size_t moon_response_write(const struct moon_head *head, const struct moon_framing *framing, char *to)
+size_t moon_response_write(const struct moon_head *head, const struct moon_framing *framing,
+                           char *to)
 {
     char *start = to;
     assert(head->status >= 100 && head->status <= 999);

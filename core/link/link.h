@@ -85,6 +85,7 @@ bool moon_link_is_draining(const struct moon_link *link);
 uint32_t moon_link_lane_count(const struct moon_link *link);
 // Milliseconds at which the connection was made.
 uint64_t moon_link_start_ms(const struct moon_link *link);
+// `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // The link's lane (client role: to attach to).
 struct moon_lane *moon_link_lane(struct moon_link *link);

@@ -1,5 +1,6 @@
-// Nanoseconds per scan, parse, strip and write of the two heads that the figures of the gateway stand on: a small request and
-// its response, and a browser-like request of 20 fields. One thread, warm arena; prints a line per work.
+// Nanoseconds per scan, parse, strip and write of the two heads that the figures of the gateway
+// stand on: a small request and its response, and a browser-like request of 20 fields. One thread,
+// warm arena; prints a line per work.
 #include "base/arena.h"
 #include "http/head.h"
 
@@ -26,8 +27,10 @@ static const char browser_request[] =
     "sec-ch-ua-platform: \"Linux\"\r\n"
     "DNT: 1\r\n"
     "Upgrade-Insecure-Requests: 1\r\n"
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36\r\n"
-    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/124.0.0.0 Safari/537.36\r\n"
+    "Accept: "
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
     "Sec-Fetch-Site: same-origin\r\n"
     "Sec-Fetch-Mode: navigate\r\n"
     "Sec-Fetch-User: ?1\r\n"
@@ -85,23 +88,27 @@ static size_t work_once(struct moon_arena_pool *pool, const struct job *job, enu
         return (size_t)len;
     struct moon_arena *arena = moon_arena_new(pool, ARENA_CAP_LEN);
     struct moon_slice text = work == RELAY ? moon_arena_try_copy(arena, job->text) : job->text;
-    int err = job->is_request ? moon_request_parse(arena, text, limits, &head, &fault)
-                              : moon_response_parse(arena, text, limits, MOON_METHOD_GET, &head, &fault);
+    int err = job->is_request
+                  ? moon_request_parse(arena, text, limits, &head, &fault)
+                  : moon_response_parse(arena, text, limits, MOON_METHOD_GET, &head, &fault);
     if (err != 0)
         fail(fault.reason);
     size_t done = head.headers.count;
     if (work == RELAY) {
-        const struct moon_framing framing = {.body = head.body, .content_length = head.content_length};
+        const struct moon_framing framing = {.body = head.body,
+                                             .content_length = head.content_length};
         moon_head_strip_hop(&head);
         if (moon_head_size(&head) > sizeof out)
             fail("size");
-        done = job->is_request ? moon_request_write(&head, &framing, out) : moon_response_write(&head, &framing, out);
+        done = job->is_request ? moon_request_write(&head, &framing, out)
+                               : moon_response_write(&head, &framing, out);
     }
     moon_arena_free(arena);
     return done;
 }
 
-static void measure(struct moon_arena_pool *pool, const struct job *job, enum work work, const char *work_name)
+static void measure(struct moon_arena_pool *pool, const struct job *job, enum work work,
+                    const char *work_name)
 {
     size_t sum = 0;
     double best = 1e18;
@@ -112,7 +119,8 @@ static void measure(struct moon_arena_pool *pool, const struct job *job, enum wo
         double took = (now_ns() - start) / (ROUNDS / 5);
         best = took < best ? took : best;
     }
-    printf("%-10s %-6s %7.0f ns  (%zu bytes, check %zu)\n", job->name, work_name, best, job->text.len, sum % 1000);
+    printf("%-10s %-6s %7.0f ns  (%zu bytes, check %zu)\n", job->name, work_name, best,
+           job->text.len, sum % 1000);
 }
 
 int main(void)

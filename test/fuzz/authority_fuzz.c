@@ -1,4 +1,5 @@
-// Authorities: what is accepted holds no forbidden byte, and host and port written again read the same.
+// Authorities: what is accepted holds no forbidden byte, and host and port written again read the
+// same.
 #include "fuzz.h"
 
 #include "http/target.h"

@@ -1,5 +1,5 @@
-// Body framing: a body in one piece and in many gives the same bytes, trailers and end; what is read and chunked again reads
-// the same. Input: one byte of choices, one of seed, the body.
+// Body framing: a body in one piece and in many gives the same bytes, trailers and end; what is
+// read and chunked again reads the same. Input: one byte of choices, one of seed, the body.
 #include "fuzz.h"
 
 #include "http/body.h"
@@ -20,9 +20,11 @@ static void keep(char *to, size_t *len, struct moon_slice data)
 }
 
 // `seed` 0: one piece.
-static struct outcome read_all(struct moon_slice bytes, enum moon_body_kind kind, uint64_t length, uint32_t seed)
+static struct outcome read_all(struct moon_slice bytes, enum moon_body_kind kind, uint64_t length,
+                               uint32_t seed)
 {
-    struct outcome o = {.body = malloc(bytes.len + 1), .trailer = malloc(bytes.len + 1), .last = MOON_BODY_MORE};
+    struct outcome o = {
+        .body = malloc(bytes.len + 1), .trailer = malloc(bytes.len + 1), .last = MOON_BODY_MORE};
     struct moon_body_reader r;
     moon_body_init(&r, kind, length);
     for (bool is_going = true; is_going;) {
@@ -38,7 +40,8 @@ static struct outcome read_all(struct moon_slice bytes, enum moon_body_kind kind
         HOLDS(in.len <= piece);
         o.taken_len += piece - in.len;
         HOLDS(o.last != MOON_BODY_MORE || in.len == 0);
-        HOLDS(o.last != MOON_BODY_DATA || (data.len > 0 && data.ptr >= copy && data.ptr + data.len <= copy + piece));
+        HOLDS(o.last != MOON_BODY_DATA ||
+              (data.len > 0 && data.ptr >= copy && data.ptr + data.len <= copy + piece));
         if (o.last == MOON_BODY_DATA)
             keep(o.body, &o.body_len, data);
         if (o.last == MOON_BODY_TRAILERS)
@@ -71,8 +74,10 @@ static void check_trailers(struct moon_slice lines)
     struct moon_headers h;
     if (moon_trailers_parse(f.arena, lines, &h) == 0) {
         for (uint32_t i = 0; i < h.count; i++) {
-            HOLDS(moon_header_name_is_valid(h.fields[i].name) && moon_header_value_is_valid(h.fields[i].value));
-            HOLDS(h.fields[i].id != MOON_H_CONTENT_LENGTH && h.fields[i].id != MOON_H_TRANSFER_ENCODING);
+            HOLDS(moon_header_name_is_valid(h.fields[i].name) &&
+                  moon_header_value_is_valid(h.fields[i].value));
+            HOLDS(h.fields[i].id != MOON_H_CONTENT_LENGTH &&
+                  h.fields[i].id != MOON_H_TRANSFER_ENCODING);
         }
     }
     fuzz_arena_free(&f);
@@ -115,7 +120,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     uint8_t choice = fuzz_choice(&in), seed = fuzz_choice(&in);
     enum moon_body_kind kind = choice & 4 ? (enum moon_body_kind)(choice & 3) : MOON_BODY_CHUNKED;
     uint64_t length = choice >> 3;
-    struct outcome whole = read_all(in, kind, length, 0), pieces = read_all(in, kind, length, seed + 1u);
+    struct outcome whole = read_all(in, kind, length, 0),
+                   pieces = read_all(in, kind, length, seed + 1u);
     check_same(&whole, &pieces);
     check_trailers(whole.trailer_len ? (struct moon_slice){whole.trailer, whole.trailer_len} : in);
     chunk_again(&whole);

@@ -1,4 +1,5 @@
-// What the fuzz targets of http/ share: an arena per input, and a property that failed ends the run.
+// What the fuzz targets of http/ share: an arena per input, and a property that failed ends the
+// run.
 #pragma once
 
 #include "base/arena.h"
@@ -8,12 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HOLDS(condition)                                                                                                    \
-    do {                                                                                                                    \
-        if (!(condition)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                                  \
-            abort();                                                                                                        \
-        }                                                                                                                   \
+#define HOLDS(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                       \
+        }                                                                                  \
     } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);

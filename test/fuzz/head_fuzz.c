@@ -1,4 +1,5 @@
-// Request heads: what is accepted, stripped, written and read again is the same request. First byte: choices.
+// Request heads: what is accepted, stripped, written and read again is the same request. First
+// byte: choices.
 #include "heads.h"
 
 static void check_request(const struct moon_head *head, const struct moon_head_limits *limits)
@@ -15,10 +16,12 @@ static void check_request(const struct moon_head *head, const struct moon_head_l
             moon_headers_has(&head->headers, MOON_H_TRANSFER_ENCODING)));
 }
 
-static void write_and_read(struct moon_arena *arena, struct moon_head *head, const struct moon_head_limits *limits)
+static void write_and_read(struct moon_arena *arena, struct moon_head *head,
+                           const struct moon_head_limits *limits)
 {
     const struct moon_field *upgrade = moon_headers_get(&head->headers, MOON_H_UPGRADE);
-    struct moon_framing framing = {.body = head->body, .content_length = head->content_length, .close = !head->keep_alive};
+    struct moon_framing framing = {
+        .body = head->body, .content_length = head->content_length, .close = !head->keep_alive};
     if (head->has_upgrade)
         framing.upgrade = upgrade->value;
     moon_head_strip_hop(head);
@@ -31,7 +34,8 @@ static void write_and_read(struct moon_arena *arena, struct moon_head *head, con
     wide.head_bytes += 4096;
     wide.target_bytes *= 3;
     wide.field_count += 8;
-    wide.escaped_slash = limits->escaped_slash == MOON_SLASH_REJECT ? MOON_SLASH_REJECT : MOON_SLASH_KEEP;
+    wide.escaped_slash =
+        limits->escaped_slash == MOON_SLASH_REJECT ? MOON_SLASH_REJECT : MOON_SLASH_KEEP;
     struct moon_slice written = {text, len};
     struct moon_head again;
     struct moon_fault fault;
@@ -39,7 +43,8 @@ static void write_and_read(struct moon_arena *arena, struct moon_head *head, con
     HOLDS(moon_request_parse(arena, written, &wide, &again, &fault) == 0);
     HOLDS(moon_slice_equal(head->method, again.method));
     HOLDS(moon_slice_equal(head->target.path, again.target.path));
-    HOLDS(head->target.has_query == again.target.has_query && moon_slice_equal(head->target.query, again.target.query));
+    HOLDS(head->target.has_query == again.target.has_query &&
+          moon_slice_equal(head->target.query, again.target.query));
     HOLDS(moon_slice_equal(head->host_text, again.host_text));
     HOLDS(head->body == again.body && head->content_length == again.content_length);
     HOLDS(head->keep_alive == again.keep_alive && head->has_upgrade == again.has_upgrade);
@@ -61,7 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     struct moon_head head;
     struct moon_fault fault = {0, NULL};
     // What the scan refused goes to the parser as well: it must stand alone.
-    struct moon_slice text = moon_arena_try_copy(f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
+    struct moon_slice text = moon_arena_try_copy(
+        f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
     int err = moon_request_parse(f.arena, text, &limits, &head, &fault);
     HOLDS(err == 0 || (fault.reason && fault.status >= 400 && fault.status <= 505));
     if (err == 0)

@@ -4,16 +4,18 @@
 #include "fuzz.h"
 #include "http/head.h"
 
-// The scan gives the same answer whole and in steps; the length of the head, 0 or -1. `copy` gets the head on its own, so that
-// a read behind it is seen.
-static inline ssize_t scan_both(struct moon_slice in, size_t step, const struct moon_head_limits *limits, bool is_request)
+// The scan gives the same answer whole and in steps; the length of the head, 0 or -1. `copy` gets
+// the head on its own, so that a read behind it is seen.
+static inline ssize_t scan_both(struct moon_slice in, size_t step,
+                                const struct moon_head_limits *limits, bool is_request)
 {
     struct moon_fault fault = {0, NULL}, step_fault = {0, NULL};
     struct moon_head_scan scan = {0}, step_scan = {0};
     ssize_t whole = moon_head_scan(&scan, in, limits, is_request, &fault), got = 0;
     for (size_t len = 0; len < in.len && got == 0;) {
         len = in.len - len < step ? in.len : len + step;
-        got = moon_head_scan(&step_scan, (struct moon_slice){in.ptr, len}, limits, is_request, &step_fault);
+        got = moon_head_scan(&step_scan, (struct moon_slice){in.ptr, len}, limits, is_request,
+                             &step_fault);
     }
     HOLDS(got == whole);
     HOLDS(whole >= 0 || (fault.reason && fault.status >= 400));
@@ -36,8 +38,8 @@ static inline void check_fields(const struct moon_headers *h)
 
 static inline bool is_framing(uint8_t id)
 {
-    return id == MOON_H_HOST || id == MOON_H_CONTENT_LENGTH || id == MOON_H_TRANSFER_ENCODING || id == MOON_H_CONNECTION ||
-           id == MOON_H_UPGRADE;
+    return id == MOON_H_HOST || id == MOON_H_CONTENT_LENGTH || id == MOON_H_TRANSFER_ENCODING ||
+           id == MOON_H_CONNECTION || id == MOON_H_UPGRADE;
 }
 
 // The same fields in the same order, but for Host and the framing.

@@ -1,4 +1,5 @@
-// Paths and targets: normalising is idempotent and its result holds nothing that could be read two ways. First byte: choices.
+// Paths and targets: normalising is idempotent and its result holds nothing that could be read two
+// ways. First byte: choices.
 #include "fuzz.h"
 
 #include "http/head.h"
@@ -23,13 +24,16 @@ static void check_canonical(struct moon_slice path, enum moon_escaped_slash slas
 {
     HOLDS(path.len > 0 && path.ptr[0] == '/');
     HOLDS(!holds(path, "/../") && !holds(path, "/./") && !ends(path, "/..") && !ends(path, "/."));
-    HOLDS(!holds(path, "/..;") && !holds(path, "/.;") && !holds(path, "%00") && !holds(path, "%2E") && !holds(path, "\\"));
+    HOLDS(!holds(path, "/..;") && !holds(path, "/.;") && !holds(path, "%00") &&
+          !holds(path, "%2E") && !holds(path, "\\"));
     HOLDS(slash == MOON_SLASH_KEEP || (!holds(path, "%2F") && !holds(path, "%5C")));
     for (size_t i = 0; i < path.len; i++)
-        HOLDS((uint8_t)path.ptr[i] > 0x20 && (uint8_t)path.ptr[i] < 0x7f && path.ptr[i] != '#' && path.ptr[i] != '?');
+        HOLDS((uint8_t)path.ptr[i] > 0x20 && (uint8_t)path.ptr[i] < 0x7f && path.ptr[i] != '#' &&
+              path.ptr[i] != '?');
 }
 
-static void check_path(struct moon_arena *arena, struct moon_slice in, enum moon_escaped_slash slash)
+static void check_path(struct moon_arena *arena, struct moon_slice in,
+                       enum moon_escaped_slash slash)
 {
     const char *reason = NULL;
     struct moon_slice path = moon_path_normalise(arena, in, slash, &reason);
@@ -41,7 +45,8 @@ static void check_path(struct moon_arena *arena, struct moon_slice in, enum moon
     HOLDS(again.ptr == path.ptr && again.len == path.len);
 }
 
-static void check_target(struct moon_arena *arena, struct moon_slice in, enum moon_escaped_slash slash)
+static void check_target(struct moon_arena *arena, struct moon_slice in,
+                         enum moon_escaped_slash slash)
 {
     struct moon_target target;
     struct moon_fault fault = {0, NULL};

@@ -1,4 +1,5 @@
-// Response heads: what is accepted, stripped, written and read again is the same response. First byte: choices.
+// Response heads: what is accepted, stripped, written and read again is the same response. First
+// byte: choices.
 #include "heads.h"
 
 static void check_response(const struct moon_head *head, enum moon_method method)
@@ -6,14 +7,17 @@ static void check_response(const struct moon_head *head, enum moon_method method
     check_fields(&head->headers);
     HOLDS(head->minor <= 1);
     HOLDS(head->status >= 100 && head->status <= 599);
-    bool has_none = method == MOON_METHOD_HEAD || head->status < 200 || head->status == 204 || head->status == 304;
+    bool has_none = method == MOON_METHOD_HEAD || head->status < 200 || head->status == 204 ||
+                    head->status == 304;
     HOLDS(!has_none || head->body == MOON_BODY_NONE);
     HOLDS(head->body != MOON_BODY_CLOSE || !head->keep_alive);
 }
 
-static void write_and_read(struct moon_arena *arena, struct moon_head *head, enum moon_method method)
+static void write_and_read(struct moon_arena *arena, struct moon_head *head,
+                           enum moon_method method)
 {
-    struct moon_framing framing = {.body = head->body, .content_length = head->content_length, .close = !head->keep_alive};
+    struct moon_framing framing = {
+        .body = head->body, .content_length = head->content_length, .close = !head->keep_alive};
     moon_head_strip_hop(head);
     check_fields(&head->headers);
     size_t size = moon_head_size(head);
@@ -38,7 +42,8 @@ static void write_and_read(struct moon_arena *arena, struct moon_head *head, enu
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    static const enum moon_method methods[] = {MOON_METHOD_GET, MOON_METHOD_HEAD, MOON_METHOD_POST, MOON_METHOD_CONNECT};
+    static const enum moon_method methods[] = {MOON_METHOD_GET, MOON_METHOD_HEAD, MOON_METHOD_POST,
+                                               MOON_METHOD_CONNECT};
     struct moon_slice in = {(const char *)bytes, len};
     uint8_t choice = fuzz_choice(&in);
     enum moon_method method = methods[choice & 3];
@@ -46,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     struct fuzz_arena f = fuzz_arena_new();
     struct moon_head head;
     struct moon_fault fault = {0, NULL};
-    struct moon_slice text = moon_arena_try_copy(f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
+    struct moon_slice text = moon_arena_try_copy(
+        f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
     int err = moon_response_parse(f.arena, text, &moon_head_limits_default, method, &head, &fault);
     HOLDS(err == 0 || (fault.reason && fault.status == 502));
     if (err == 0)

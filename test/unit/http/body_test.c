@@ -5,9 +5,10 @@
 
 #include <stdio.h>
 
-// Reads all of `bytes`, `step` at a time, into a text: data, "|T:" trailer lines, then "|END", "|BAD" or "|MORE", and how
-// many bytes were left.
-static void read_body(struct moon_body_reader *r, struct moon_slice bytes, size_t step, char *text, size_t cap)
+// Reads all of `bytes`, `step` at a time, into a text: data, "|T:" trailer lines, then "|END",
+// "|BAD" or "|MORE", and how many bytes were left.
+static void read_body(struct moon_body_reader *r, struct moon_slice bytes, size_t step, char *text,
+                      size_t cap)
 {
     size_t at = 0, to = 0;
     enum moon_body_event event = MOON_BODY_MORE;
@@ -100,7 +101,8 @@ static void check(enum moon_body_kind kind, uint64_t len, const struct row *row)
         read_body(&r, row->bytes, step, text, sizeof text);
         moon_body_fini(&r);
         if (strcmp(text, row->expected) != 0)
-            fail_msg("%.*s in steps of %zu: %s, not %s", MOON_SLICE_ARG(row->bytes), step, text, row->expected);
+            fail_msg("%.*s in steps of %zu: %s, not %s", MOON_SLICE_ARG(row->bytes), step, text,
+                     row->expected);
     }
 }
 
@@ -202,16 +204,18 @@ static void chunk_heads(void **state)
     assert_slice((struct moon_slice){head, moon_chunk_head_write(1, head)}, "1\r\n");
     assert_slice((struct moon_slice){head, moon_chunk_head_write(0x10, head)}, "10\r\n");
     assert_slice((struct moon_slice){head, moon_chunk_head_write(65535, head)}, "ffff\r\n");
-    assert_slice((struct moon_slice){head, moon_chunk_head_write(UINT64_MAX, head)}, "ffffffffffffffff\r\n");
+    assert_slice((struct moon_slice){head, moon_chunk_head_write(UINT64_MAX, head)},
+                 "ffffffffffffffff\r\n");
 }
 
 static void trailers(void **state)
 {
     struct fixture *f = *state;
     struct moon_headers h;
-    const struct moon_slice lines = MOON_SLICE("grpc-status: 0\r\nContent-Length: 5\r\nHost: x\r\nX-Sum:\tabc \r\n"
-                                               "Authorization: y\r\nConnection: close\r\nContent-Digest: d\r\n"
-                                               "Transfer-Encoding: chunked\r\nX-Forwarded-For: 1\r\nif-match: 2\r\n");
+    const struct moon_slice lines =
+        MOON_SLICE("grpc-status: 0\r\nContent-Length: 5\r\nHost: x\r\nX-Sum:\tabc \r\n"
+                   "Authorization: y\r\nConnection: close\r\nContent-Digest: d\r\n"
+                   "Transfer-Encoding: chunked\r\nX-Forwarded-For: 1\r\nif-match: 2\r\n");
     assert_int_equal(moon_trailers_parse(f->arena, lines, &h), 0);
     assert_int_equal(h.count, 3);
     assert_slice(h.fields[0].name, "grpc-status");
@@ -220,8 +224,9 @@ static void trailers(void **state)
     assert_slice(h.fields[2].name, "Content-Digest");
     assert_int_equal(moon_trailers_parse(f->arena, MOON_SLICE(""), &h), 0);
     assert_int_equal(h.count, 0);
-    static const struct moon_slice bad[] = {RAW("a\r\n"),        RAW("a b: c\r\n"), RAW(": c\r\n"),     RAW("a : c\r\n"),
-                                            RAW("a: b\r\n c\r\n"), RAW("a: b"),       RAW("a: \x01\r\n"), RAW("\r\n")};
+    static const struct moon_slice bad[] = {
+        RAW("a\r\n"),          RAW("a b: c\r\n"), RAW(": c\r\n"),     RAW("a : c\r\n"),
+        RAW("a: b\r\n c\r\n"), RAW("a: b"),       RAW("a: \x01\r\n"), RAW("\r\n")};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_true(moon_trailers_parse(f->arena, bad[i], &h) < 0);
     struct moon_arena *arena = moon_arena_new(f->pool, 8);
@@ -231,7 +236,8 @@ static void trailers(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(chunked_table), TEST(other_kinds), TEST(end_of_connection), TEST(skipping),
-                                       TEST(bounds), TEST(chunk_heads), TEST(trailers)};
+    const struct CMUnitTest tests[] = {
+        TEST(chunked_table), TEST(other_kinds), TEST(end_of_connection), TEST(skipping),
+        TEST(bounds),        TEST(chunk_heads), TEST(trailers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-// What the unit tests of http/ share: an arena per test and the way of a head from bytes to a table.
+// What the unit tests of http/ share: an arena per test and the way of a head from bytes to a
+// table.
 #pragma once
 
 #include <setjmp.h>
@@ -46,7 +47,10 @@ static inline void fixture_reset(struct fixture *f)
 }
 
 // A row of a table: its bytes may hold NUL.
-#define RAW(text) {(text), sizeof(text) - 1}
+#define RAW(text)                \
+    {                            \
+        (text), sizeof(text) - 1 \
+    }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 static inline void assert_slice(struct moon_slice s, const char *expected)
@@ -57,7 +61,8 @@ static inline void assert_slice(struct moon_slice s, const char *expected)
 }
 
 // Scan, copy, parse: 0, or the status of the fault.
-static inline int take_request(struct fixture *f, struct moon_slice raw, const struct moon_head_limits *limits)
+static inline int take_request(struct fixture *f, struct moon_slice raw,
+                               const struct moon_head_limits *limits)
 {
     struct moon_head_scan scan = {0};
     fixture_reset(f);
@@ -66,8 +71,10 @@ static inline int take_request(struct fixture *f, struct moon_slice raw, const s
         return f->fault.status;
     if (len == 0)
         return -1;
-    struct moon_slice text = moon_arena_try_copy(f->arena, (struct moon_slice){raw.ptr, (size_t)len});
-    return moon_request_parse(f->arena, text, limits, &f->head, &f->fault) == 0 ? 0 : f->fault.status;
+    struct moon_slice text =
+        moon_arena_try_copy(f->arena, (struct moon_slice){raw.ptr, (size_t)len});
+    return moon_request_parse(f->arena, text, limits, &f->head, &f->fault) == 0 ? 0
+                                                                                : f->fault.status;
 }
 
 static inline int take_response(struct fixture *f, struct moon_slice raw, enum moon_method method)
@@ -80,6 +87,9 @@ static inline int take_response(struct fixture *f, struct moon_slice raw, enum m
         return f->fault.status;
     if (len == 0)
         return -1;
-    struct moon_slice text = moon_arena_try_copy(f->arena, (struct moon_slice){raw.ptr, (size_t)len});
-    return moon_response_parse(f->arena, text, limits, method, &f->head, &f->fault) == 0 ? 0 : f->fault.status;
+    struct moon_slice text =
+        moon_arena_try_copy(f->arena, (struct moon_slice){raw.ptr, (size_t)len});
+    return moon_response_parse(f->arena, text, limits, method, &f->head, &f->fault) == 0
+               ? 0
+               : f->fault.status;
 }

@@ -9,7 +9,8 @@ static void ids_of_all_names(void **state)
         struct moon_slice name = moon_header_name((enum moon_header_id)id);
         assert_int_equal(moon_header_id(name), id);
         for (size_t i = 0; i < name.len; i++)
-            folded[i] = (char)(name.ptr[i] >= 'a' && name.ptr[i] <= 'z' ? name.ptr[i] - 32 : name.ptr[i]);
+            folded[i] =
+                (char)(name.ptr[i] >= 'a' && name.ptr[i] <= 'z' ? name.ptr[i] - 32 : name.ptr[i]);
         assert_int_equal(moon_header_id((struct moon_slice){folded, name.len}), id);
         for (size_t i = 0; i < name.len; i++) { // no name is found by a part or a neighbour
             char kept = folded[i];
@@ -17,7 +18,8 @@ static void ids_of_all_names(void **state)
             assert_int_equal(moon_header_id((struct moon_slice){folded, name.len}), MOON_H_OTHER);
             folded[i] = (char)(kept & ~0x20);
             if (kept == '-')
-                assert_int_equal(moon_header_id((struct moon_slice){folded, name.len}), MOON_H_OTHER);
+                assert_int_equal(moon_header_id((struct moon_slice){folded, name.len}),
+                                 MOON_H_OTHER);
             folded[i] = kept;
         }
     }
@@ -30,13 +32,17 @@ static void names_and_values(void **state)
 {
     (void)state;
     assert_true(moon_header_name_is_valid(MOON_SLICE("X-a_b!#$%&'*+.^`|~09")));
-    static const struct moon_slice bad_names[] = {RAW(""), RAW("a b"), RAW("a:"), RAW("a\x80"), RAW("a\0b"), RAW("a(b"), RAW("\xc3\xa9")};
+    static const struct moon_slice bad_names[] = {
+        RAW(""), RAW("a b"), RAW("a:"), RAW("a\x80"), RAW("a\0b"), RAW("a(b"), RAW("\xc3\xa9")};
     for (size_t i = 0; i < sizeof bad_names / sizeof bad_names[0]; i++)
         assert_false(moon_header_name_is_valid(bad_names[i]));
     assert_true(moon_header_value_is_valid(MOON_SLICE("")));
-    assert_true(moon_header_value_is_valid(MOON_SLICE("tab\tand \x80\xff, a value longer than one block\t")));
-    static const struct moon_slice bad_values[] = {RAW("a\rb"), RAW("a\nb"), RAW("a\0b"), RAW("\x7f"), RAW("a\vb"),
-                                                   RAW("0123456789abcdef0123456789abcdef\x01"), RAW("\t\t\x1f")};
+    assert_true(moon_header_value_is_valid(
+        MOON_SLICE("tab\tand \x80\xff, a value longer than one block\t")));
+    static const struct moon_slice bad_values[] = {
+        RAW("a\rb"),    RAW("a\nb"), RAW("a\0b"),
+        RAW("\x7f"),    RAW("a\vb"), RAW("0123456789abcdef0123456789abcdef\x01"),
+        RAW("\t\t\x1f")};
     for (size_t i = 0; i < sizeof bad_values / sizeof bad_values[0]; i++)
         assert_false(moon_header_value_is_valid(bad_values[i]));
 }
@@ -100,8 +106,10 @@ static void refuses_over_the_cap(void **state)
     struct moon_headers h;
     assert_true(moon_headers_init(&h, arena, 1000) < 0);
     moon_headers_init(&h, f->arena, 1);
-    moon_headers_add(&h, f->arena, MOON_SLICE("A"), MOON_SLICE("0123456789012345678901234567890123456789"));
-    moon_headers_add(&h, f->arena, MOON_SLICE("A"), MOON_SLICE("0123456789012345678901234567890123456789"));
+    moon_headers_add(&h, f->arena, MOON_SLICE("A"),
+                     MOON_SLICE("0123456789012345678901234567890123456789"));
+    moon_headers_add(&h, f->arena, MOON_SLICE("A"),
+                     MOON_SLICE("0123456789012345678901234567890123456789"));
     struct moon_slice joined = moon_headers_join(&h, arena, MOON_SLICE("a"));
     assert_null(joined.ptr);
     assert_int_equal(joined.len, 1);
@@ -113,7 +121,7 @@ static void refuses_over_the_cap(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(ids_of_all_names), TEST(names_and_values), TEST(edits), TEST(joins),
-                                       TEST(refuses_over_the_cap)};
+    const struct CMUnitTest tests[] = {TEST(ids_of_all_names), TEST(names_and_values), TEST(edits),
+                                       TEST(joins), TEST(refuses_over_the_cap)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

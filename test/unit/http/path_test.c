@@ -1,4 +1,5 @@
-// The canonical path (A19): what each spelling becomes, with each choice for escaped slashes; NULL is a refusal.
+// The canonical path (A19): what each spelling becomes, with each choice for escaped slashes; NULL
+// is a refusal.
 #include "fixture.h"
 
 struct row {
@@ -6,8 +7,14 @@ struct row {
     const char *reject, *keep, *decode;
 };
 
-#define SAME(path, to) {RAW(path), to, to, to}
-#define BAD(path) {RAW(path), NULL, NULL, NULL}
+#define SAME(path, to)        \
+    {                         \
+        RAW(path), to, to, to \
+    }
+#define BAD(path)                   \
+    {                               \
+        RAW(path), NULL, NULL, NULL \
+    }
 
 static const struct row rows[] = {
     SAME("/", "/"),
@@ -83,7 +90,8 @@ static const struct row rows[] = {
     BAD("*"),
 };
 
-static void check(struct fixture *f, const struct row *row, enum moon_escaped_slash slash, const char *expected)
+static void check(struct fixture *f, const struct row *row, enum moon_escaped_slash slash,
+                  const char *expected)
 {
     const char *reason = NULL;
     struct moon_slice got = moon_path_normalise(f->arena, row->path, slash, &reason);
@@ -94,10 +102,12 @@ static void check(struct fixture *f, const struct row *row, enum moon_escaped_sl
         return;
     }
     if (!got.ptr || !moon_slice_equal(got, moon_slice_from(expected)))
-        fail_msg("%.*s became %.*s, not %s (%s)", MOON_SLICE_ARG(row->path), MOON_SLICE_ARG(got), expected, reason);
+        fail_msg("%.*s became %.*s, not %s (%s)", MOON_SLICE_ARG(row->path), MOON_SLICE_ARG(got),
+                 expected, reason);
     if (moon_slice_equal(got, row->path))
         assert_ptr_equal(got.ptr, row->path.ptr);
-    struct moon_slice again = moon_path_normalise(f->arena, got, slash == MOON_SLASH_REJECT ? slash : MOON_SLASH_KEEP, &reason);
+    struct moon_slice again = moon_path_normalise(
+        f->arena, got, slash == MOON_SLASH_REJECT ? slash : MOON_SLASH_KEEP, &reason);
     assert_ptr_equal(again.ptr, got.ptr);
 }
 

@@ -1,5 +1,5 @@
-// Request heads: the attack table of HTTP/1 as far as a parser can judge (A01-A06, A09-A14, A17-A20, A24, A26), and what an
-// accepted head reads as.
+// Request heads: the attack table of HTTP/1 as far as a parser can judge (A01-A06, A09-A14,
+// A17-A20, A24, A26), and what an accepted head reads as.
 #include "fixture.h"
 
 #include <stdio.h>
@@ -18,9 +18,12 @@ struct row {
 #define END "\r\n"
 
 static const struct row rows[] = {
-    {"A01", RAW(P "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END), 400, "Content-Length with Transfer-Encoding"},
-    {"A01", RAW(P "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END), 400, "Content-Length with Transfer-Encoding"},
-    {"A01", RAW(P "tRANSFER-eNCODING: CHUNKED\r\ncONTENT-lENGTH: 0\r\n" END), 400, "Content-Length with Transfer-Encoding"},
+    {"A01", RAW(P "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END), 400,
+     "Content-Length with Transfer-Encoding"},
+    {"A01", RAW(P "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END), 400,
+     "Content-Length with Transfer-Encoding"},
+    {"A01", RAW(P "tRANSFER-eNCODING: CHUNKED\r\ncONTENT-lENGTH: 0\r\n" END), 400,
+     "Content-Length with Transfer-Encoding"},
     {"A02", RAW(P "Transfer-Encoding: chunked\r\n" END), 0, NULL},
     {"A02", RAW(P "Transfer-Encoding: CHUNKED\r\n" END), 0, NULL},
     {"A02", RAW(P "Transfer-Encoding:chunked\r\n" END), 0, NULL},
@@ -46,11 +49,17 @@ static const struct row rows[] = {
     {"A02", RAW(P "Transfer-Encoding\t: chunked\r\n" END), 400, "white space before a colon"},
     {"A02", RAW(P "Transfer_Encoding: chunked\r\n" END), 400, "underscore in a header name"},
     {"A02", RAW(P "Transfer-Encoding: chunked\x0b\r\n" END), 400, "control byte in the head"},
-    {"A02", RAW(P "Transfer-Encoding: \x0c" "chunked\r\n" END), 400, "control byte in the head"},
+    {"A02",
+     RAW(P "Transfer-Encoding: \x0c"
+           "chunked\r\n" END),
+     400, "control byte in the head"},
     {"A02", RAW(P "Transfer-Encoding: chunked\0\r\n" END), 400, "NUL in the head"},
     {"A02", RAW(P "Transfer-Encoding:\r\n chunked\r\n" END), 400, "folded header line"},
     {"A02", RAW(P "Transfer-Encoding: chu\r\n nked\r\n" END), 400, "folded header line"},
-    {"A02", RAW(P "Transfer-Encoding: \xff" "chunked\r\n" END), 400, NULL},
+    {"A02",
+     RAW(P "Transfer-Encoding: \xff"
+           "chunked\r\n" END),
+     400, NULL},
     {"A02", RAW(P "Transfer-Encoding: ch\xef\xbd\x95nked\r\n" END), 400, NULL},
     {"A02", RAW(P "X: a\rTransfer-Encoding: chunked\r\n" END), 400, "bare CR in the head"},
     {"A02", RAW(P "X: a\nTransfer-Encoding: chunked\r\n" END), 400, "bare LF in the head"},
@@ -59,16 +68,19 @@ static const struct row rows[] = {
     {"A03", RAW(P10 "Transfer-Encoding: identity\r\n" END), 400, "Transfer-Encoding in HTTP/1.0"},
     {"A04", RAW(P "Content-Length: 5, 5\r\n" END), 400, "malformed Content-Length"},
     {"A04", RAW(P "Content-Length: 5,5\r\n" END), 400, "malformed Content-Length"},
-    {"A04", RAW(P "Content-Length: 5\r\nContent-Length: 5\r\n" END), 400, "repeated Content-Length"},
-    {"A04", RAW(P "Content-Length: 5\r\nContent-Length: 6\r\n" END), 400, "repeated Content-Length"},
-    {"A04", RAW(P "Content-Length: 5\r\nX: y\r\ncontent-length: 5\r\nContent-Length: 5\r\n" END), 400,
+    {"A04", RAW(P "Content-Length: 5\r\nContent-Length: 5\r\n" END), 400,
      "repeated Content-Length"},
+    {"A04", RAW(P "Content-Length: 5\r\nContent-Length: 6\r\n" END), 400,
+     "repeated Content-Length"},
+    {"A04", RAW(P "Content-Length: 5\r\nX: y\r\ncontent-length: 5\r\nContent-Length: 5\r\n" END),
+     400, "repeated Content-Length"},
     {"A05", RAW(P "Content-Length: 0\r\n" END), 0, NULL},
     {"A05", RAW(P "Content-Length: 9223372036854775807\r\n" END), 0, NULL},
     {"A05", RAW(P "Content-Length: 9223372036854775808\r\n" END), 400, "malformed Content-Length"},
     {"A05", RAW(P "Content-Length: 18446744073709551615\r\n" END), 400, "malformed Content-Length"},
     {"A05", RAW(P "Content-Length: 18446744073709551617\r\n" END), 400, "malformed Content-Length"},
-    {"A05", RAW(P "Content-Length: 99999999999999999999999\r\n" END), 400, "malformed Content-Length"},
+    {"A05", RAW(P "Content-Length: 99999999999999999999999\r\n" END), 400,
+     "malformed Content-Length"},
     {"A05", RAW(P "Content-Length: +5\r\n" END), 400, "malformed Content-Length"},
     {"A05", RAW(P "Content-Length: -5\r\n" END), 400, "malformed Content-Length"},
     {"A05", RAW(P "Content-Length: -0\r\n" END), 400, "malformed Content-Length"},
@@ -149,19 +161,27 @@ static const struct row rows[] = {
     {"A17", RAW("GET http://a/x HTTP/1.1\r\nHost: a\r\n" END), 0, NULL},
     {"A17", RAW("GET HTTP://A:80/x HTTP/1.1\r\nHost: a\r\n" END), 0, NULL},
     {"A17", RAW("GET https://a/x HTTP/1.1\r\nHost: a:443\r\n" END), 0, NULL},
-    {"A17", RAW("GET http://b/x HTTP/1.1\r\nHost: a\r\n" END), 400, "Host differs from the request target"},
-    {"A17", RAW("GET http://a:81/x HTTP/1.1\r\nHost: a\r\n" END), 400, "Host differs from the request target"},
+    {"A17", RAW("GET http://b/x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "Host differs from the request target"},
+    {"A17", RAW("GET http://a:81/x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "Host differs from the request target"},
     {"A17", RAW("GET http://a/x HTTP/1.1\r\n" END), 400, "missing Host"},
     {"A17", RAW("GET http://a/x HTTP/1.0\r\n" END), 0, NULL},
-    {"A17", RAW("GET http://u@a/x HTTP/1.1\r\nHost: a\r\n" END), 400, "malformed authority in the request target"},
-    {"A17", RAW("GET http:///x HTTP/1.1\r\nHost: a\r\n" END), 400, "malformed authority in the request target"},
-    {"A17", RAW("GET ftp://a/x HTTP/1.1\r\nHost: a\r\n" END), 400, "foreign scheme in the request target"},
-    {"A17", RAW("GET http:/x HTTP/1.1\r\nHost: a\r\n" END), 400, "foreign scheme in the request target"},
-    {"A17", RAW("GET a:80 HTTP/1.1\r\nHost: a\r\n" END), 400, "foreign scheme in the request target"},
+    {"A17", RAW("GET http://u@a/x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "malformed authority in the request target"},
+    {"A17", RAW("GET http:///x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "malformed authority in the request target"},
+    {"A17", RAW("GET ftp://a/x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "foreign scheme in the request target"},
+    {"A17", RAW("GET http:/x HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "foreign scheme in the request target"},
+    {"A17", RAW("GET a:80 HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "foreign scheme in the request target"},
     {"A17", RAW("GET x HTTP/1.1\r\nHost: a\r\n" END), 400, "malformed request target"},
     {"A18", RAW("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n" END), 501, "CONNECT is not offered here"},
     {"A18", RAW("TRACE / HTTP/1.1\r\nHost: a\r\n" END), 0, NULL},
-    {"A18", RAW("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" END), 400, "TRACE with a body"},
+    {"A18", RAW("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" END), 400,
+     "TRACE with a body"},
     {"A18", RAW("GET * HTTP/1.1\r\nHost: a\r\n" END), 400, "asterisk target without OPTIONS"},
     {"A18", RAW("OPTIONS * HTTP/1.1\r\nHost: a\r\n" END), 0, NULL},
     {"A18", RAW("OPTIONS *x HTTP/1.1\r\nHost: a\r\n" END), 400, "malformed request target"},
@@ -182,10 +202,14 @@ static const struct row rows[] = {
     {"A19", RAW("GET /%00 HTTP/1.1\r\nHost: a\r\n" END), 400, "NUL in the path"},
     {"A19", RAW("GET /%zz HTTP/1.1\r\nHost: a\r\n" END), 400, "broken escape in the path"},
     {"A19", RAW("GET /%c0%af HTTP/1.1\r\nHost: a\r\n" END), 400, "overlong UTF-8 in the path"},
-    {"A19", RAW("GET /..;/ HTTP/1.1\r\nHost: a\r\n" END), 400, "dot segment with parameters in the path"},
-    {"A19", RAW("GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n" END), 400, "forbidden byte in the request target"},
-    {"A19", RAW("GET /a?\xc3 HTTP/1.1\r\nHost: a\r\n" END), 400, "forbidden byte in the request target"},
-    {"A19", RAW("GET /a\tb HTTP/1.1\r\nHost: a\r\n" END), 400, "forbidden byte in the request target"},
+    {"A19", RAW("GET /..;/ HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "dot segment with parameters in the path"},
+    {"A19", RAW("GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "forbidden byte in the request target"},
+    {"A19", RAW("GET /a?\xc3 HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "forbidden byte in the request target"},
+    {"A19", RAW("GET /a\tb HTTP/1.1\r\nHost: a\r\n" END), 400,
+     "forbidden byte in the request target"},
     {"A19", RAW("GET /a?filter[x]={y}|100%&\\ HTTP/1.1\r\nHost: a\r\n" END), 0, NULL},
     {"A20", RAW(H "X_Forwarded_For: 1\r\n" END), 400, "underscore in a header name"},
     {"A20", RAW(H "_: 1\r\n" END), 400, "underscore in a header name"},
@@ -194,9 +218,11 @@ static const struct row rows[] = {
     {"P07", RAW(H "User-Agent: a\r\nUser-Agent: a\r\n" END), 400, "repeated User-Agent"},
     {"P07", RAW(H "Referer: a\r\nReferer: a\r\n" END), 400, "repeated Referer"},
     {"P07", RAW(H "Max-Forwards: 1\r\nMax-Forwards: 2\r\n" END), 400, "repeated Max-Forwards"},
-    {"P07", RAW(H "Cookie: a\r\nCookie: b\r\nAccept: x\r\nAccept: y\r\nX: 1\r\nX: 2\r\n" END), 0, NULL},
-    {"A24", RAW(H "Connection: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,1,2,3,4,5,6,7\r\n" END), 400,
-     "too many Connection options"},
+    {"P07", RAW(H "Cookie: a\r\nCookie: b\r\nAccept: x\r\nAccept: y\r\nX: 1\r\nX: 2\r\n" END), 0,
+     NULL},
+    {"A24",
+     RAW(H "Connection: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,1,2,3,4,5,6,7\r\n" END),
+     400, "too many Connection options"},
 };
 
 static void attack_table(void **state)
@@ -206,9 +232,11 @@ static void attack_table(void **state)
         const struct row *row = &rows[i];
         int status = take_request(f, row->raw, &moon_head_limits_default);
         if (status != row->status)
-            fail_msg("%s: %d (%s), not %d:\n%.*s", row->id, status, f->fault.reason, row->status, MOON_SLICE_ARG(row->raw));
+            fail_msg("%s: %d (%s), not %d:\n%.*s", row->id, status, f->fault.reason, row->status,
+                     MOON_SLICE_ARG(row->raw));
         if (status && row->reason && strcmp(row->reason, f->fault.reason) != 0)
-            fail_msg("%s: \"%s\", not \"%s\":\n%.*s", row->id, f->fault.reason, row->reason, MOON_SLICE_ARG(row->raw));
+            fail_msg("%s: \"%s\", not \"%s\":\n%.*s", row->id, f->fault.reason, row->reason,
+                     MOON_SLICE_ARG(row->raw));
     }
 }
 
@@ -221,7 +249,8 @@ static void attack_table_without_scan(void **state)
         if (moon_slice_starts(row->raw, MOON_SLICE("PRI")))
             continue;
         fixture_reset(f);
-        int err = moon_request_parse(f->arena, row->raw, &moon_head_limits_default, &f->head, &f->fault);
+        int err =
+            moon_request_parse(f->arena, row->raw, &moon_head_limits_default, &f->head, &f->fault);
         if ((err == 0) != (row->status == 0))
             fail_msg("%s: %d (%s):\n%.*s", row->id, err, f->fault.reason, MOON_SLICE_ARG(row->raw));
     }
@@ -230,8 +259,9 @@ static void attack_table_without_scan(void **state)
 static void reads_all_parts(void **state)
 {
     struct fixture *f = *state;
-    const struct moon_slice raw = MOON_SLICE("\r\nPUT /a/./b%41?x=%2f&y HTTP/1.1\r\nHost: Example.com:81\r\nX-A:b \r\n"
-                                             "Content-Length: 12\r\nExpect: 100-continue\r\nX-Empty:\r\n\r\nbody");
+    const struct moon_slice raw =
+        MOON_SLICE("\r\nPUT /a/./b%41?x=%2f&y HTTP/1.1\r\nHost: Example.com:81\r\nX-A:b \r\n"
+                   "Content-Length: 12\r\nExpect: 100-continue\r\nX-Empty:\r\n\r\nbody");
     assert_int_equal(take_request(f, raw, &moon_head_limits_default), 0);
     assert_int_equal(f->head.method_id, MOON_METHOD_PUT);
     assert_slice(f->head.method, "PUT");
@@ -265,16 +295,20 @@ static void targets(void **state)
     assert_int_equal(take_request(f, MOON_SLICE("GET /? HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
     assert_true(f->head.target.has_query);
     assert_int_equal(f->head.target.query.len, 0);
-    assert_int_equal(take_request(f, MOON_SLICE("GET http://a?q HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
+    assert_int_equal(
+        take_request(f, MOON_SLICE("GET http://a?q HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
     assert_int_equal(f->head.target.form, MOON_TARGET_ABSOLUTE);
     assert_slice(f->head.target.path, "/");
     assert_slice(f->head.target.query, "q");
-    assert_int_equal(take_request(f, MOON_SLICE("GET http://B:80/ HTTP/1.1\r\nHost: b\r\n" END), limits), 0);
+    assert_int_equal(
+        take_request(f, MOON_SLICE("GET http://B:80/ HTTP/1.1\r\nHost: b\r\n" END), limits), 0);
     assert_slice(f->head.host_text, "B:80");
     assert_int_equal(f->head.host.port, 80);
-    assert_int_equal(take_request(f, MOON_SLICE("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
+    assert_int_equal(
+        take_request(f, MOON_SLICE("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
     assert_slice(f->head.target.path, "*");
-    assert_int_equal(take_request(f, MOON_SLICE("OPTIONS * HTTP/1.1\r\nHost: a\r\n" END), limits), 0);
+    assert_int_equal(take_request(f, MOON_SLICE("OPTIONS * HTTP/1.1\r\nHost: a\r\n" END), limits),
+                     0);
     assert_int_equal(f->head.target.form, MOON_TARGET_ASTERISK);
     assert_int_equal(take_request(f, MOON_SLICE("GET / HTTP/1.0\r\n" END), limits), 0);
     assert_int_equal(f->head.host_text.len, 0);
@@ -288,11 +322,14 @@ static void options_of_the_listener(void **state)
     limits.allow_underscore = true;
     assert_int_equal(take_request(f, MOON_SLICE(H "a_b: c\r\n" END), &limits), 0);
     limits.escaped_slash = MOON_SLASH_DECODE;
-    assert_int_equal(take_request(f, MOON_SLICE("GET /a%2Fb HTTP/1.1\r\nHost: a\r\n" END), &limits), 0);
+    assert_int_equal(take_request(f, MOON_SLICE("GET /a%2Fb HTTP/1.1\r\nHost: a\r\n" END), &limits),
+                     0);
     assert_slice(f->head.target.path, "/a/b");
     limits.target_bytes = 4;
-    assert_int_equal(take_request(f, MOON_SLICE("GET /abc HTTP/1.1\r\nHost: a\r\n" END), &limits), 0);
-    assert_int_equal(take_request(f, MOON_SLICE("GET /abcd HTTP/1.1\r\nHost: a\r\n" END), &limits), 414);
+    assert_int_equal(take_request(f, MOON_SLICE("GET /abc HTTP/1.1\r\nHost: a\r\n" END), &limits),
+                     0);
+    assert_int_equal(take_request(f, MOON_SLICE("GET /abcd HTTP/1.1\r\nHost: a\r\n" END), &limits),
+                     414);
     limits.field_count = 2;
     assert_int_equal(take_request(f, MOON_SLICE(H "A: b\r\n" END), &limits), 0);
     assert_int_equal(take_request(f, MOON_SLICE(H "A: b\r\nC: d\r\n" END), &limits), 431);
@@ -320,16 +357,21 @@ static void keeping_the_connection(void **state)
         {RAW(H "Connection: upgrade\r\n" END), true, false},
         {RAW(H "Connection: upgrade\r\nUpgrade:\r\n" END), true, false},
         {RAW(H "Connection: upgrade\r\nUpgrade: h2c\r\n" END), true, false},
-        {RAW(H "Connection: upgrade, HTTP2-Settings\r\nUpgrade: websocket, H2C\r\nHTTP2-Settings: AA\r\n" END), true, false},
+        {RAW(H "Connection: upgrade, HTTP2-Settings\r\nUpgrade: websocket, H2C\r\nHTTP2-Settings: "
+               "AA\r\n" END),
+         true, false},
         {RAW(H "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n" END), true, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(take_request(f, cases[i].raw, &moon_head_limits_default), 0);
-        if (f->head.keep_alive != cases[i].keep_alive || f->head.has_upgrade != cases[i].has_upgrade)
-            fail_msg("keep_alive %d, has_upgrade %d:\n%.*s", f->head.keep_alive, f->head.has_upgrade,
-                     MOON_SLICE_ARG(cases[i].raw));
+        if (f->head.keep_alive != cases[i].keep_alive ||
+            f->head.has_upgrade != cases[i].has_upgrade)
+            fail_msg("keep_alive %d, has_upgrade %d:\n%.*s", f->head.keep_alive,
+                     f->head.has_upgrade, MOON_SLICE_ARG(cases[i].raw));
     }
-    assert_int_equal(take_request(f, MOON_SLICE(P10 "Expect: 100-continue\r\n" END), &moon_head_limits_default), 0);
+    assert_int_equal(
+        take_request(f, MOON_SLICE(P10 "Expect: 100-continue\r\n" END), &moon_head_limits_default),
+        0);
     assert_false(f->head.expects_continue);
 }
 
@@ -338,7 +380,8 @@ static void tells_what_was_understood(void **state)
 {
     struct fixture *f = *state;
     const struct moon_head_limits *limits = &moon_head_limits_default;
-    assert_int_equal(take_request(f, MOON_SLICE("GET /a/../%00 HTTP/1.1\r\nHost: a\r\n" END), limits), 400);
+    assert_int_equal(
+        take_request(f, MOON_SLICE("GET /a/../%00 HTTP/1.1\r\nHost: a\r\n" END), limits), 400);
     assert_slice(f->head.method, "GET");
     assert_slice(f->head.target.path, "/a/../%00");
     assert_int_equal(f->head.minor, 1);
@@ -365,7 +408,8 @@ static void arena_too_small(void **state)
 {
     struct fixture *f = *state;
     struct moon_arena *arena = moon_arena_new(f->pool, 32);
-    int err = moon_request_parse(arena, MOON_SLICE(H END), &moon_head_limits_default, &f->head, &f->fault);
+    int err = moon_request_parse(arena, MOON_SLICE(H END), &moon_head_limits_default, &f->head,
+                                 &f->fault);
     assert_int_equal(err, -1);
     assert_int_equal(f->fault.status, 431);
     moon_arena_free(arena);
@@ -374,9 +418,15 @@ static void arena_too_small(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(attack_table),           TEST(attack_table_without_scan), TEST(reads_all_parts), TEST(targets),
-        TEST(options_of_the_listener), TEST(keeping_the_connection),    TEST(tells_what_was_understood),
-        TEST(many_fields),            TEST(arena_too_small),
+        TEST(attack_table),
+        TEST(attack_table_without_scan),
+        TEST(reads_all_parts),
+        TEST(targets),
+        TEST(options_of_the_listener),
+        TEST(keeping_the_connection),
+        TEST(tells_what_was_understood),
+        TEST(many_fields),
+        TEST(arena_too_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

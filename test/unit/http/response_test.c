@@ -51,7 +51,8 @@ static const struct row rows[] = {
     {RAW(OK "Transfer-Encoding: identity\r\n" END), 502, NULL},
     {RAW(OK "Transfer-Encoding:\r\n" END), 502, NULL},
     {RAW(OK "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END), 502, NULL},
-    {RAW("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n" END), 502, "Transfer-Encoding in an HTTP/1.0 response"},
+    {RAW("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n" END), 502,
+     "Transfer-Encoding in an HTTP/1.0 response"},
     {RAW(OK "Location: /a\r\nLocation: /b\r\n" END), 502, "repeated Location"},
     {RAW(OK "X: y\r\n z\r\n" END), 502, "folded header line"},
     {RAW(OK "X : y\r\n" END), 502, "white space before a colon"},
@@ -72,9 +73,11 @@ static void fault_table(void **state)
         if (status && rows[i].reason && strcmp(rows[i].reason, f->fault.reason) != 0)
             fail_msg("\"%s\":\n%.*s", f->fault.reason, MOON_SLICE_ARG(rows[i].raw));
         fixture_reset(f);
-        int err = moon_response_parse(f->arena, rows[i].raw, &moon_head_limits_default, MOON_METHOD_GET, &f->head, &f->fault);
+        int err = moon_response_parse(f->arena, rows[i].raw, &moon_head_limits_default,
+                                      MOON_METHOD_GET, &f->head, &f->fault);
         if ((err == 0) != (rows[i].status == 0))
-            fail_msg("without scan: %d (%s):\n%.*s", err, f->fault.reason, MOON_SLICE_ARG(rows[i].raw));
+            fail_msg("without scan: %d (%s):\n%.*s", err, f->fault.reason,
+                     MOON_SLICE_ARG(rows[i].raw));
     }
 }
 
@@ -90,19 +93,23 @@ static void framing(void **state)
     } cases[] = {
         {RAW(OK "Content-Length: 5\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 5, true},
         {RAW(OK "Content-Length: 0\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 0, true},
-        {RAW(OK "Content-Length: 5\r\nConnection: close\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 5, false},
+        {RAW(OK "Content-Length: 5\r\nConnection: close\r\n" END), MOON_METHOD_GET,
+         MOON_BODY_LENGTH, 5, false},
         {RAW(OK "Transfer-Encoding: Chunked\r\n" END), MOON_METHOD_GET, MOON_BODY_CHUNKED, 0, true},
         {RAW(OK END), MOON_METHOD_GET, MOON_BODY_CLOSE, 0, false},
-        {RAW("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 5, false},
-        {RAW("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 5,
-         true},
+        {RAW("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n" END), MOON_METHOD_GET, MOON_BODY_LENGTH, 5,
+         false},
+        {RAW("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n" END),
+         MOON_METHOD_GET, MOON_BODY_LENGTH, 5, true},
         {RAW(OK "Content-Length: 5\r\n" END), MOON_METHOD_HEAD, MOON_BODY_NONE, 5, true},
         {RAW(OK "Transfer-Encoding: chunked\r\n" END), MOON_METHOD_HEAD, MOON_BODY_NONE, 0, true},
         {RAW(OK END), MOON_METHOD_HEAD, MOON_BODY_NONE, 0, true},
-        {RAW("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n" END), MOON_METHOD_GET, MOON_BODY_NONE, 7, true},
+        {RAW("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n" END), MOON_METHOD_GET,
+         MOON_BODY_NONE, 7, true},
         {RAW("HTTP/1.1 204 No Content\r\n" END), MOON_METHOD_GET, MOON_BODY_NONE, 0, true},
         {RAW("HTTP/1.1 100 Continue\r\n" END), MOON_METHOD_POST, MOON_BODY_NONE, 0, true},
-        {RAW("HTTP/1.1 103 Early Hints\r\nLink: x\r\n" END), MOON_METHOD_GET, MOON_BODY_NONE, 0, true},
+        {RAW("HTTP/1.1 103 Early Hints\r\nLink: x\r\n" END), MOON_METHOD_GET, MOON_BODY_NONE, 0,
+         true},
         {RAW(OK END), MOON_METHOD_CONNECT, MOON_BODY_NONE, 0, true},
         {RAW("HTTP/1.1 407 No\r\n" END), MOON_METHOD_CONNECT, MOON_BODY_CLOSE, 0, false},
     };
@@ -117,10 +124,12 @@ static void framing(void **state)
 static void reads_all_parts(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(take_response(f, MOON_SLICE("HTTP/1.1 101 Switching  Protocols\r\nUpgrade: websocket\r\n"
-                                                 "Connection: Upgrade\r\n\r\n\x81\x00"),
-                                   MOON_METHOD_GET),
-                     0);
+    assert_int_equal(
+        take_response(f,
+                      MOON_SLICE("HTTP/1.1 101 Switching  Protocols\r\nUpgrade: websocket\r\n"
+                                 "Connection: Upgrade\r\n\r\n\x81\x00"),
+                      MOON_METHOD_GET),
+        0);
     assert_int_equal(f->head.status, 101);
     assert_slice(f->head.reason, "Switching  Protocols");
     assert_true(f->head.has_upgrade);

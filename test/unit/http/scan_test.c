@@ -1,4 +1,5 @@
-// Where a head ends, and what is refused on the way, whole and drip by drip (A10, A11, A12, A14, A26).
+// Where a head ends, and what is refused on the way, whole and drip by drip (A10, A11, A12, A14,
+// A26).
 #include "fixture.h"
 
 struct row {
@@ -73,7 +74,8 @@ static void check(const struct row *row, bool is_request)
 {
     int whole = scan_whole(row, is_request), drips = scan_drips(row, is_request);
     if (whole != row->result || drips != row->result)
-        fail_msg("%.*s: %d whole, %d in drips, not %d", MOON_SLICE_ARG(row->bytes), whole, drips, row->result);
+        fail_msg("%.*s: %d whole, %d in drips, not %d", MOON_SLICE_ARG(row->bytes), whole, drips,
+                 row->result);
 }
 
 static void tables(void **state)
@@ -92,7 +94,8 @@ static int scan_filled(size_t len, const char *start, bool is_request)
     char *text = malloc(len);
     memset(text, 'a', len);
     memcpy(text, start, strlen(start));
-    ssize_t got = moon_head_scan(&scan, (struct moon_slice){text, len}, &moon_head_limits_default, is_request, &fault);
+    ssize_t got = moon_head_scan(&scan, (struct moon_slice){text, len}, &moon_head_limits_default,
+                                 is_request, &fault);
     free(text);
     return got < 0 ? -fault.status : (int)got;
 }
@@ -118,10 +121,12 @@ static void exact_limit(void **state)
     struct moon_head_scan scan = {0};
     struct moon_head_limits tight = moon_head_limits_default;
     tight.head_bytes = 18;
-    assert_int_equal(moon_head_scan(&scan, MOON_SLICE("GET / HTTP/1.1\r\n\r\n"), &tight, true, &fault), 18);
+    assert_int_equal(
+        moon_head_scan(&scan, MOON_SLICE("GET / HTTP/1.1\r\n\r\n"), &tight, true, &fault), 18);
     tight.head_bytes = 17;
     scan.seen_len = 0;
-    assert_int_equal(moon_head_scan(&scan, MOON_SLICE("GET / HTTP/1.1\r\n\r\n"), &tight, true, &fault), -1);
+    assert_int_equal(
+        moon_head_scan(&scan, MOON_SLICE("GET / HTTP/1.1\r\n\r\n"), &tight, true, &fault), -1);
     assert_int_equal(fault.status, 431);
 }
 

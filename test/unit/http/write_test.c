@@ -15,35 +15,47 @@ static const struct row requests[] = {
     {RAW("GET /a/../b?c HTTP/1.1\r\nX:1\r\nhOsT:  a \r\nY: 2\r\nZ: 3\r\n" END),
      {0},
      "GET /b?c HTTP/1.1\r\nHost: a\r\nX: 1\r\nY: 2\r\nZ: 3\r\n\r\n"},
-    {RAW("GET http://a/b? HTTP/1.0\r\nE:\r\n" END), {0}, "GET /b? HTTP/1.1\r\nHost: a\r\nE: \r\n\r\n"},
+    {RAW("GET http://a/b? HTTP/1.0\r\nE:\r\n" END),
+     {0},
+     "GET /b? HTTP/1.1\r\nHost: a\r\nE: \r\n\r\n"},
     {RAW("OPTIONS * HTTP/1.1\r\nHost: a\r\n" END), {0}, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"},
     {RAW("PROPFIND /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n" END),
      {.body = MOON_BODY_LENGTH, .content_length = 3},
      "PROPFIND /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"},
     {RAW("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nA: b\r\n" END),
      {.body = MOON_BODY_CHUNKED, .te_trailers = true},
-     "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTransfer-Encoding: chunked\r\nConnection: TE\r\nTE: trailers\r\n\r\n"},
+     "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nTransfer-Encoding: chunked\r\nConnection: TE\r\nTE: "
+     "trailers\r\n\r\n"},
     {RAW(H "Connection: upgrade\r\nUpgrade: websocket\r\n" END),
      {.upgrade = {"websocket", 9}},
      "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"},
-    {RAW(H "A: 1\r\nConnection: keep-alive, X-Hop, x-other,close\r\nX-Hop: 1\r\nB: 2\r\nKeep-Alive: 5\r\nX-OTHER: 3\r\n"
-           "TE: trailers\r\nTrailer: x\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\nProxy-Connection: k\r\n"
+    {RAW(H "A: 1\r\nConnection: keep-alive, X-Hop, x-other,close\r\nX-Hop: 1\r\nB: "
+           "2\r\nKeep-Alive: 5\r\nX-OTHER: 3\r\n"
+           "TE: trailers\r\nTrailer: x\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\nProxy-Connection: "
+           "k\r\n"
            "Proxy-Authorization: p\r\nProxy-Authenticate: q\r\nC: 3\r\n" END),
      {.close = true},
      "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\nConnection: close\r\n\r\n"},
-    {RAW(H "Connection: Host, Content-Type, Authorization, Cookie, X-Forwarded-For, X-Real-IP, Via\r\nContent-Type: t\r\n"
-           "Authorization: u\r\nCookie: c\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\nX-Forwarded-Port: 1\r\nVia: v\r\n" END),
+    {RAW(H "Connection: Host, Content-Type, Authorization, Cookie, X-Forwarded-For, X-Real-IP, "
+           "Via\r\nContent-Type: t\r\n"
+           "Authorization: u\r\nCookie: c\r\nX-Forwarded-For: f\r\nX-Real-IP: "
+           "r\r\nX-Forwarded-Port: 1\r\nVia: v\r\n" END),
      {0},
-     H "Content-Type: t\r\nAuthorization: u\r\nCookie: c\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\nX-Forwarded-Port: 1\r\n"
+     H "Content-Type: t\r\nAuthorization: u\r\nCookie: c\r\nX-Forwarded-For: f\r\nX-Real-IP: "
+       "r\r\nX-Forwarded-Port: 1\r\n"
        "Via: v\r\n\r\n"},
-    {RAW(H "Connection: one\r\nOne: 1\r\nConnection: two\r\nTwo: 2\r\nOne: 1\r\nThree: 3\r\n" END), {0}, H "Three: 3\r\n\r\n"},
+    {RAW(H "Connection: one\r\nOne: 1\r\nConnection: two\r\nTwo: 2\r\nOne: 1\r\nThree: 3\r\n" END),
+     {0},
+     H "Three: 3\r\n\r\n"},
 };
 
 static const struct row responses[] = {
     {RAW("HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 18446\r\n" END),
      {.body = MOON_BODY_LENGTH, .content_length = 18446},
      "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 18446\r\n\r\n"},
-    {RAW("HTTP/1.0 404\r\n" END), {.body = MOON_BODY_CLOSE, .close = true}, "HTTP/1.1 404 \r\nConnection: close\r\n\r\n"},
+    {RAW("HTTP/1.0 404\r\n" END),
+     {.body = MOON_BODY_CLOSE, .close = true},
+     "HTTP/1.1 404 \r\nConnection: close\r\n\r\n"},
     {RAW("HTTP/1.1 204 Nothing at all\r\n" END), {0}, "HTTP/1.1 204 Nothing at all\r\n\r\n"},
     {RAW("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" END),
      {.body = MOON_BODY_CHUNKED, .keep_alive = true},
@@ -61,7 +73,8 @@ static void check(struct fixture *f, const struct row *row, bool is_request)
     moon_head_strip_hop(&f->head);
     size_t size = moon_head_size(&f->head);
     char *to = malloc(size);
-    size_t len = is_request ? moon_request_write(&f->head, &row->framing, to) : moon_response_write(&f->head, &row->framing, to);
+    size_t len = is_request ? moon_request_write(&f->head, &row->framing, to)
+                            : moon_response_write(&f->head, &row->framing, to);
     assert_true(len <= size);
     assert_slice((struct moon_slice){to, len}, row->expected);
     free(to);
@@ -79,19 +92,22 @@ static void written_responses(void **state)
         check(*state, &responses[i], false);
 }
 
-// Edited fields stand in the middle of verbatim ones; a framing field that someone added is passed over.
+// Edited fields stand in the middle of verbatim ones; a framing field that someone added is passed
+// over.
 static void edited(void **state)
 {
     struct fixture *f = *state;
     char to[1024];
     const struct moon_framing framing = {.body = MOON_BODY_LENGTH, .content_length = 0};
-    take_request(f, MOON_SLICE(H "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n" END), &moon_head_limits_default);
+    take_request(f, MOON_SLICE(H "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n" END),
+                 &moon_head_limits_default);
     moon_headers_set(&f->head.headers, f->arena, MOON_SLICE("B"), MOON_SLICE("two"));
     moon_headers_del(&f->head.headers, MOON_SLICE("c"));
     moon_headers_add_id(&f->head.headers, f->arena, MOON_H_VIA, MOON_SLICE("m"));
     moon_headers_add(&f->head.headers, f->arena, MOON_SLICE("content-length"), MOON_SLICE("9"));
     size_t len = moon_request_write(&f->head, &framing, to);
-    assert_slice((struct moon_slice){to, len}, H "A: 1\r\nB: two\r\nD: 4\r\nVia: m\r\nContent-Length: 0\r\n\r\n");
+    assert_slice((struct moon_slice){to, len},
+                 H "A: 1\r\nB: two\r\nD: 4\r\nVia: m\r\nContent-Length: 0\r\n\r\n");
 }
 
 static void made_here(void **state)
@@ -102,12 +118,14 @@ static void made_here(void **state)
     struct moon_head head = {.status = 503};
     assert_true(moon_head_size(&head) <= sizeof to);
     size_t len = moon_response_write(&head, &framing, to);
-    assert_slice((struct moon_slice){to, len},
-                 "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 18446744073709551615\r\n\r\n");
+    assert_slice(
+        (struct moon_slice){to, len},
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 18446744073709551615\r\n\r\n");
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(written_requests), TEST(written_responses), TEST(edited), TEST(made_here)};
+    const struct CMUnitTest tests[] = {TEST(written_requests), TEST(written_responses),
+                                       TEST(edited), TEST(made_here)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
