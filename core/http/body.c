@@ -3,7 +3,8 @@
 // dropped; trailer lines are collected, bounded, in a buffer of the reader, which is the only thing
 // it owns.
 //
-//   SIZE --digits--> EXT* --CRLF--> DATA --CRLF--> SIZE ...     size 0: TRAILER lines --CRLF--> [TRAILERS] -> OVER
+//   SIZE --digits--> EXT* --CRLF--> CHUNK --CRLF--> SIZE ...
+//   size 0: TRAILER lines --CRLF--> [TRAILER_GIVEN] --> OVER
 #include "http/body.h"
 
 #include "http/chars.h"

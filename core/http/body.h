@@ -18,11 +18,11 @@ struct moon_body_limits {
 extern const struct moon_body_limits moon_body_limits_default; // 4 KiB, 8 KiB, 64
 
 enum moon_body_event {
-    MOON_BODY_MORE,     // everything was consumed; feed more
-    MOON_BODY_DATA,     // `data` holds body bytes
+    MOON_BODY_MORE, // everything was consumed; feed more
+    MOON_BODY_DATA, // `data` holds body bytes
     MOON_BODY_TRAILERS, // the trailer section is complete (only when it has fields): `data` holds its lines
-    MOON_BODY_END,      // the body is over; what was not consumed belongs to the next message
-    MOON_BODY_BAD,      // the framing is broken: nothing after this can be trusted
+    MOON_BODY_END, // the body is over; what was not consumed belongs to the next message
+    MOON_BODY_BAD, // the framing is broken: nothing after this can be trusted
 };
 
 struct moon_body_reader {
@@ -38,7 +38,8 @@ void moon_body_fini(struct moon_body_reader *r);
 
 // Takes bytes off *in and tells the next event; *data is a slice of *in (or of the reader, trailers: until the next call).
 // A body of kind NONE, or LENGTH 0, ends at once, with *in empty or not.
-enum moon_body_event moon_body_next(struct moon_body_reader *r, struct moon_slice *in, struct moon_slice *data);
+enum moon_body_event moon_body_next(struct moon_body_reader *r, struct moon_slice *in,
+                                    struct moon_slice *data);
 // The peer ended its side: true when that ends the body in good order (CLOSE, or already over).
 bool moon_body_eof(struct moon_body_reader *r);
 bool moon_body_is_over(const struct moon_body_reader *r);
@@ -54,4 +55,5 @@ size_t moon_chunk_head_write(uint64_t len, char to[MOON_CHUNK_HEAD_LEN]);
 
 // Parses trailer lines into a table: only fields that may be trailers stay (RFC 9110 6.5.1: no framing, routing,
 // authentication, content or Connection fields); names and values are checked as in heads. 0, or -EBADMSG, -ENOMEM.
-int moon_trailers_parse(struct moon_arena *arena, struct moon_slice lines, struct moon_headers *out);
+int moon_trailers_parse(struct moon_arena *arena, struct moon_slice lines,
+                        struct moon_headers *out);

@@ -47,24 +47,24 @@ struct moon_head {
     enum moon_method method_id;
     struct moon_slice method;
     struct moon_target target;
-    struct moon_authority host;   // of the Host field, or of the absolute form, which wins
-    struct moon_slice host_text;  // as forwarded; empty for HTTP/1.0 without Host
-    bool expects_continue;        // Expect: 100-continue
+    struct moon_authority host;  // of the Host field, or of the absolute form, which wins
+    struct moon_slice host_text; // as forwarded; empty for HTTP/1.0 without Host
+    bool expects_continue;       // Expect: 100-continue
     // responses
     uint16_t status;
     struct moon_slice reason;
     // both
-    uint8_t minor;                // HTTP/1.minor as received
-    bool keep_alive;              // the sender will keep its connection (version and Connection)
-    bool has_upgrade;             // Connection: upgrade with an Upgrade field (never for h2c)
+    uint8_t minor;    // HTTP/1.minor as received
+    bool keep_alive;  // the sender will keep its connection (version and Connection)
+    bool has_upgrade; // Connection: upgrade with an Upgrade field (never for h2c)
     enum moon_body_kind body;
-    uint64_t content_length;      // MOON_BODY_LENGTH
+    uint64_t content_length; // MOON_BODY_LENGTH
     struct moon_headers headers;
 };
 
 struct moon_head_limits {
-    uint32_t head_bytes;  // start line and all fields; over: 431
-    uint32_t field_count; // over: 431
+    uint32_t head_bytes;   // start line and all fields; over: 431
+    uint32_t field_count;  // over: 431
     uint32_t target_bytes; // over: 414
     enum moon_escaped_slash escaped_slash;
     bool allow_underscore; // header names with '_' (default: 400)
@@ -82,16 +82,19 @@ struct moon_head_scan {
 // > 0: the head is complete, its length up to and including the empty line, leading empty line (at most one CRLF before a
 // request line) included. 0: more is needed. < 0: refused, *fault says what to answer (400, 414, 431).
 // Refuses bare CR, bare LF, NUL and other controls, obs-fold and a line that begins with white space as soon as it sees them.
-ssize_t moon_head_scan(struct moon_head_scan *scan, struct moon_slice bytes, const struct moon_head_limits *limits,
-                       bool is_request, struct moon_fault *fault);
+ssize_t moon_head_scan(struct moon_head_scan *scan, struct moon_slice bytes,
+                       const struct moon_head_limits *limits, bool is_request,
+                       struct moon_fault *fault);
 
 // `text` is one whole head, already in the arena (slices point into it). 0, or -1 with *fault: 400, 414, 417, 431, 501, 505.
 // On failure what was understood (method, target as received in target.path, minor) is filled in for the log.
-int moon_request_parse(struct moon_arena *arena, struct moon_slice text, const struct moon_head_limits *limits,
-                       struct moon_head *out, struct moon_fault *fault);
+int moon_request_parse(struct moon_arena *arena, struct moon_slice text,
+                       const struct moon_head_limits *limits, struct moon_head *out,
+                       struct moon_fault *fault);
 // `request_method` decides the framing (HEAD, CONNECT). 1xx, 204 and 304 have no body. 0, or -1 with *fault: 502.
-int moon_response_parse(struct moon_arena *arena, struct moon_slice text, const struct moon_head_limits *limits,
-                        enum moon_method request_method, struct moon_head *out, struct moon_fault *fault);
+int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
+                        const struct moon_head_limits *limits, enum moon_method request_method,
+                        struct moon_head *out, struct moon_fault *fault);
 
 // Removes what belongs to one hop (RFC 9110 7.6.1): the fields named by Connection, and Connection, Keep-Alive,
 // Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding, Upgrade, HTTP2-Settings,
@@ -113,7 +116,9 @@ struct moon_framing {
 size_t moon_head_size(const struct moon_head *head);
 // Writes to `to`, which has moon_head_size bytes; returns the length. HTTP/1.1 always.
 // Request line: method, canonical path and query in origin form; Host first.
-size_t moon_request_write(const struct moon_head *head, const struct moon_framing *framing, char *to);
-size_t moon_response_write(const struct moon_head *head, const struct moon_framing *framing, char *to);
+size_t moon_request_write(const struct moon_head *head, const struct moon_framing *framing,
+                          char *to);
+size_t moon_response_write(const struct moon_head *head, const struct moon_framing *framing,
+                           char *to);
 // The standard reason phrase, "Unknown" when there is none.
 struct moon_slice moon_status_reason(uint16_t status);

@@ -20,8 +20,8 @@ struct moon_fields_args {
 // Runs llhttp over the head and fills *headers. 0, or -1 with *fault.
 int moon_fields_read(const struct moon_fields_args *args, struct moon_headers *headers);
 
-// The name ':' value lines `text` (each with its CRLF, nothing else) checked and added without
-// llhttp; for trailers. NULL, or what is wrong with the first bad line.
+// Splits one field line (without its CRLF) and checks it without llhttp: for trailers, and to tell why
+// llhttp refused. NULL, or what is wrong; *name and *value are set only when a colon was found.
 const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name,
                                   struct moon_slice *value);
 
