@@ -1,4 +1,4 @@
-// What request.c, response.c and trailers.c share: reading the field lines of a head through
+// What request_head.c, response_head.c and trailers.c share: reading the field lines of a head through
 // llhttp, and the fields that mean the same in both directions. Private to this room.
 #pragma once
 
