@@ -185,15 +185,17 @@ function http1.response(status, body, fields)
   return ("HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s"):format(status, #body, fields or "", body)
 end
 
--- len bytes that repeat with no short period, the same for the same seed.
+-- len bytes, the same for the same seed. The period is a prime, so that no buffer size hides a slip.
+local PERIOD = 65521
 function http1.pattern(len, seed)
   local state, out = seed or 1, {}
-  for i = 1, math.ceil(len / 4) do
+  for i = 1, math.ceil(math.min(len, PERIOD) / 4) do
     state = (state * 16807) % 2147483647
     out[i] = string.char(33 + state % 90, 33 + math.floor(state / 97) % 90, 33 + math.floor(state / 8191) % 90,
       33 + math.floor(state / 524287) % 90)
   end
-  return table.concat(out):sub(1, len)
+  local text = table.concat(out):sub(1, PERIOD)
+  return text:rep(math.ceil(len / PERIOD)):sub(1, len)
 end
 
 return http1

@@ -29,7 +29,7 @@ end
 -- Wraps a connected handle. options.record keeps all bytes ever received (see bytes()).
 function stream.wrap(handle, options)
   local self = setmetatable({
-    handle = handle, changed = loop.signal(), pieces = {}, pending = 0, total = 0, sent = 0, queued = 0,
+    handle = handle, changed = loop.signal(), pieces = {}, text = "", at = 1, pending = 0, total = 0, sent = 0, queued = 0,
     record = options and options.record and {} or nil,
   }, Stream)
   if not (options and options.is_paused) then self:resume() end
@@ -110,18 +110,26 @@ function Stream:has_ended()
   return (self.is_eof or self.failure or self.is_closed) ~= nil
 end
 
+-- Joins what came since the last time to what was left.
+local function join(self)
+  if #self.pieces == 0 then return end
+  table.insert(self.pieces, 1, self.text:sub(self.at))
+  self.text, self.at = table.concat(self.pieces), 1
+  self.pieces = {}
+end
+
 -- The bytes that came and were not taken yet.
 function Stream:peek()
-  if #self.pieces > 1 then self.pieces = { table.concat(self.pieces) } end
-  return self.pieces[1] or ""
+  join(self)
+  return self.text:sub(self.at)
 end
 
 function Stream:take(len)
-  local text = self:peek()
-  local rest = text:sub(len + 1)
-  self.pieces = { rest }
-  self.pending = #rest
-  return text:sub(1, len)
+  join(self)
+  local taken = self.text:sub(self.at, self.at + len - 1)
+  self.at = self.at + #taken
+  self.pending = self.pending - #taken
+  return taken
 end
 
 local function preview(self)
@@ -141,17 +149,17 @@ end
 
 -- Up to and including a plain text. nil and what ended the connection when it did not come.
 function Stream:read_until(text, ms)
-  local from, last = 1, nil
+  local seen, last = 0, nil -- bytes looked at in vain, so that a long wait costs linear time
   loop.wait(self.changed, ms or stream.default_ms, function()
     return ("%q (%s)"):format(text, preview(self))
   end, function()
-    local all = self:peek()
-    last = select(2, all:find(text, from, true))
-    from = math.max(1, #all - #text)
+    join(self)
+    last = select(2, self.text:find(text, self.at + math.max(0, seen - #text), true))
+    seen = self.pending
     return last ~= nil or self:has_ended()
   end)
   if not last then return nil, self.failure or "eof" end
-  return self:take(last)
+  return self:take(last - self.at + 1)
 end
 
 -- All bytes until the peer is done, and how it ended: "eof", "ECONNRESET" ...
