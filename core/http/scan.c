@@ -76,7 +76,7 @@ static ssize_t check_room(const struct place *at, size_t len)
 {
     size_t line_max_len = (size_t)at->limits->target_bytes + START_LINE_SPARE_LEN;
     if (len > line_max_len && !memchr(at->bytes.ptr + 2, '\n', line_max_len - 2))
-        return refuse(at, 414, "request target too long");
+        return refuse(at, 414, at->is_request ? "request target too long" : "status line too long");
     if (len > at->limits->head_bytes)
         return refuse(at, 431, "head too large");
     return 0;

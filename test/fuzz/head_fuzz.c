@@ -16,6 +16,28 @@ static void check_request(const struct moon_head *head, const struct moon_head_l
             moon_headers_has(&head->headers, MOON_H_TRANSFER_ENCODING)));
 }
 
+// Joining, setting and deleting each name in turn: a name set reads as set, a name deleted is gone.
+static void edit_fields(struct moon_arena *arena, struct moon_headers *h)
+{
+    for (int round = 0; h->count > 0 && round < 4; round++) {
+        struct moon_slice name = h->fields[h->count - 1].name, set = MOON_SLICE("set");
+        uint32_t at = 0, count = h->count;
+        struct moon_slice joined = moon_headers_join(h, arena, name);
+        HOLDS(joined.ptr && moon_header_value_is_valid(joined));
+        HOLDS(moon_headers_set(h, arena, name, set) == 0);
+        HOLDS(moon_slice_equal(moon_headers_join(h, arena, name), set));
+        check_fields(h);
+        HOLDS(moon_headers_add(h, arena, name, joined) == 0);
+        HOLDS(moon_headers_del(h, name) == 2 && h->count < count);
+        HOLDS(!moon_headers_next(h, name, &at));
+        check_fields(h);
+        if (round == 0)
+            HOLDS(moon_headers_add_id(h, arena, MOON_H_VIA, set) == 0);
+    }
+    moon_headers_del_id(h, MOON_H_VIA);
+    HOLDS(!moon_headers_get(h, MOON_H_VIA));
+}
+
 static void write_and_read(struct moon_arena *arena, struct moon_head *head,
                            const struct moon_head_limits *limits)
 {
@@ -74,6 +96,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         check_request(&head, &limits);
     if (err == 0 && head_len > 0 && head.host_text.len > 0)
         write_and_read(f.arena, &head, &limits);
+    if (err == 0)
+        edit_fields(f.arena, &head.headers);
     fuzz_arena_free(&f);
     return 0;
 }

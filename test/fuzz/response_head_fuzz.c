@@ -7,6 +7,7 @@ static void check_response(const struct moon_head *head, enum moon_method method
     check_fields(&head->headers);
     HOLDS(head->minor <= 1);
     HOLDS(head->status >= 100 && head->status <= 599);
+    HOLDS(moon_status_reason(head->status).len > 0);
     bool has_none = method == MOON_METHOD_HEAD || head->status < 200 || head->status == 204 ||
                     head->status == 304;
     HOLDS(!has_none || head->body == MOON_BODY_NONE);
