@@ -129,23 +129,27 @@ end
 -- Starts another program; killed at the end of the test. options as of uv.spawn.
 function h.spawn(path, options)
   local self = { changed = loop.signal(), output = "" }
-  local out = uv.new_pipe(false)
+  local pipes = { uv.new_pipe(false), uv.new_pipe(false) }
   local handle, pid
-  handle, pid = uv.spawn(path, { args = options.args, stdio = { nil, out, out }, env = options.env },
+  handle, pid = uv.spawn(path, { args = options.args, stdio = { nil, unpack(pipes) }, env = options.env },
     function(code)
       self.code = code
       handle:close()
       self.changed:fire()
     end)
   if not handle then return nil, pid end
-  out:read_start(function(_, bytes)
-    if not bytes then
-      self.is_silent = true
-      out:close()
-    end
-    self.output = self.output .. (bytes or "")
-    self.changed:fire()
-  end)
+  local open_count = #pipes
+  for _, pipe in ipairs(pipes) do
+    pipe:read_start(function(_, bytes)
+      if not bytes then
+        open_count = open_count - 1
+        pipe:close()
+      end
+      self.is_silent = open_count == 0
+      self.output = self.output .. (bytes or "")
+      self.changed:fire()
+    end)
+  end
   function self.close()
     if self.code == nil then uv.kill(pid, "sigkill") end
   end
