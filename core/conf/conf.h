@@ -41,7 +41,7 @@ struct moon_compile {
     struct moon_model *model;
     const struct moon_object *const *objects; // of the section's kind, in order
     size_t object_count;
-    const struct moon_snapshot *snapshot; // parts of earlier sections are in place
+    const struct moon_snapshot *snapshot; // parts of earlier sections that compiled are in place
     struct moon_report *report;
 };
 
@@ -63,5 +63,5 @@ int moon_conf_compile(struct moon_model *model, const struct moon_section *const
 // Thread safe.
 struct moon_snapshot *moon_snapshot_ref(struct moon_snapshot *snapshot);
 void moon_snapshot_unref(struct moon_snapshot *snapshot);
-// The part of a section by its name; never NULL in a complete snapshot. Rooms wrap it in a typed accessor, off the hot path.
+// The part of a section by its name; never NULL in a complete snapshot, NULL while compiling when its section failed. Rooms wrap it in a typed accessor, off the hot path.
 void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name);

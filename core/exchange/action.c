@@ -114,14 +114,18 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
     action->name = strndup(name.ptr, name.len);
-    action->upstream = moon_upstreams_find(upstreams, backend);
     bool is_fine = compile_chain(at, &action->chain);
+    if (!upstreams) // their problems are told already
+        return is_fine;
+    action->upstream = moon_upstreams_find(upstreams, backend);
     if (action->upstream)
         return is_fine;
     const char *nearest = moon_nearest_name(backend, moon_upstreams_names(upstreams));
     char hint[160];
-    snprintf(hint, sizeof hint, nearest ? "did you mean \"%s\"?" : "define it with moongate.upstream { name = ... }%s",
-             nearest ? nearest : "");
+    if (nearest)
+        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
+    else
+        snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
     report(at, "backends", hint, "there is no upstream", backend);
     return false;
 }

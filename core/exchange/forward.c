@@ -59,8 +59,8 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
         return 0;
     bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
     struct moon_slice value = moon_arena_try_format(
-        ex->flow.arena, is_v6 ? "for=\"[%.*s]\";host=\"%.*s\";proto=%s" : "for=%.*s;host=\"%.*s\";proto=%s",
-        MOON_SLICE_ARG(ip), MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+        ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s", is_v6 ? "\"[" : "", MOON_SLICE_ARG(ip),
+        is_v6 ? "]\"" : "", MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
     return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
 }
 

@@ -42,13 +42,26 @@ static enum moon_log_level level_of(const struct moon_model *model)
     return moon_log_level_from(level.ptr, level.len);
 }
 
-static int cli_check(void *owner, const struct moon_run_options *options, struct moon_report *report)
+static void count_objects(const struct moon_model *model, struct moon_check_counts *counts)
+{
+    for (size_t i = 0; i < moon_model_count(model); i++) {
+        struct moon_slice kind = moon_slice_from(moon_model_at(model, i)->kind);
+        counts->listeners += moon_slice_equal(kind, MOON_SLICE("listener"));
+        counts->upstreams += moon_slice_equal(kind, MOON_SLICE("upstream"));
+        counts->routes += moon_slice_equal(kind, MOON_SLICE("route"));
+    }
+}
+
+static int cli_check(void *owner, const struct moon_run_options *options, struct moon_report *report,
+                     struct moon_check_counts *counts)
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
     int err = load(world, options, report, &model);
     if (!err)
         err = moon_gateway_check(model, owner, report);
+    if (!err)
+        count_objects(model, counts);
     moon_model_free(model);
     moon_world_free(world);
     return err;

@@ -245,6 +245,11 @@ int moon_world_read_file(struct moon_world *world, const char *path, size_t max_
     return 0;
 }
 
+const char *moon_world_library_version(void)
+{
+    return uv_version_string();
+}
+
 uint64_t moon_world_wall_ms(const struct moon_world *world)
 {
     (void)world;

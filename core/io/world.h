@@ -30,6 +30,8 @@ void moon_socket_free(struct moon_socket *socket);
 size_t moon_world_descriptor_limit(const struct moon_world *world);
 // Physical memory, capped by the cgroup's limit.
 size_t moon_world_memory_len(const struct moon_world *world);
+// "1.44.2": the event library underneath.
+const char *moon_world_library_version(void);
 // Milliseconds since 1970-01-01 UTC. Thread safe.
 uint64_t moon_world_wall_ms(const struct moon_world *world);
 // Writes text to the standard error stream; what can't be written is lost. Thread safe.

@@ -17,10 +17,16 @@ struct moon_run_options {
     const char *admin;      // address of the admin listener, or NULL
 };
 
+// What a good configuration holds, for the word about it.
+struct moon_check_counts {
+    size_t listeners, upstreams, routes;
+};
+
 // What commands may ask of the gateway; filled in by gateway/, handed over by main.c.
 struct moon_cli_ops {
     // Loads and compiles the file. 0, or an error with the report filled.
-    int (*check)(void *owner, const struct moon_run_options *options, struct moon_report *report);
+    int (*check)(void *owner, const struct moon_run_options *options, struct moon_report *report,
+                 struct moon_check_counts *counts);
     // Serves until it is told to stop. 0, or an error with the report filled (it never started).
     int (*run)(void *owner, const struct moon_run_options *options, struct moon_report *report);
     void *owner;

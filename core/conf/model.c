@@ -1,0 +1,88 @@
+// The model: objects in order of their calls, with everything they hold, in blocks that are freed together.
+#include "conf/conf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct block {
+    struct block *next;
+    _Alignas(16) char bytes[];
+};
+
+struct moon_model {
+    struct block *blocks;
+    struct moon_object *objects;
+    size_t count, cap;
+};
+
+struct moon_model *moon_model_new(void)
+{
+    struct moon_model *model = calloc(1, sizeof *model);
+    if (!model)
+        abort();
+    return model;
+}
+
+void moon_model_free(struct moon_model *model)
+{
+    if (!model)
+        return;
+    for (struct block *block = model->blocks, *next; block; block = next) {
+        next = block->next;
+        free(block);
+    }
+    free(model->objects);
+    free(model);
+}
+
+void *moon_model_alloc(struct moon_model *model, size_t len)
+{
+    struct block *block = calloc(1, sizeof *block + len);
+    if (!block)
+        abort();
+    block->next = model->blocks;
+    model->blocks = block;
+    return block->bytes;
+}
+
+struct moon_slice moon_model_copy(struct moon_model *model, struct moon_slice text)
+{
+    char *copy = moon_model_alloc(model, text.len + 1);
+    if (text.len)
+        memcpy(copy, text.ptr, text.len);
+    return (struct moon_slice){copy, text.len};
+}
+
+void moon_model_add(struct moon_model *model, const struct moon_object *object)
+{
+    if (model->count == model->cap) {
+        model->cap = model->cap ? model->cap * 2 : 16;
+        model->objects = realloc(model->objects, model->cap * sizeof *model->objects);
+        if (!model->objects)
+            abort();
+    }
+    model->objects[model->count++] = *object;
+}
+
+size_t moon_model_count(const struct moon_model *model)
+{
+    return model->count;
+}
+
+const struct moon_object *moon_model_at(const struct moon_model *model, size_t index)
+{
+    return &model->objects[index];
+}
+
+const char *moon_object_title(struct moon_model *model, const struct moon_object *object)
+{
+    struct moon_slice name = moon_value_string(&object->value, "name", MOON_SLICE(""));
+    if (name.len == 0)
+        name = moon_value_string(&object->value, "path", MOON_SLICE(""));
+    if (name.len == 0)
+        return object->kind;
+    size_t cap = strlen(object->kind) + name.len + 4;
+    char *title = moon_model_alloc(model, cap);
+    snprintf(title, cap, "%s \"%.*s\"", object->kind, MOON_SLICE_ARG(name));
+    return title;
+}

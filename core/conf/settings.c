@@ -1,0 +1,124 @@
+// Compiles moongate.settings { ... }; absent keys take the defaults here, which are safe and fast as shipped.
+#include "conf/settings.h"
+
+#include <stdlib.h>
+
+#define SECONDS(key)                                                                               \
+    {                                                                                              \
+        .name = key, .types = MOON_TYPE_NUMBER, .min = 0.001, .max = 86400,                        \
+        .expected = "seconds, 0.001 to 86400"                                                      \
+    }
+#define COUNT(key, least, most, text)                                                              \
+    {                                                                                              \
+        .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = least, .max = most,     \
+        .expected = text                                                                           \
+    }
+#define SWITCH(key) {.name = key, .types = MOON_TYPE_BOOL, .expected = "true or false"}
+
+static const struct moon_schema_key timeout_keys[] = {
+    SECONDS("connect"), SECONDS("response"), SECONDS("idle"),  SECONDS("request_head"), SECONDS("upstream_idle"),
+    SECONDS("body"),    SECONDS("drain"),    SECONDS("linger"), {.name = NULL},
+};
+static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
+
+static const struct moon_schema_key limit_keys[] = {
+    COUNT("header_bytes", 1024, 49152, "bytes, 1024 to 49152"),
+    COUNT("header_count", 1, 1000, "a count, 1 to 1000"),
+    COUNT("target_bytes", 256, 49152, "bytes, 256 to 49152"),
+    COUNT("buffer_bytes", 1048576, 1099511627776.0, "bytes, 1 MiB at least"),
+    COUNT("connections", 1, 10000000, "a count, 1 to 10000000"),
+    {.name = NULL},
+};
+static const struct moon_schema limit_schema = {limit_keys, NULL, NULL};
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+
+static const struct moon_schema_key settings_keys[] = {
+    COUNT("workers", 0, 1024, "a count, 1 to 1024 (0: one a CPU)"),
+    COUNT("body_rate", 0, 1e9, "bytes a second (0: none is asked)"),
+    COUNT("keepalive_requests", 0, 4e9, "a count (0: no bound)"),
+    COUNT("trusted_hops", 0, 100, "a count, 0 to 100"),
+    {.name = "timeouts", .types = MOON_TYPE_TABLE, .table = &timeout_schema, .expected = "a table of seconds"},
+    {.name = "limits", .types = MOON_TYPE_TABLE, .table = &limit_schema, .expected = "a table of bounds"},
+    {.name = "log_level", .types = MOON_TYPE_STRING, .choices = log_levels,
+     .expected = "\"debug\", \"info\", \"warn\" or \"error\""},
+    SWITCH("via"), SWITCH("forwarded"), SWITCH("request_id"), SWITCH("splice"),
+    {.name = "access_log", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "admin", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "resolver", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "state", .types = MOON_TYPE_STRING, .is_later = true},
+    {.name = "drain", .types = MOON_TYPE_NUMBER, .is_later = true},
+    {.name = NULL},
+};
+static const struct moon_schema settings_schema = {settings_keys, NULL, NULL};
+
+static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
+{
+    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
+}
+
+static uint32_t count_of(const struct moon_value *table, const char *key, uint32_t absent)
+{
+    return (uint32_t)moon_value_number(table, key, absent);
+}
+
+static void read_timeouts(const struct moon_value *table, struct moon_settings *settings)
+{
+    settings->timeouts.connect_ms = ms_of(table, "connect", 5);
+    settings->timeouts.response_ms = ms_of(table, "response", 60);
+    settings->timeouts.idle_ms = ms_of(table, "idle", 75);
+    settings->timeouts.request_head_ms = ms_of(table, "request_head", 10);
+    settings->timeouts.upstream_idle_ms = ms_of(table, "upstream_idle", 60);
+    settings->timeouts.body_ms = ms_of(table, "body", 30);
+    settings->timeouts.drain_ms = ms_of(table, "drain", 30);
+    settings->timeouts.linger_ms = ms_of(table, "linger", 2);
+}
+
+static void settings_unref(void *part)
+{
+    struct moon_settings *settings = part;
+    if (settings)
+        free((void *)settings->log_level.ptr);
+    free(settings);
+}
+
+static int settings_compile(const struct moon_compile *compile, void **part)
+{
+    struct moon_settings *settings = calloc(1, sizeof *settings);
+    const struct moon_value *value = compile->object_count ? &compile->objects[0]->value : NULL;
+    const struct moon_value *limits = moon_value_get(value, "limits");
+    if (!settings)
+        abort();
+    settings->workers = count_of(value, "workers", 0);
+    settings->limits.header_bytes = count_of(limits, "header_bytes", 32768);
+    settings->limits.header_count = count_of(limits, "header_count", 100);
+    settings->limits.target_bytes = count_of(limits, "target_bytes", 16384);
+    settings->limits.buffer_bytes = (uint64_t)moon_value_number(limits, "buffer_bytes", 0);
+    settings->limits.connections = count_of(limits, "connections", 0);
+    read_timeouts(moon_value_get(value, "timeouts"), settings);
+    settings->body_rate = count_of(value, "body_rate", 240);
+    settings->keepalive_requests = count_of(value, "keepalive_requests", 0);
+    settings->via = moon_value_bool(value, "via", false);
+    settings->forwarded = moon_value_bool(value, "forwarded", false);
+    settings->request_id = moon_value_bool(value, "request_id", false);
+    settings->trusted_hops = count_of(value, "trusted_hops", 0);
+    settings->splice = moon_value_bool(value, "splice", true);
+    struct moon_slice level = moon_value_string(value, "log_level", MOON_SLICE("info"));
+    settings->log_level = (struct moon_slice){strndup(level.ptr, level.len), level.len};
+    *part = settings;
+    return 0;
+}
+
+const struct moon_section moon_settings_section = {
+    .name = "settings",
+    .kind = "settings",
+    .schema = &settings_schema,
+    .is_single = true,
+    .compile = settings_compile,
+    .unref = settings_unref,
+};
+
+const struct moon_settings *moon_snapshot_settings(const struct moon_snapshot *snapshot)
+{
+    return moon_snapshot_part(snapshot, moon_settings_section.name);
+}

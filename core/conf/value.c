@@ -1,0 +1,58 @@
+// Reading plain-data values.
+#include "conf/value.h"
+
+const struct moon_value *moon_value_get(const struct moon_value *table, const char *key)
+{
+    struct moon_slice name = moon_slice_from(key);
+    if (!table || table->kind != MOON_VALUE_TABLE)
+        return NULL;
+    for (uint32_t i = 0; i < table->table.entry_count; i++)
+        if (moon_slice_equal(table->table.entries[i].key, name))
+            return &table->table.entries[i].value;
+    return NULL;
+}
+
+const struct moon_value *moon_value_get_kind(const struct moon_value *table, const char *key,
+                                             enum moon_value_kind kind)
+{
+    const struct moon_value *value = moon_value_get(table, key);
+    return value && value->kind == kind ? value : NULL;
+}
+
+double moon_value_number(const struct moon_value *table, const char *key, double absent)
+{
+    const struct moon_value *value = moon_value_get_kind(table, key, MOON_VALUE_NUMBER);
+    return value ? value->number : absent;
+}
+
+bool moon_value_bool(const struct moon_value *table, const char *key, bool absent)
+{
+    const struct moon_value *value = moon_value_get_kind(table, key, MOON_VALUE_BOOL);
+    return value ? value->boolean : absent;
+}
+
+struct moon_slice moon_value_string(const struct moon_value *table, const char *key,
+                                    struct moon_slice absent)
+{
+    const struct moon_value *value = moon_value_get_kind(table, key, MOON_VALUE_STRING);
+    return value ? value->string : absent;
+}
+
+const char *moon_value_kind_name(enum moon_value_kind kind)
+{
+    switch (kind) {
+    case MOON_VALUE_NIL:
+        return "nothing";
+    case MOON_VALUE_BOOL:
+        return "a boolean";
+    case MOON_VALUE_NUMBER:
+        return "a number";
+    case MOON_VALUE_STRING:
+        return "a string";
+    case MOON_VALUE_TABLE:
+        return "a table";
+    case MOON_VALUE_FUNCTION:
+        return "a function";
+    }
+    return "something";
+}
