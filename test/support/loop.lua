@@ -3,9 +3,15 @@
 --   loop.run(body) -> body runs as a task; tasks wait on signals; uv callbacks fire signals and never run test code themselves
 --
 -- Invariant: every wait has a deadline. A callback only fires a signal; the waiting task goes on between two turns of libuv.
+local ffi = require "ffi"
 local uv = require "luv"
 
 local loop = {}
+
+-- A peer that went away is an error of the write, never the end of the tests.
+local SIGPIPE, IGNORE = 13, 1
+ffi.cdef "void (*signal(int number, void (*handler)(int)))(int);"
+ffi.C.signal(SIGPIPE, ffi.cast("void (*)(int)", IGNORE))
 
 -- Instrumented binaries are slower: all deadlines are multiplied by this.
 loop.scale = tonumber(os.getenv "MOONGATE_TEST_SCALE" or "1")
