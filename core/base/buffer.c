@@ -27,6 +27,7 @@ struct free_block {
 struct moon_buffer_pool {
     struct moon_buffer_budget *budget;
     size_t credit_len, credit_max_len;
+    atomic_size_t used_len; // of blocks lent out; written by the pool's thread alone
     struct free_block *free[CLASS_COUNT];
     uint32_t free_count[CLASS_COUNT];
 };
@@ -79,11 +80,23 @@ static void credit_give(struct moon_buffer_pool *pool, size_t len)
     pool->credit_len = pool->credit_max_len / 2;
 }
 
+static void used_add(struct moon_buffer_pool *pool, size_t len)
+{
+    size_t used_len = atomic_load_explicit(&pool->used_len, memory_order_relaxed);
+    atomic_store_explicit(&pool->used_len, used_len + len, memory_order_relaxed);
+}
+
+size_t moon_buffer_pool_used_len(const struct moon_buffer_pool *pool)
+{
+    return atomic_load_explicit(&pool->used_len, memory_order_relaxed);
+}
+
 static int block_take(struct moon_buffer_pool *pool, int tier, char **out)
 {
     if (!credit_take(pool, class_len[tier]))
         return -ENOBUFS;
     struct free_block *block = pool->free[tier];
+    used_add(pool, class_len[tier]);
     if (block) {
         pool->free[tier] = block->next;
         pool->free_count[tier]--;
@@ -94,6 +107,7 @@ static int block_take(struct moon_buffer_pool *pool, int tier, char **out)
     *out = malloc(class_len[tier]);
     if (*out)
         return 0;
+    used_add(pool, -(size_t)class_len[tier]);
     credit_give(pool, class_len[tier]);
     return -ENOMEM;
 }
@@ -101,6 +115,7 @@ static int block_take(struct moon_buffer_pool *pool, int tier, char **out)
 static void block_give(struct moon_buffer_pool *pool, char *base, uint32_t len)
 {
     int tier = class_of(len);
+    used_add(pool, -(size_t)len);
     credit_give(pool, len);
     if (pool->free_count[tier] >= class_keep_count[tier]) {
         free(base);

@@ -28,6 +28,8 @@ struct moon_buffer {
 // `budget` outlives the pool.
 struct moon_buffer_pool *moon_buffer_pool_new(struct moon_buffer_budget *budget);
 void moon_buffer_pool_free(struct moon_buffer_pool *pool);
+// Bytes in blocks lent out now. Thread safe.
+size_t moon_buffer_pool_used_len(const struct moon_buffer_pool *pool);
 
 static inline size_t moon_buffer_len(const struct moon_buffer *b)
 {

@@ -22,33 +22,30 @@ struct compiling {
     const struct moon_section *const *sections;
     size_t section_count;
     struct moon_report *report;
-    bool is_fine;
+    bool is_bad[SECTION_MAX_COUNT]; // some object of the section's kind breaks a schema: it is not compiled
 };
-
-static void unknown_kind(struct compiling *at, const struct moon_object *object)
-{
-    moon_report_addf(at->report, object->place, NULL, NULL, NULL, "nothing reads a \"%s\"", object->kind);
-    at->is_fine = false;
-}
 
 static void check_object(struct compiling *at, const struct moon_object *object)
 {
     const struct moon_schema *schemas[SECTION_MAX_COUNT];
     size_t count = 0;
-    bool is_known = false;
+    bool is_of[SECTION_MAX_COUNT] = {false}, is_known = false;
     for (size_t i = 0; i < at->section_count; i++) {
         if (strcmp(at->sections[i]->kind, object->kind) != 0)
             continue;
-        is_known = true;
+        is_of[i] = is_known = true;
         if (at->sections[i]->schema)
             schemas[count++] = at->sections[i]->schema;
     }
     if (!is_known) {
-        unknown_kind(at, object);
+        moon_report_addf(at->report, object->place, NULL, NULL, NULL, "nothing reads a \"%s\"",
+                         object->kind);
         return;
     }
     struct moon_schema_check check = {object->place, moon_object_title(at->model, object), at->report};
-    at->is_fine = moon_schema_check(&check, &object->value, schemas, count) && at->is_fine;
+    bool is_fine = moon_schema_check(&check, &object->value, schemas, count);
+    for (size_t i = 0; !is_fine && i < at->section_count; i++)
+        at->is_bad[i] |= is_of[i];
 }
 
 // The objects of a section's kind; malloc'd.
@@ -99,22 +96,23 @@ static int compile_section(struct compiling *at, struct moon_snapshot *snapshot,
 int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
                       size_t section_count, struct moon_report *report, struct moon_snapshot **out)
 {
-    struct compiling at = {model, sections, section_count, report, true};
+    struct compiling at = {model, sections, section_count, report, {false}};
+    size_t before = moon_report_count(report);
     for (size_t i = 0; i < moon_model_count(model); i++)
         check_object(&at, moon_model_at(model, i));
-    if (!at.is_fine)
-        return MOON_ECONFIG;
     struct moon_snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot || section_count > SECTION_MAX_COUNT)
         abort();
     atomic_init(&snapshot->ref_count, 1);
     snapshot->sections = sections;
     int err = 0;
-    for (size_t i = 0; i < section_count; i++) {
-        int section_err = compile_section(&at, snapshot, i); // later sections may have problems to tell, too
+    for (size_t i = 0; i < section_count; i++) { // later sections may have problems to tell, too
+        int section_err = at.is_bad[i] ? MOON_ECONFIG : compile_section(&at, snapshot, i);
         err = err ? err : section_err;
         snapshot->section_count = i + 1;
     }
+    if (!err && moon_report_count(report) > before)
+        err = MOON_ECONFIG;
     if (err)
         moon_snapshot_unref(snapshot);
     else

@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "exchange/exchange.h"
 #include "io/loop.h"
+#include "io/world.h"
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
@@ -224,6 +225,7 @@ void moon_edge_drain(struct moon_edge *edge)
         next = acceptor->next;
         take(acceptor); // what the kernel has accepted for us already is served
         moon_loop_accept_stop(loop, acceptor->socket);
+        moon_socket_free(acceptor->socket);
         moon_task_cancel(&acceptor->task);
         free(acceptor);
     }

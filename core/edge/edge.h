@@ -19,9 +19,9 @@ struct moon_connection_budget {
 struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connection_budget *budget);
 // Closes what is open, without a word. NULL is fine.
 void moon_edge_free(struct moon_edge *edge);
-// Takes connections from a socket until moon_edge_drain. The socket stays the caller's. 0 or -errno.
+// Takes connections from a socket until moon_edge_drain, which closes it. 0, or -errno: then the socket stays the caller's.
 int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket);
-// Takes what has arrived already, then no more; idle connections close, others after the answer under way.
+// Takes what has arrived already, then closes its sockets, so that new clients are refused at once; idle connections close, others after the answer under way.
 void moon_edge_drain(struct moon_edge *edge);
 // Closes every connection now.
 void moon_edge_close_all(struct moon_edge *edge);

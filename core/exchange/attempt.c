@@ -133,9 +133,8 @@ static void on_interim(struct moon_exchange *ex)
 // 101: both sides become a tunnel, once the answer was handed to the downstream link (A24).
 static void on_switch(struct moon_exchange *ex)
 {
-    const struct moon_field *asked = moon_headers_get(&ex->request.headers, MOON_H_UPGRADE);
     const struct moon_field *given = moon_headers_get(&ex->response.headers, MOON_H_UPGRADE);
-    if (!ex->request.has_upgrade || !asked || !given || !ex->is_request_sent) {
+    if (!ex->request_framing.upgrade.len || !given || !ex->is_request_sent) {
         moon_attempt_end(ex, false);
         moon_exchange_answer(ex, 502, "the upstream switched protocols unasked");
         return;

@@ -54,9 +54,10 @@ struct moon_gateway {
     struct moon_connection_budget connections, admin_connections;
     struct seat *seats; // of the data workers
     unsigned seat_count, drained_count;
-    struct moon_socket **sockets; // listener by listener, worker by worker
+    struct moon_socket **sockets;    // listener by listener, worker by worker; NULL once a worker has it
+    struct moon_address *addresses;  // of the listeners, with their real ports
     size_t socket_count;
-    struct moon_socket *admin_socket;
+    struct moon_socket *admin_socket; // the same
     struct seat control; // its worker only with an admin listener
     struct moon_mailbox *mailbox;
     atomic_bool is_draining;
@@ -143,14 +144,18 @@ static const struct moon_counters *admin_counters(void *owner, size_t index)
 static size_t admin_buffer_len(void *owner)
 {
     struct moon_gateway *gateway = owner;
-    return atomic_load_explicit(&gateway->buffers.used_len, memory_order_relaxed);
+    size_t len = 0;
+    for (unsigned i = 0; i < gateway->seat_count; i++)
+        len += moon_worker_buffer_len(gateway->seats[i].worker);
+    return len;
 }
 
 // ---- opening
 
 static int listen_on(struct moon_gateway *gateway, const struct moon_listener *listener,
-                     struct moon_report *report, struct moon_socket **out)
+                     struct moon_report *report, struct moon_address *at)
 {
+    struct moon_socket **out = gateway->sockets + gateway->socket_count;
     char text[MOON_ADDRESS_TEXT_LEN];
     int err = moon_world_listen(gateway->args.world, &listener->address, gateway->seat_count, out);
     if (err) {
@@ -161,9 +166,9 @@ static int listen_on(struct moon_gateway *gateway, const struct moon_listener *l
                          "cannot listen on %s: %s", text, moon_err_text(err));
         return err;
     }
-    struct moon_address at;
-    moon_socket_address(out[0], &at);
-    moon_address_format(&at, text);
+    gateway->socket_count += gateway->seat_count;
+    moon_socket_address(out[0], at);
+    moon_address_format(at, text);
     moon_log_info(gateway->args.log, "listening on %s (%s)", text, listener->name);
     return 0;
 }
@@ -172,14 +177,13 @@ static int open_sockets(struct moon_gateway *gateway, struct moon_report *report
 {
     const struct moon_listeners *listeners = moon_snapshot_listeners(gateway->snapshot);
     gateway->sockets = calloc(listeners->count * gateway->seat_count, sizeof *gateway->sockets);
-    if (!gateway->sockets)
+    gateway->addresses = calloc(listeners->count, sizeof *gateway->addresses);
+    if (!gateway->sockets || !gateway->addresses)
         abort();
     for (size_t i = 0; i < listeners->count; i++) {
-        int err = listen_on(gateway, &listeners->listeners[i], report,
-                            gateway->sockets + gateway->socket_count);
+        int err = listen_on(gateway, &listeners->listeners[i], report, &gateway->addresses[i]);
         if (err)
             return err;
-        gateway->socket_count += gateway->seat_count;
     }
     return 0;
 }
@@ -199,6 +203,14 @@ static int make_worker(struct moon_gateway *gateway, struct seat *seat, struct m
     return seat->worker ? 0 : -ENOMEM;
 }
 
+static int give_socket(struct moon_worker *worker, struct moon_socket **socket)
+{
+    int err = moon_worker_listen(worker, *socket);
+    if (!err)
+        *socket = NULL;
+    return err;
+}
+
 static int make_workers(struct moon_gateway *gateway)
 {
     for (unsigned i = 0; i < gateway->seat_count; i++) {
@@ -207,7 +219,7 @@ static int make_workers(struct moon_gateway *gateway)
         int err = seat->loop ? make_worker(gateway, seat, gateway->snapshot, &gateway->connections)
                              : -EMFILE;
         for (size_t k = i; !err && k < gateway->socket_count; k += gateway->seat_count)
-            err = moon_worker_listen(seat->worker, gateway->sockets[k]);
+            err = give_socket(seat->worker, &gateway->sockets[k]);
         if (err)
             return err;
     }
@@ -274,13 +286,14 @@ static int open_admin(struct moon_gateway *gateway, struct moon_report *report)
     if (!err)
         err = moon_world_listen(gateway->args.world, &at, 1, &gateway->admin_socket);
     if (!err)
-        err = moon_worker_listen(gateway->control.worker, gateway->admin_socket);
+        moon_socket_address(gateway->admin_socket, &at);
+    if (!err)
+        err = give_socket(gateway->control.worker, &gateway->admin_socket);
     if (err) {
         moon_report_addf(report, nowhere, NULL, NULL, NULL, "--admin %s: %s", gateway->args.admin,
                          moon_err_text(err));
         return err;
     }
-    moon_socket_address(gateway->admin_socket, &at);
     moon_address_format(&at, text);
     moon_log_info(gateway->args.log, "admin on %s", text);
     return 0;
@@ -378,6 +391,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_model_free(gateway->args.model);
     moon_model_free(gateway->admin_model);
     free(gateway->sockets);
+    free(gateway->addresses);
     free(gateway->seats);
     free(gateway);
 }
@@ -421,7 +435,7 @@ int moon_gateway_run(struct moon_gateway *gateway)
 
 void moon_gateway_address(const struct moon_gateway *gateway, size_t index, struct moon_address *out)
 {
-    moon_socket_address(gateway->sockets[index * gateway->seat_count], out);
+    *out = gateway->addresses[index];
 }
 
 const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gateway, size_t index)

@@ -164,6 +164,11 @@ struct moon_loop *moon_worker_loop(const struct moon_worker *worker)
     return worker->args.loop;
 }
 
+size_t moon_worker_buffer_len(const struct moon_worker *worker)
+{
+    return moon_buffer_pool_used_len(worker->res.buffers);
+}
+
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker)
 {
     return &worker->counters;

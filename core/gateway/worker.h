@@ -29,10 +29,12 @@ struct moon_worker_args {
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
 // Its loop does not run any more. NULL is fine.
 void moon_worker_free(struct moon_worker *worker);
-// Before the loop runs.
+// Before the loop runs. The worker takes the socket, and closes it when it drains.
 int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket);
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
+// Both thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
+size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
 void moon_worker_drain(struct moon_worker *worker);
 void moon_worker_stop(struct moon_worker *worker);

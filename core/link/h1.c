@@ -67,7 +67,7 @@ static void head_done(struct moon_link *link, const struct moon_head *head)
         return;
     const struct moon_settings *settings = link->res->settings;
     link->window_len = 0;
-    link->was_paused = true; // the first window is a grace
+    link->was_paused = false;
     link->read_deadline_ms = now_ms + (settings->timeouts.body_ms < 10000 ? settings->timeouts.body_ms
                                                                            : 10000);
     moon_link_rearm(link);
