@@ -8,7 +8,6 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/settings.h"
-#include "http/body.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "upstream/upstream.h"
@@ -180,11 +179,11 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     return (size_t)taken;
 }
 
-static void on_end(void *owner, struct moon_slice trailers)
+static void on_end(void *owner, const struct moon_headers *trailers)
 {
     struct moon_exchange *ex = owner;
     ex->is_response_whole = true;
-    ex->response_trailers = trailers;
+    ex->response_trailers = *trailers;
     if (ex->response.body == MOON_BODY_LENGTH)
         ex->flow.response_body_len = ex->response.content_length; // spliced bytes did not pass here
     if (ex->step == STEP_RESPONSE)
@@ -293,10 +292,7 @@ ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, boo
         return taken ? (ssize_t)taken : MOON_BODY_FULL;
     if (!end)
         return (ssize_t)taken;
-    struct moon_headers trailers = {0};
-    if (ex->request_trailers.len)
-        moon_trailers_parse(ex->flow.arena, ex->request_trailers, &trailers);
     ex->is_request_sent = true;
-    moon_lane_send_end(ex->up, &trailers);
+    moon_lane_send_end(ex->up, &ex->request_trailers);
     return (ssize_t)taken;
 }

@@ -200,11 +200,11 @@ void moon_exchange_push_request_end(struct moon_exchange *ex)
     moon_response_start(ex);
 }
 
-static void on_end(void *owner, struct moon_slice trailers)
+static void on_end(void *owner, const struct moon_headers *trailers)
 {
     struct moon_exchange *ex = owner;
     ex->is_request_whole = true;
-    ex->request_trailers = trailers;
+    ex->request_trailers = *trailers;
     moon_exchange_push_request_end(ex);
 }
 

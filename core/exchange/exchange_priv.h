@@ -37,7 +37,7 @@ struct moon_exchange {
     struct moon_list node;            // in res->exchanges
     struct moon_buffer replay;        // request body sent so far on this attempt, while it may be replayed
     struct moon_slice local_body;     // of an own answer, not sent yet
-    struct moon_slice request_trailers, response_trailers;
+    struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
     uint8_t step;                     // enum moon_step
     uint8_t attempt_count, interim_count;

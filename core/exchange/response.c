@@ -1,7 +1,6 @@
 // The way back: a response head, from the upstream or our own, goes through header_filter and out, its body after it.
 #include "base/arena.h"
 #include "exchange/exchange_priv.h"
-#include "http/body.h"
 #include "obs/counters.h"
 
 #include <errno.h>
@@ -98,11 +97,8 @@ ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bo
         return taken ? (ssize_t)taken : MOON_BODY_FULL;
     if (!end)
         return (ssize_t)taken;
-    struct moon_headers trailers = {0};
-    if (ex->response_trailers.len)
-        moon_trailers_parse(ex->flow.arena, ex->response_trailers, &trailers);
     ex->is_response_sent = true;
-    moon_lane_send_end(ex->down, &trailers);
+    moon_lane_send_end(ex->down, &ex->response_trailers);
     return (ssize_t)taken;
 }
 

@@ -51,7 +51,7 @@ static void message_end(struct moon_link *link)
     if (link->role == MOON_LINK_SERVER)
         link->read_deadline_ms = 0;
     if (link->lane.owner)
-        link->lane.events->end(link->lane.owner, link->lane.trailers);
+        link->lane.events->end(link->lane.owner, &link->lane.trailers);
 }
 
 // A body follows, or none. The head event must not find the link in a state that it has left.
@@ -59,7 +59,7 @@ static void head_done(struct moon_link *link, const struct moon_head *head)
 {
     uint64_t now_ms = moon_loop_now_ms(link->res->loop);
     link->scan = (struct moon_head_scan){0};
-    link->lane.trailers = (struct moon_slice){NULL, 0};
+    link->lane.trailers = (struct moon_headers){0};
     link->ready_len = 0;
     moon_body_init(&link->body, head->body, head->content_length);
     link->read_state = moon_body_is_over(&link->body) ? LINK_READ_DONE : LINK_READ_BODY;
@@ -179,6 +179,23 @@ static bool deliver(struct moon_link *link, struct moon_slice *in, struct moon_s
     return false;
 }
 
+static void bad_body(struct moon_link *link)
+{
+    moon_h1_fault(link, link->role == MOON_LINK_SERVER ? &bad_request_body : &bad_response_body);
+}
+
+static bool take_trailers(struct moon_link *link, struct moon_slice lines)
+{
+    struct moon_lane *lane = &link->lane;
+    if (!lane->owner)
+        return true;
+    struct moon_slice text = moon_arena_try_copy(lane->arena, lines);
+    if (text.ptr && moon_trailers_parse(lane->arena, text, &lane->trailers) == 0)
+        return true;
+    bad_body(link);
+    return false;
+}
+
 static bool take_body(struct moon_link *link, struct moon_slice *in)
 {
     struct moon_slice data;
@@ -193,16 +210,14 @@ static bool take_body(struct moon_link *link, struct moon_slice *in)
     case MOON_BODY_DATA:
         return deliver(link, in, data);
     case MOON_BODY_TRAILERS:
-        if (link->lane.owner)
-            link->lane.trailers = moon_arena_try_copy(link->lane.arena, data);
-        return true;
+        return take_trailers(link, data);
     case MOON_BODY_END:
         if (link->role == MOON_LINK_CLIENT && in->len)
             link->must_close = true;
         message_end(link);
         return true;
     case MOON_BODY_BAD:
-        moon_h1_fault(link, link->role == MOON_LINK_SERVER ? &bad_request_body : &bad_response_body);
+        bad_body(link);
         return false;
     }
     return false;

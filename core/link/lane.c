@@ -125,7 +125,12 @@ void moon_lane_abort(struct moon_lane *lane)
     lane->owner = NULL;
     if (link->is_freed)
         return;
-    moon_link_abort(link);
+    moon_link_flush(link);
+    bool looks_whole = link->role == MOON_LINK_SERVER && link->write_kind == MOON_BODY_CLOSE;
+    if (looks_whole || moon_buffer_len(&link->out))
+        moon_link_abort(link);
+    else
+        moon_link_close(link);
     link->events->closed(link->owner);
 }
 

@@ -143,7 +143,7 @@ static void write_blocked(struct moon_link *link)
     moon_link_rearm(link);
 }
 
-static void flush(struct moon_link *link)
+void moon_link_flush(struct moon_link *link)
 {
     if (link->is_connecting || link->is_broken || moon_buffer_len(&link->out) == 0)
         return;
@@ -391,7 +391,7 @@ static void link_task(struct moon_task *task)
         moon_link_fail(link, link->error);
         return;
     }
-    flush(link);
+    moon_link_flush(link);
     if (link->splice_in && moon_buffer_len(&link->out) == 0)
         moon_splice_run(link->splice_in);
     else

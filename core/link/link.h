@@ -37,8 +37,8 @@ struct moon_lane_events {
     void (*fault)(void *owner, const struct moon_fault *fault);
     // Body bytes; returns how many were taken. Fewer: nothing more comes until moon_lane_resume.
     size_t (*body)(void *owner, struct moon_slice bytes);
-    // The message is over. `trailers` are the lines of a trailer section (may be empty; die with the call).
-    void (*end)(void *owner, struct moon_slice trailers);
+    // The message is over. `trailers` (in the arena, perhaps none) are those that may be trailers.
+    void (*end)(void *owner, const struct moon_headers *trailers);
     // The connection is lost or a deadline passed (MOON_ETIMEOUT); the lane is detached already, the link closes itself.
     void (*abort)(void *owner, int err);
     // There is room again after moon_lane_send_body took less than it was given.
@@ -62,7 +62,7 @@ struct moon_lane {
     struct moon_arena *arena;
     struct moon_head *head; // what is read: the request (server), the response (client)
     enum moon_method request_method;
-    struct moon_slice trailers; // lines, in the arena
+    struct moon_headers trailers;
 };
 
 struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
@@ -116,7 +116,8 @@ bool moon_lane_is_connected(const struct moon_lane *lane);
 // Detaches. A server link goes on with the next request, or closes (lingering where input is unread); a client link becomes
 // idle when it is fit for reuse, else it closes. `idle` is told in the first case.
 void moon_lane_end(struct moon_lane *lane, bool reuse);
-// Detaches and closes the link at once; server role: the client sees a reset.
+// Detaches and closes the link at once, after trying to write what is queued. Server role: the client can tell that the
+// message is cut short: it lacks its end, or, where only the end of the connection would end it, is reset.
 void moon_lane_abort(struct moon_lane *lane);
 
 // Lets the rest of the body go from one lane to the other inside the kernel wherever that pays; the `end` event of `from`

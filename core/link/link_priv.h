@@ -60,6 +60,8 @@ struct moon_link {
 
 // link.c
 void moon_link_flush_later(struct moon_link *link);
+// Writes what is queued, as far as the stream takes it. Tells nobody.
+void moon_link_flush(struct moon_link *link);
 void moon_link_rearm(struct moon_link *link);
 // The connection is lost: tells the lane (abort) and the keeper (closed), closes.
 void moon_link_fail(struct moon_link *link, int err);
