@@ -26,7 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTION_COUNT = 5, RESERVED_DESCRIPTORS = 32, WORKER_DESCRIPTORS = 8 };
+enum { SECTION_COUNT = 5, RESERVED_DESCRIPTORS = 16, WORKER_DESCRIPTORS = 6 };
 
 // Sections with their registries filled in; they outlive the snapshot compiled from them.
 struct sections {
