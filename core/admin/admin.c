@@ -41,11 +41,13 @@ static size_t write_metrics(const struct moon_admin_ops *ops, char *to, size_t c
         bool is_class = strncmp(metric->name, "responses_", 10) == 0;
         unsigned long long value = sum(ops, metric);
         if (!is_class || metric->name[10] == '1')
-            len += (size_t)snprintf(to + len, cap - len, "# HELP moongate_%s %s\n# TYPE moongate_%s %s\n",
+            len += (size_t)snprintf(to + len, cap - len,
+                                    "# HELP moongate_%s %s\n# TYPE moongate_%s %s\n",
                                     is_class ? "responses_total" : metric->name, metric->help,
                                     is_class ? "responses_total" : metric->name, metric->type);
         if (is_class)
-            len += (size_t)snprintf(to + len, cap - len, "moongate_responses_total{class=\"%s\"} %llu\n",
+            len += (size_t)snprintf(to + len, cap - len,
+                                    "moongate_responses_total{class=\"%s\"} %llu\n",
                                     metric->name + 10, value);
         else
             len += (size_t)snprintf(to + len, cap - len, "moongate_%s %llu\n", metric->name, value);
@@ -79,7 +81,8 @@ static void answer(struct moon_flow *flow, void *owner)
     else if (moon_slice_equal(path, MOON_SLICE("/healthz")))
         flow->ops->respond(flow, 200, MOON_SLICE(""), MOON_SLICE("ok\n"));
     else if (!moon_slice_equal(path, MOON_SLICE("/readyz")))
-        flow->ops->respond(flow, 404, MOON_SLICE(""), MOON_SLICE("try /metrics, /healthz or /readyz\n"));
+        flow->ops->respond(flow, 404, MOON_SLICE(""),
+                           MOON_SLICE("try /metrics, /healthz or /readyz\n"));
     else if (ops->is_ready(ops->owner))
         flow->ops->respond(flow, 200, MOON_SLICE(""), MOON_SLICE("ready\n"));
     else

@@ -26,7 +26,8 @@ struct moon_model *moon_model_new(void);
 void moon_model_free(struct moon_model *model);
 // Where values and texts of the model are allocated (malloc on OOM aborts: the builder is not a worker).
 void *moon_model_alloc(struct moon_model *model, size_t len);
-struct moon_slice moon_model_copy(struct moon_model *model, struct moon_slice text); // NUL behind it
+// NUL behind it
+struct moon_slice moon_model_copy(struct moon_model *model, struct moon_slice text);
 void moon_model_add(struct moon_model *model, const struct moon_object *object);
 size_t moon_model_count(const struct moon_model *model);
 const struct moon_object *moon_model_at(const struct moon_model *model, size_t index);
@@ -50,15 +51,17 @@ struct moon_section {
     const char *kind;                 // of the objects it reads; several sections may read one kind
     const struct moon_schema *schema; // its keys of that kind; NULL: it adds none
     bool is_single;                   // at most one object of the kind
-    const void *registry;             // what gateway/ hands to the compiler (filters, built-ins); may be NULL
-    int (*compile)(const struct moon_compile *compile, void **part); // 0, or MOON_ECONFIG with problems in the report
+    // what gateway/ hands to the compiler (filters, built-ins); may be NULL
+    const void *registry;
+    // 0, or MOON_ECONFIG with problems in the report
+    int (*compile)(const struct moon_compile *compile, void **part);
     void (*unref)(void *part);
 };
 
 // 0 and a snapshot with one reference, or MOON_ECONFIG with the report filled. An object of a kind that no section reads is a
 // problem too. `sections` outlives the snapshot.
-int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections, size_t section_count,
-                      struct moon_report *report, struct moon_snapshot **out);
+int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
+                      size_t section_count, struct moon_report *report, struct moon_snapshot **out);
 
 // Thread safe.
 struct moon_snapshot *moon_snapshot_ref(struct moon_snapshot *snapshot);

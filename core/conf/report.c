@@ -145,7 +145,8 @@ const char *moon_nearest_name(struct moon_slice found, const char *const *choice
         return NULL;
     for (; choices && *choices; choices++) {
         size_t len = strlen(*choices);
-        unsigned far = len <= NAME_MAX_LEN ? distance(found.ptr, found.len, *choices, len) : UINT32_MAX;
+        unsigned far =
+            len <= NAME_MAX_LEN ? distance(found.ptr, found.len, *choices, len) : UINT32_MAX;
         if (far > least || (nearest && far == least))
             continue;
         least = far;

@@ -22,8 +22,9 @@ void moon_report_free(struct moon_report *report);
 // Copies everything. At most 50 problems are kept; further ones are counted.
 void moon_report_add(struct moon_report *report, const struct moon_problem *problem);
 // A problem whose message is formatted.
-void moon_report_addf(struct moon_report *report, struct moon_place place, const char *object, const char *path,
-                      const char *hint, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void moon_report_addf(struct moon_report *report, struct moon_place place, const char *object,
+                      const char *path, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 size_t moon_report_count(const struct moon_report *report);
 const struct moon_problem *moon_report_at(const struct moon_report *report, size_t index);
 // One line a problem, as shown above; malloc'd, NUL-terminated.

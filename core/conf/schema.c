@@ -42,8 +42,8 @@ static void problem(struct checking *at, const char *hint, const char *message, 
 {
     const struct moon_schema_check *check = at->check;
     at->is_fine = false;
-    moon_report_addf(check->report, check->place, check->object, at->path[0] ? at->path : NULL, hint,
-                     "%s%s", message, found);
+    moon_report_addf(check->report, check->place, check->object, at->path[0] ? at->path : NULL,
+                     hint, "%s%s", message, found);
 }
 
 static void wrong_value(struct checking *at, const struct moon_schema_key *key,
@@ -51,7 +51,8 @@ static void wrong_value(struct checking *at, const struct moon_schema_key *key,
 {
     char found[80], hint[PATH_LEN];
     describe(value, found, sizeof found);
-    int used = snprintf(hint, sizeof hint, "expected %s", key->expected ? key->expected : "another value");
+    int used =
+        snprintf(hint, sizeof hint, "expected %s", key->expected ? key->expected : "another value");
     if (near && used > 0 && (size_t)used < sizeof hint)
         snprintf(hint + used, sizeof hint - (size_t)used, "; did you mean \"%s\"?", near);
     problem(at, hint, "found ", found);
@@ -69,7 +70,8 @@ static void check_number(struct checking *at, const struct moon_schema_key *key,
                          const struct moon_value *value)
 {
     bool is_bounded = key->min != 0 || key->max != 0;
-    if (isnan(value->number) || (is_bounded && (value->number < key->min || value->number > key->max)) ||
+    if (isnan(value->number) ||
+        (is_bounded && (value->number < key->min || value->number > key->max)) ||
         (key->is_integer && value->number != floor(value->number)))
         wrong_value(at, key, value, NULL);
 }
@@ -104,8 +106,8 @@ static void check_value(struct checking *at, const struct moon_schema_key *key,
     }
 }
 
-static const struct moon_schema_key *find_key(const struct moon_schema *const *schemas, size_t count,
-                                              struct moon_slice name)
+static const struct moon_schema_key *find_key(const struct moon_schema *const *schemas,
+                                              size_t count, struct moon_slice name)
 {
     for (size_t i = 0; i < count; i++)
         for (const struct moon_schema_key *key = schemas[i]->keys; key->name; key++)
@@ -124,7 +126,8 @@ static void unknown_key(struct checking *at, const struct moon_schema *const *sc
     size_t used = 0;
     char hint[PATH_LEN];
     for (size_t i = 0; i < count; i++)
-        for (const struct moon_schema_key *key = schemas[i]->keys; key->name && used < KEY_MAX_COUNT; key++)
+        for (const struct moon_schema_key *key = schemas[i]->keys;
+             key->name && used < KEY_MAX_COUNT; key++)
             names[used++] = key->name;
     names[used] = NULL;
     const char *near = moon_nearest_name(name, names);

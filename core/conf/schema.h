@@ -16,7 +16,7 @@ struct moon_schema;
 
 struct moon_schema_key {
     const char *name;
-    unsigned types;                  // MOON_TYPE_ bits that are accepted
+    unsigned types; // MOON_TYPE_ bits that are accepted
     bool is_required;
     bool is_later;                   // known, of a later issue: "not supported yet"
     bool is_integer;                 // of numbers
@@ -27,9 +27,11 @@ struct moon_schema_key {
 };
 
 struct moon_schema {
-    const struct moon_schema_key *keys;   // ends with a NULL name
-    const struct moon_schema_key *item;   // what each list item must be (its name is ignored); NULL: no list part allowed
-    const struct moon_schema_key *entry;  // what the values of free keys must be; NULL: only `keys` are allowed
+    const struct moon_schema_key *keys; // ends with a NULL name
+    // what each list item must be (its name is ignored); NULL: no list part allowed
+    const struct moon_schema_key *item;
+    // what the values of free keys must be; NULL: only `keys` are allowed
+    const struct moon_schema_key *entry;
 };
 
 struct moon_schema_check {

@@ -3,21 +3,25 @@
 
 #include <stdlib.h>
 
-#define SECONDS(key)                                                                               \
-    {                                                                                              \
-        .name = key, .types = MOON_TYPE_NUMBER, .min = 0.001, .max = 86400,                        \
-        .expected = "seconds, 0.001 to 86400"                                                      \
+#define SECONDS(key)                                                        \
+    {                                                                       \
+        .name = key, .types = MOON_TYPE_NUMBER, .min = 0.001, .max = 86400, \
+        .expected = "seconds, 0.001 to 86400"                               \
     }
-#define COUNT(key, least, most, text)                                                              \
-    {                                                                                              \
-        .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = least, .max = most,     \
-        .expected = text                                                                           \
+#define COUNT(key, least, most, text)                                                          \
+    {                                                                                          \
+        .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = least, .max = most, \
+        .expected = text                                                                       \
     }
-#define SWITCH(key) {.name = key, .types = MOON_TYPE_BOOL, .expected = "true or false"}
+#define SWITCH(key)                                                       \
+    {                                                                     \
+        .name = key, .types = MOON_TYPE_BOOL, .expected = "true or false" \
+    }
 
 static const struct moon_schema_key timeout_keys[] = {
-    SECONDS("connect"), SECONDS("response"), SECONDS("idle"),  SECONDS("request_head"), SECONDS("upstream_idle"),
-    SECONDS("body"),    SECONDS("drain"),    SECONDS("linger"), {.name = NULL},
+    SECONDS("connect"),      SECONDS("response"),      SECONDS("idle"),
+    SECONDS("request_head"), SECONDS("upstream_idle"), SECONDS("body"),
+    SECONDS("drain"),        SECONDS("linger"),        {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 
@@ -38,11 +42,22 @@ static const struct moon_schema_key settings_keys[] = {
     COUNT("body_rate", 0, 1e9, "bytes a second (0: none is asked)"),
     COUNT("keepalive_requests", 0, 4e9, "a count (0: no bound)"),
     COUNT("trusted_hops", 0, 100, "a count, 0 to 100"),
-    {.name = "timeouts", .types = MOON_TYPE_TABLE, .table = &timeout_schema, .expected = "a table of seconds"},
-    {.name = "limits", .types = MOON_TYPE_TABLE, .table = &limit_schema, .expected = "a table of bounds"},
-    {.name = "log_level", .types = MOON_TYPE_STRING, .choices = log_levels,
+    {.name = "timeouts",
+     .types = MOON_TYPE_TABLE,
+     .table = &timeout_schema,
+     .expected = "a table of seconds"},
+    {.name = "limits",
+     .types = MOON_TYPE_TABLE,
+     .table = &limit_schema,
+     .expected = "a table of bounds"},
+    {.name = "log_level",
+     .types = MOON_TYPE_STRING,
+     .choices = log_levels,
      .expected = "\"debug\", \"info\", \"warn\" or \"error\""},
-    SWITCH("via"), SWITCH("forwarded"), SWITCH("request_id"), SWITCH("splice"),
+    SWITCH("via"),
+    SWITCH("forwarded"),
+    SWITCH("request_id"),
+    SWITCH("splice"),
     {.name = "access_log", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "admin", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "resolver", .types = MOON_TYPE_TABLE, .is_later = true},

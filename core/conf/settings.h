@@ -10,21 +10,26 @@ struct moon_settings {
     uint32_t workers; // 0: one a CPU
     struct {
         uint32_t header_bytes, header_count, target_bytes; // 32768, 100, 16384
-        uint64_t buffer_bytes;                             // process-wide body buffers; 0: a quarter of the memory, at most 1 GiB
-        uint32_t connections;                              // downstream, process-wide; 0: what the descriptors allow
+        // process-wide body buffers; 0: a quarter of the memory, at most 1 GiB
+        uint64_t buffer_bytes;
+        // downstream, process-wide; 0: what the descriptors allow
+        uint32_t connections;
     } limits;
     struct {
         uint32_t connect_ms, response_ms, idle_ms, request_head_ms; // 5 s, 60 s, 75 s, 10 s
         uint32_t upstream_idle_ms;                                  // 60 s: pooled links
-        uint32_t body_ms;     // 30 s: a stalled body (no byte either way) ends the exchange
-        uint32_t drain_ms;    // 30 s
-        uint32_t linger_ms;   // 2 s
+        uint32_t body_ms;   // 30 s: a stalled body (no byte either way) ends the exchange
+        uint32_t drain_ms;  // 30 s
+        uint32_t linger_ms; // 2 s
     } timeouts;
-    uint32_t body_rate;       // bytes a second that a request body must average after a grace of 10 s; 0: none. Default 240
-    uint32_t keepalive_requests; // requests a downstream connection may carry: 0: no bound. Default 0
+    // bytes a second that a request body must average after a grace of 10 s; 0: none. Default 240
+    uint32_t body_rate;
+    // requests a downstream connection may carry: 0: no bound. Default 0
+    uint32_t keepalive_requests;
     bool via, forwarded, request_id; // send Via / Forwarded / X-Request-Id upstream; off by default
-    uint32_t trusted_hops;    // proxies in front whose X-Forwarded-* are believed; 0: inbound ones are replaced
-    bool splice;              // move long bodies inside the kernel; on by default
+    // proxies in front whose X-Forwarded-* are believed; 0: inbound ones are replaced
+    uint32_t trusted_hops;
+    bool splice;                 // move long bodies inside the kernel; on by default
     struct moon_slice log_level; // "debug", "info", "warn", "error"; default "info"
 };
 

@@ -22,7 +22,8 @@ struct compiling {
     const struct moon_section *const *sections;
     size_t section_count;
     struct moon_report *report;
-    bool is_bad[SECTION_MAX_COUNT]; // some object of the section's kind breaks a schema: it is not compiled
+    // some object of the section's kind breaks a schema: it is not compiled
+    bool is_bad[SECTION_MAX_COUNT];
 };
 
 static void check_object(struct compiling *at, const struct moon_object *object)
@@ -42,15 +43,16 @@ static void check_object(struct compiling *at, const struct moon_object *object)
                          object->kind);
         return;
     }
-    struct moon_schema_check check = {object->place, moon_object_title(at->model, object), at->report};
+    struct moon_schema_check check = {object->place, moon_object_title(at->model, object),
+                                      at->report};
     bool is_fine = moon_schema_check(&check, &object->value, schemas, count);
     for (size_t i = 0; !is_fine && i < at->section_count; i++)
         at->is_bad[i] |= is_of[i];
 }
 
 // The objects of a section's kind; malloc'd.
-static const struct moon_object **objects_of(const struct compiling *at, const struct moon_section *section,
-                                             size_t *count)
+static const struct moon_object **objects_of(const struct compiling *at,
+                                             const struct moon_section *section, size_t *count)
 {
     size_t all = moon_model_count(at->model);
     const struct moon_object **objects = calloc(all + 1, sizeof *objects);
@@ -69,9 +71,10 @@ static bool check_single(struct compiling *at, const struct moon_section *sectio
     if (!section->is_single || count <= 1)
         return true;
     char hint[64];
-    snprintf(hint, sizeof hint, "the first is in line %u; put them together", objects[0]->place.line);
-    moon_report_addf(at->report, objects[1]->place, section->kind, NULL, hint, "there may be only one %s",
-                     section->kind);
+    snprintf(hint, sizeof hint, "the first is in line %u; put them together",
+             objects[0]->place.line);
+    moon_report_addf(at->report, objects[1]->place, section->kind, NULL, hint,
+                     "there may be only one %s", section->kind);
     return false;
 }
 

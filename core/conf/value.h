@@ -47,10 +47,12 @@ struct moon_place {
 // The value of a key, or NULL; also NULL when `table` is not a table.
 const struct moon_value *moon_value_get(const struct moon_value *table, const char *key);
 // The same with its kind checked: NULL unless present and of that kind.
-const struct moon_value *moon_value_get_kind(const struct moon_value *table, const char *key, enum moon_value_kind kind);
+const struct moon_value *moon_value_get_kind(const struct moon_value *table, const char *key,
+                                             enum moon_value_kind kind);
 // Typed reads with a default for an absent key (the schema has checked the kind).
 double moon_value_number(const struct moon_value *table, const char *key, double absent);
 bool moon_value_bool(const struct moon_value *table, const char *key, bool absent);
-struct moon_slice moon_value_string(const struct moon_value *table, const char *key, struct moon_slice absent);
+struct moon_slice moon_value_string(const struct moon_value *table, const char *key,
+                                    struct moon_slice absent);
 // "a string", "a table": for messages.
 const char *moon_value_kind_name(enum moon_value_kind kind);

@@ -85,8 +85,8 @@ static void connection_start(struct moon_edge *edge, struct moon_stream *stream)
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
     moon_count_up(&counters->connections_total);
-    connection->link = moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events,
-                                     connection);
+    connection->link =
+        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
     struct moon_link *link = connection->link;
     if (edge->is_draining) // arrived before the drain: one answer, then it closes
         moon_link_drain_next(link);
@@ -104,7 +104,8 @@ static void pause_accepting(struct moon_edge *edge, const char *why)
 {
     struct moon_resources *res = edge->service->res;
     if (!edge->is_paused)
-        moon_log_warn(res->log, "accepting pauses: %s; raise the limit of open files (ulimit -n)", why);
+        moon_log_warn(res->log, "accepting pauses: %s; raise the limit of open files (ulimit -n)",
+                      why);
     edge->is_paused = true;
     moon_count_up(&res->counters->accept_paused_total);
     moon_loop_timer_add(res->loop, &edge->retry, ACCEPT_RETRY_MS);
@@ -217,7 +218,8 @@ void moon_edge_drain(struct moon_edge *edge)
     if (edge->is_draining)
         return;
     edge->is_draining = true;
-    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections; at = next) {
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
+         at = next) {
         next = at->next;
         moon_link_drain(MOON_CONTAINER(at, struct connection, node)->link);
     }
@@ -235,7 +237,8 @@ void moon_edge_drain(struct moon_edge *edge)
 
 void moon_edge_close_all(struct moon_edge *edge)
 {
-    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections; at = next) {
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
+         at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
         moon_link_close(connection->link);

@@ -16,7 +16,8 @@ struct moon_connection_budget {
 };
 
 // `service` and `budget` outlive the edge.
-struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connection_budget *budget);
+struct moon_edge *moon_edge_new(struct moon_service *service,
+                                struct moon_connection_budget *budget);
 // Closes what is open, without a word. NULL is fine.
 void moon_edge_free(struct moon_edge *edge);
 // Takes connections from a socket until moon_edge_drain, which closes it. 0, or -errno: then the socket stays the caller's.

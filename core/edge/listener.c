@@ -9,10 +9,18 @@
 static const char *const protocol_choices[] = {"http", NULL};
 
 static const struct moon_schema_key listener_keys[] = {
-    {.name = "port", .types = MOON_TYPE_NUMBER, .is_required = true, .is_integer = true, .min = 0,
-     .max = 65535, .expected = "a port, 1 to 65535 (0: any free one)"},
+    {.name = "port",
+     .types = MOON_TYPE_NUMBER,
+     .is_required = true,
+     .is_integer = true,
+     .min = 0,
+     .max = 65535,
+     .expected = "a port, 1 to 65535 (0: any free one)"},
     {.name = "address", .types = MOON_TYPE_STRING, .expected = "an IP address such as \"0.0.0.0\""},
-    {.name = "protocol", .types = MOON_TYPE_STRING, .choices = protocol_choices, .expected = "\"http\""},
+    {.name = "protocol",
+     .types = MOON_TYPE_STRING,
+     .choices = protocol_choices,
+     .expected = "\"http\""},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname", .types = MOON_TYPE_STRING, .is_later = true},
     {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},

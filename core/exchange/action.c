@@ -15,9 +15,13 @@ struct moon_actions {
 
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
-    {.name = "backends", .types = MOON_TYPE_STRING, .is_required = true,
+    {.name = "backends",
+     .types = MOON_TYPE_STRING,
+     .is_required = true,
      .expected = "the name of an upstream"},
-    {.name = "plugins", .types = MOON_TYPE_TABLE, .expected = "a list of { \"plugin\", key = value }"},
+    {.name = "plugins",
+     .types = MOON_TYPE_TABLE,
+     .expected = "a list of { \"plugin\", key = value }"},
     {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "retry", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .is_later = true},
@@ -35,8 +39,8 @@ struct compiling {
     const struct moon_object *object;
 };
 
-static void report(const struct compiling *at, const char *path, const char *hint, const char *message,
-                   struct moon_slice found)
+static void report(const struct compiling *at, const char *path, const char *hint,
+                   const char *message, struct moon_slice found)
 {
     moon_report_addf(at->compile->report, at->object->place,
                      moon_object_title(at->compile->model, at->object), path, hint, "%s \"%.*s\"",
@@ -53,8 +57,8 @@ static const struct moon_filter_type *find_type(const struct compiling *at, stru
 }
 
 // One item of plugins: { "name", key = value } or "name".
-static bool compile_filter(const struct compiling *at, const struct moon_value *item, uint32_t index,
-                           struct moon_filter *filter)
+static bool compile_filter(const struct compiling *at, const struct moon_value *item,
+                           uint32_t index, struct moon_filter *filter)
 {
     char path[32];
     struct moon_slice name = MOON_SLICE("");
@@ -66,7 +70,8 @@ static bool compile_filter(const struct compiling *at, const struct moon_value *
         name = item->table.items[0].string;
     filter->type = find_type(at, name);
     if (!filter->type) {
-        report(at, path, "plugins come with a later version; this one has none", "there is no plugin", name);
+        report(at, path, "plugins come with a later version; this one has none",
+               "there is no plugin", name);
         return false;
     }
     struct moon_value conf = {.kind = MOON_VALUE_TABLE};
@@ -74,8 +79,8 @@ static bool compile_filter(const struct compiling *at, const struct moon_value *
         conf.table.entries = item->table.entries;
         conf.table.entry_count = item->table.entry_count;
     }
-    struct moon_schema_check check = {at->object->place, moon_object_title(at->compile->model, at->object),
-                                      at->compile->report};
+    struct moon_schema_check check = {
+        at->object->place, moon_object_title(at->compile->model, at->object), at->compile->report};
     if (filter->type->schema && !moon_schema_check(&check, &conf, &filter->type->schema, 1))
         return false;
     return !filter->type->compile ||
@@ -110,7 +115,8 @@ static bool compile_chain(const struct compiling *at, struct moon_chain *chain)
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
-    struct moon_slice name = moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
+    struct moon_slice name =
+        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
     struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
     action->name = strndup(name.ptr, name.len);

@@ -15,10 +15,10 @@
 #include <errno.h>
 
 enum {
-    REPLAY_MAX_LEN = 49152,  // fits the link's queue together with any head
+    REPLAY_MAX_LEN = 49152, // fits the link's queue together with any head
     ATTEMPT_MAX_COUNT = 3,
-    INTERIM_MAX_COUNT = 16,  // A23
-    SPLICE_MIN_LEN = 65536,  // shorter bodies are mostly read together with their head
+    INTERIM_MAX_COUNT = 16, // A23
+    SPLICE_MIN_LEN = 65536, // shorter bodies are mostly read together with their head
 };
 
 void moon_attempt_end(struct moon_exchange *ex, bool reuse)
@@ -96,8 +96,8 @@ static void on_abort(void *owner, int err)
     struct moon_exchange *ex = owner;
     bool had_input = moon_lane_has_input(ex->up), was_connected = moon_lane_is_connected(ex->up);
     ex->up = NULL;
-    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s", MOON_SLICE_ARG(ex->action->upstream->name),
-                   moon_err_text(err));
+    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s",
+                   MOON_SLICE_ARG(ex->action->upstream->name), moon_err_text(err));
     if (err != MOON_ETIMEOUT && may_replay(ex, was_connected, had_input)) {
         moon_count_up(&ex->res->counters->upstream_replays_total);
         moon_attempt_start(ex, true);
@@ -247,7 +247,8 @@ void moon_attempt_start(struct moon_exchange *ex, bool fresh)
     ex->is_reused_link = lease.is_reused;
     ex->is_request_sent = false;
     if (is_first)
-        ex->keeps_replay = framing.body != MOON_BODY_LENGTH || framing.content_length <= REPLAY_MAX_LEN;
+        ex->keeps_replay =
+            framing.body != MOON_BODY_LENGTH || framing.content_length <= REPLAY_MAX_LEN;
     moon_lane_attach(ex->up, &(struct moon_lane_attachment){
                                  .events = &up_events,
                                  .owner = ex,
@@ -270,8 +271,9 @@ static void keep_replay(struct moon_exchange *ex, struct moon_slice bytes)
 {
     if (!ex->keeps_replay || bytes.len == 0)
         return;
-    bool is_useful = is_idempotent(ex->request.method_id) ? ex->is_reused_link || !moon_lane_is_connected(ex->up)
-                                                          : !moon_lane_is_connected(ex->up);
+    bool is_useful = is_idempotent(ex->request.method_id)
+                         ? ex->is_reused_link || !moon_lane_is_connected(ex->up)
+                         : !moon_lane_is_connected(ex->up);
     if (is_useful && moon_buffer_len(&ex->replay) + bytes.len <= REPLAY_MAX_LEN &&
         moon_buffer_append(&ex->replay, ex->res->buffers, bytes) == 0)
         return;

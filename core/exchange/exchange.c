@@ -265,7 +265,8 @@ static void resumed(struct moon_exchange *ex)
         request_phases(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_ACCESS));
         return;
     case STEP_HEADER_FILTER:
-        moon_response_continue(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
+        moon_response_continue(ex,
+                               moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
         return;
     case STEP_LOG:
         log_continue(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_LOG));
@@ -339,7 +340,7 @@ static const struct moon_flow_ops flow_ops = {
 void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
 {
     struct moon_resources *res = service->res;
-    struct moon_arena *arena = 
+    struct moon_arena *arena =
         moon_arena_new(res->arenas, ARENA_CAP_LEN + res->settings->limits.header_bytes);
     struct moon_exchange *ex = moon_arena_zalloc(arena, sizeof *ex);
     ex->flow.ops = &flow_ops;
@@ -359,10 +360,9 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     moon_list_add_before(&res->exchanges, &ex->node);
     moon_count_up(&res->counters->exchanges_live);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
-    moon_lane_attach(down, &(struct moon_lane_attachment){.events = &down_events,
-                                                          .owner = ex,
-                                                          .arena = arena,
-                                                          .head = &ex->request});
+    moon_lane_attach(
+        down, &(struct moon_lane_attachment){
+                  .events = &down_events, .owner = ex, .arena = arena, .head = &ex->request});
 }
 
 void moon_exchange_stop_all(struct moon_service *service)

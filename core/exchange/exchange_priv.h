@@ -14,8 +14,8 @@
 #include "upstream/pool.h"
 
 enum moon_step {
-    STEP_HEAD,          // the request head has not come yet
-    STEP_REWRITE,       // head phases, each may wait
+    STEP_HEAD,    // the request head has not come yet
+    STEP_REWRITE, // head phases, each may wait
     STEP_ACCESS,
     STEP_BUILTIN,       // a built-in answers once the request is here whole
     STEP_UPSTREAM,      // an attempt is under way, no response head yet
@@ -32,18 +32,20 @@ struct moon_exchange {
     struct moon_lane *down, *up;      // NULL when gone
     struct moon_chain_run run;
     struct moon_head request, response;
-    struct moon_framing request_framing, sent; // of the head sent upstream, of the one sent downstream
-    struct moon_task task;            // goes on after resume; starts a tunnel
-    struct moon_list node;            // in res->exchanges
-    struct moon_buffer replay;        // request body sent so far on this attempt, while it may be replayed
-    struct moon_slice local_body;     // of an own answer, not sent yet
+    // of the head sent upstream, of the one sent downstream
+    struct moon_framing request_framing, sent;
+    struct moon_task task; // goes on after resume; starts a tunnel
+    struct moon_list node; // in res->exchanges
+    // request body sent so far on this attempt, while it may be replayed
+    struct moon_buffer replay;
+    struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
-    uint8_t step;                     // enum moon_step
+    uint8_t step; // enum moon_step
     uint8_t attempt_count, interim_count;
-    bool is_request_whole : 1;  // its end event came
-    bool is_request_sent : 1;   // and went upstream
-    bool keeps_replay : 1;      // `replay` is complete so far
+    bool is_request_whole : 1; // its end event came
+    bool is_request_sent : 1;  // and went upstream
+    bool keeps_replay : 1;     // `replay` is complete so far
     bool is_reused_link : 1;
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there

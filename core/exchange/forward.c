@@ -29,7 +29,8 @@ static struct moon_slice client_ip(struct moon_exchange *ex)
 }
 
 // Adds an id-named field, replacing those that came; keeps the inbound value before it where the peer in front is trusted.
-static int put(struct moon_exchange *ex, enum moon_header_id id, struct moon_slice value, bool is_list)
+static int put(struct moon_exchange *ex, enum moon_header_id id, struct moon_slice value,
+               bool is_list)
 {
     struct moon_headers *headers = &ex->request.headers;
     if (moon_headers_has(headers, id)) {
@@ -58,9 +59,10 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
     if (!settings->forwarded)
         return 0;
     bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
-    struct moon_slice value = moon_arena_try_format(
-        ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s", is_v6 ? "\"[" : "", MOON_SLICE_ARG(ip),
-        is_v6 ? "]\"" : "", MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+    struct moon_slice value =
+        moon_arena_try_format(ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s",
+                              is_v6 ? "\"[" : "", MOON_SLICE_ARG(ip), is_v6 ? "]\"" : "",
+                              MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
     return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
 }
 
@@ -82,8 +84,9 @@ static int put_request_id(struct moon_exchange *ex)
 
 static bool accepts_trailers(const struct moon_head *request)
 {
-    const struct moon_field *te =
-        moon_headers_has(&request->headers, MOON_H_TE) ? moon_headers_get(&request->headers, MOON_H_TE) : NULL;
+    const struct moon_field *te = moon_headers_has(&request->headers, MOON_H_TE)
+                                      ? moon_headers_get(&request->headers, MOON_H_TE)
+                                      : NULL;
     struct moon_slice rest = te ? te->value : (struct moon_slice){NULL, 0}, item;
     while (te && moon_slice_next_item(&rest, &item))
         if (moon_slice_equal_fold(item, MOON_SLICE("trailers")))
@@ -94,10 +97,12 @@ static bool accepts_trailers(const struct moon_head *request)
 int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
 {
     struct moon_head *request = &ex->request;
-    *framing = (struct moon_framing){.body = request->body, .content_length = request->content_length};
+    *framing =
+        (struct moon_framing){.body = request->body, .content_length = request->content_length};
     framing->te_trailers = accepts_trailers(request);
     if (request->has_upgrade)
-        framing->upgrade = moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
+        framing->upgrade =
+            moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
     if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body)
         framing->body = MOON_BODY_CHUNKED;
     moon_head_strip_hop(request);
@@ -141,13 +146,15 @@ static void frame_bodiless(struct moon_exchange *ex)
     ex->sent.body = MOON_BODY_NONE;
     if (response->status == 204)
         return;
-    const struct moon_field *field = moon_headers_has(&response->headers, MOON_H_CONTENT_LENGTH)
-                                         ? moon_headers_get(&response->headers, MOON_H_CONTENT_LENGTH)
-                                         : NULL;
+    const struct moon_field *field =
+        moon_headers_has(&response->headers, MOON_H_CONTENT_LENGTH)
+            ? moon_headers_get(&response->headers, MOON_H_CONTENT_LENGTH)
+            : NULL;
     if (field && moon_slice_to_u64(field->value, &len))
         ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH, .content_length = len};
     else if (ex->is_local && response->status != 304)
-        ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH, .content_length = response->content_length};
+        ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH,
+                                         .content_length = response->content_length};
 }
 
 // Length when it is known and stays what it was; chunks, or the end of the connection for an HTTP/1.0 client.
@@ -187,7 +194,8 @@ int moon_forward_response(struct moon_exchange *ex)
     ex->sent.close = must_close(ex);
     ex->sent.keep_alive = !ex->sent.close && ex->request.minor == 0;
     if (!moon_headers_has(headers, MOON_H_DATE) &&
-        moon_headers_add_id(headers, ex->flow.arena, MOON_H_DATE, moon_forward_date(ex->service)) < 0)
+        moon_headers_add_id(headers, ex->flow.arena, MOON_H_DATE, moon_forward_date(ex->service)) <
+            0)
         return -ENOMEM;
     return put_via(ex, headers, ex->response.minor);
 }

@@ -167,7 +167,8 @@ void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct
     relay->timer.fn = on_timer;
     relay->task.fn = relay_free;
     relay->active_ms = moon_loop_now_ms(res->loop);
-    int err = moon_lane_take_stream(down, &relay->client.stream, &client_read, &relay->client.to_write);
+    int err =
+        moon_lane_take_stream(down, &relay->client.stream, &client_read, &relay->client.to_write);
     int up_err = moon_lane_take_stream(up, &relay->upstream.stream, &upstream_read,
                                        &relay->upstream.to_write);
     moon_count_up(&res->counters->tunnels_live);

@@ -152,12 +152,12 @@ void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char 
     struct moon_slice reason = moon_status_reason(status), body, type = {NULL, 0};
     if (wants_json(ex)) {
         body = moon_arena_try_format(ex->flow.arena,
-                                     "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"}\n", status,
-                                     MOON_SLICE_ARG(reason), cause);
+                                     "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"}\n",
+                                     status, MOON_SLICE_ARG(reason), cause);
         type = MOON_SLICE("application/json");
     } else {
-        body = moon_arena_try_format(ex->flow.arena, "%u %.*s: %s\n", status, MOON_SLICE_ARG(reason),
-                                     cause);
+        body = moon_arena_try_format(ex->flow.arena, "%u %.*s: %s\n", status,
+                                     MOON_SLICE_ARG(reason), cause);
     }
     if (!body.ptr)
         body = MOON_SLICE("");

@@ -73,8 +73,8 @@ static ssize_t push_from(struct moon_chain_run *run, struct moon_flow *flow,
 {
     for (; at < run->chain->count; at++) {
         const struct moon_filter *filter = &run->chain->filters[at];
-        body_hook *hook = direction == MOON_REQUEST ? filter->type->request_body
-                                                    : filter->type->response_body;
+        body_hook *hook =
+            direction == MOON_REQUEST ? filter->type->request_body : filter->type->response_body;
         if (!hook)
             continue;
         uint16_t outer = run->body_at[direction];

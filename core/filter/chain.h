@@ -18,11 +18,11 @@ typedef ssize_t moon_chain_sink_fn(struct moon_flow *flow, enum moon_direction d
 
 struct moon_chain_run {
     const struct moon_chain *chain;
-    void **states;         // one a filter, in the arena
+    void **states; // one a filter, in the arena
     moon_chain_sink_fn *sink;
-    uint16_t head_at;      // filter of the head phase now running
-    uint16_t body_at[2];   // filter whose body hook is on the stack, per direction
-    int16_t waiting_head;  // filter that waits in a head hook, -1: none
+    uint16_t head_at;     // filter of the head phase now running
+    uint16_t body_at[2];  // filter whose body hook is on the stack, per direction
+    int16_t waiting_head; // filter that waits in a head hook, -1: none
     int16_t waiting_body[2];
 };
 

@@ -83,7 +83,8 @@ static void answer(struct moon_flow *flow, void *owner)
     describe(&measure, flow);
     struct writer w = {moon_arena_try_bytes(flow->arena, measure.len), 0};
     if (!w.to) {
-        flow->ops->respond(flow, 500, MOON_SLICE("text/plain"), MOON_SLICE("the request is too large to echo\n"));
+        flow->ops->respond(flow, 500, MOON_SLICE("text/plain"),
+                           MOON_SLICE("the request is too large to echo\n"));
         return;
     }
     describe(&w, flow);

@@ -37,7 +37,8 @@ enum moon_direction { MOON_REQUEST, MOON_RESPONSE };
 // Results of body hooks and of ops->pass besides a count of bytes taken.
 enum {
     MOON_BODY_WAIT = -1, // took nothing: call again with the same bytes after resume
-    MOON_BODY_FULL = -2, // took nothing more: call again with the same bytes when there is room below
+    // took nothing more: call again with the same bytes when there is room below
+    MOON_BODY_FULL = -2,
     MOON_BODY_FAIL = -3, // break the message off
 };
 
@@ -62,15 +63,15 @@ struct moon_flow_ops {
 
 struct moon_flow {
     const struct moon_flow_ops *ops;
-    struct moon_arena *arena;   // dies with the exchange
-    struct moon_loop *loop;     // for timers and `now`
+    struct moon_arena *arena; // dies with the exchange
+    struct moon_loop *loop;   // for timers and `now`
     struct moon_head *request;
     struct moon_head *response; // status 0 until there is one
     struct moon_address client;
-    const char *scheme;         // "http"
-    uint64_t start_ms;          // when the head was complete
+    const char *scheme;                           // "http"
+    uint64_t start_ms;                            // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far
-    bool is_complete;           // in log: the response went out whole
+    bool is_complete;                             // in log: the response went out whole
 };
 
 struct moon_filter_type {
@@ -84,8 +85,8 @@ struct moon_filter_type {
     enum moon_verdict (*access)(struct moon_flow *flow, void *conf, void *state);
     enum moon_verdict (*header_filter)(struct moon_flow *flow, void *conf, void *state);
     enum moon_verdict (*log)(struct moon_flow *flow, void *conf, void *state);
-    ssize_t (*request_body)(struct moon_flow *flow, void *conf, void *state, struct moon_slice bytes,
-                            bool end);
+    ssize_t (*request_body)(struct moon_flow *flow, void *conf, void *state,
+                            struct moon_slice bytes, bool end);
     ssize_t (*response_body)(struct moon_flow *flow, void *conf, void *state,
                              struct moon_slice bytes, bool end);
     // The exchange gives up while a hook of this filter waits: disarm timers, drop what is under way.

@@ -35,7 +35,8 @@ static enum moon_log_level level_of(const struct moon_model *model)
     struct moon_slice level = MOON_SLICE("info");
     for (size_t i = 0; i < moon_model_count(model); i++) {
         const struct moon_object *object = moon_model_at(model, i);
-        const struct moon_value *value = moon_value_get_kind(&object->value, "log_level", MOON_VALUE_STRING);
+        const struct moon_value *value =
+            moon_value_get_kind(&object->value, "log_level", MOON_VALUE_STRING);
         if (value && moon_slice_equal(moon_slice_from(object->kind), MOON_SLICE("settings")))
             level = value->string;
     }
@@ -52,8 +53,8 @@ static void count_objects(const struct moon_model *model, struct moon_check_coun
     }
 }
 
-static int cli_check(void *owner, const struct moon_run_options *options, struct moon_report *report,
-                     struct moon_check_counts *counts)
+static int cli_check(void *owner, const struct moon_run_options *options,
+                     struct moon_report *report, struct moon_check_counts *counts)
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;

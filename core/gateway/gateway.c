@@ -54,11 +54,12 @@ struct moon_gateway {
     struct moon_connection_budget connections, admin_connections;
     struct seat *seats; // of the data workers
     unsigned seat_count, drained_count;
-    struct moon_socket **sockets;    // listener by listener, worker by worker; NULL once a worker has it
-    struct moon_address *addresses;  // of the listeners, with their real ports
+    // listener by listener, worker by worker; NULL once a worker has it
+    struct moon_socket **sockets;
+    struct moon_address *addresses; // of the listeners, with their real ports
     size_t socket_count;
     struct moon_socket *admin_socket; // the same
-    struct seat control; // its worker only with an admin listener
+    struct seat control;              // its worker only with an admin listener
     struct moon_mailbox *mailbox;
     atomic_bool is_draining;
     bool is_over;
@@ -161,8 +162,9 @@ static int listen_on(struct moon_gateway *gateway, const struct moon_listener *l
     if (err) {
         moon_address_format(&listener->address, text);
         moon_report_addf(report, listener->place, "listener", NULL,
-                         err == -EADDRINUSE ? "another process has this port; stop it or take another port"
-                                            : NULL,
+                         err == -EADDRINUSE
+                             ? "another process has this port; stop it or take another port"
+                             : NULL,
                          "cannot listen on %s: %s", text, moon_err_text(err));
         return err;
     }
@@ -188,8 +190,8 @@ static int open_sockets(struct moon_gateway *gateway, struct moon_report *report
     return 0;
 }
 
-static int make_worker(struct moon_gateway *gateway, struct seat *seat, struct moon_snapshot *snapshot,
-                       struct moon_connection_budget *connections)
+static int make_worker(struct moon_gateway *gateway, struct seat *seat,
+                       struct moon_snapshot *snapshot, struct moon_connection_budget *connections)
 {
     struct moon_worker_args args = {.loop = seat->loop,
                                     .snapshot = snapshot,
@@ -231,7 +233,8 @@ static int make_workers(struct moon_gateway *gateway)
 static void add_entry(struct moon_model *model, const char *kind, struct moon_entry *entries,
                       uint32_t count)
 {
-    struct moon_object object = {.kind = kind, .place = {"--admin", 0}, .value = {.kind = MOON_VALUE_TABLE}};
+    struct moon_object object = {
+        .kind = kind, .place = {"--admin", 0}, .value = {.kind = MOON_VALUE_TABLE}};
     object.value.table.entries = entries;
     object.value.table.entry_count = count;
     moon_model_add(model, &object);
@@ -272,17 +275,19 @@ static int open_admin(struct moon_gateway *gateway, struct moon_report *report)
     if (!gateway->args.admin)
         return 0;
     if (!moon_address_parse(moon_slice_from(gateway->args.admin), &at)) {
-        moon_report_addf(report, nowhere, NULL, NULL, "an IP address with a port, \"127.0.0.1:9080\"",
+        moon_report_addf(report, nowhere, NULL, NULL,
+                         "an IP address with a port, \"127.0.0.1:9080\"",
                          "--admin: not an address: \"%s\"", gateway->args.admin);
         return MOON_ECONFIG;
     }
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
     sections_init(&gateway->admin_sections, &gateway->args, &gateway->admin_builtin);
     gateway->admin_model = admin_model();
-    int err = moon_conf_compile(gateway->admin_model, gateway->admin_sections.order, SECTION_COUNT, report,
-                                &gateway->admin_snapshot);
+    int err = moon_conf_compile(gateway->admin_model, gateway->admin_sections.order, SECTION_COUNT,
+                                report, &gateway->admin_snapshot);
     if (!err)
-        err = make_worker(gateway, &gateway->control, gateway->admin_snapshot, &gateway->admin_connections);
+        err = make_worker(gateway, &gateway->control, gateway->admin_snapshot,
+                          &gateway->admin_connections);
     if (!err)
         err = moon_world_listen(gateway->args.world, &at, 1, &gateway->admin_socket);
     if (!err)
@@ -305,13 +310,16 @@ static void size_budgets(struct moon_gateway *gateway)
     const struct moon_settings *settings = moon_snapshot_settings(gateway->snapshot);
     size_t quarter = moon_world_memory_len(gateway->args.world) / 4;
     size_t descriptors = moon_world_descriptor_limit(gateway->args.world);
-    size_t reserve = RESERVED_DESCRIPTORS + (size_t)gateway->seat_count * WORKER_DESCRIPTORS + descriptors / 10;
-    size_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0; // each may need one upstream
+    size_t reserve =
+        RESERVED_DESCRIPTORS + (size_t)gateway->seat_count * WORKER_DESCRIPTORS + descriptors / 10;
+    // each may need one upstream
+    size_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
     gateway->buffers.max_len = settings->limits.buffer_bytes ? settings->limits.buffer_bytes
                                : quarter < BUFFERS_MAX_LEN   ? quarter
                                                              : BUFFERS_MAX_LEN;
     gateway->connections.max_count = room > CONNECTIONS_MIN ? room : CONNECTIONS_MIN;
-    if (settings->limits.connections && settings->limits.connections < gateway->connections.max_count)
+    if (settings->limits.connections &&
+        settings->limits.connections < gateway->connections.max_count)
         gateway->connections.max_count = settings->limits.connections;
     gateway->admin_connections.max_count = CONNECTIONS_MIN;
 }
@@ -323,7 +331,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (!gateway)
         abort();
     gateway->args = *args;
-    gateway->admin_ops = (struct moon_admin_ops){admin_is_ready, admin_counters, admin_buffer_len, gateway};
+    gateway->admin_ops =
+        (struct moon_admin_ops){admin_is_ready, admin_counters, admin_buffer_len, gateway};
     sections_init(&gateway->sections, args, NULL);
     int err = moon_conf_compile(args->model, gateway->sections.order, SECTION_COUNT, report,
                                 &gateway->snapshot);
@@ -402,7 +411,8 @@ static void on_signal(void *owner, int signal_number)
 {
     struct moon_gateway *gateway = owner;
     if (signal_number == SIGHUP)
-        moon_log_warn(gateway->args.log, "SIGHUP: reloading is not supported yet; the old configuration serves");
+        moon_log_warn(gateway->args.log,
+                      "SIGHUP: reloading is not supported yet; the old configuration serves");
     else
         moon_gateway_drain(gateway);
 }
@@ -433,7 +443,8 @@ int moon_gateway_run(struct moon_gateway *gateway)
     return err;
 }
 
-void moon_gateway_address(const struct moon_gateway *gateway, size_t index, struct moon_address *out)
+void moon_gateway_address(const struct moon_gateway *gateway, size_t index,
+                          struct moon_address *out)
 {
     *out = gateway->addresses[index];
 }

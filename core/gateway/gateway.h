@@ -16,11 +16,11 @@ struct moon_world;
 
 struct moon_gateway_args {
     struct moon_world *world;
-    struct moon_model *model;                         // the gateway takes it
-    const struct moon_filter_type *const *filters;    // NULL-terminated plugins in C; NULL: none
-    unsigned workers;                                 // 0: as the settings say
-    const char *admin;                                // "ADDRESS:PORT", or NULL
-    const struct moon_log *log;                       // outlives the gateway
+    struct moon_model *model;                      // the gateway takes it
+    const struct moon_filter_type *const *filters; // NULL-terminated plugins in C; NULL: none
+    unsigned workers;                              // 0: as the settings say
+    const char *admin;                             // "ADDRESS:PORT", or NULL
+    const struct moon_log *log;                    // outlives the gateway
 };
 
 // Compiles the model, opens every socket and makes the workers; nothing runs yet. 0, or an error with the report filled.
@@ -37,7 +37,8 @@ int moon_gateway_run(struct moon_gateway *gateway);
 void moon_gateway_drain(struct moon_gateway *gateway);
 bool moon_gateway_is_over(const struct moon_gateway *gateway);
 // Where the listener of that index is reached; port 0 has become a real one.
-void moon_gateway_address(const struct moon_gateway *gateway, size_t index, struct moon_address *out);
+void moon_gateway_address(const struct moon_gateway *gateway, size_t index,
+                          struct moon_address *out);
 // Counters of a data worker; NULL behind the last.
 const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gateway, size_t index);
 

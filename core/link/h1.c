@@ -14,10 +14,12 @@
 enum { PIPELINE_OUT_LEN = 16384 }; // answers that wait in `out` before another request is taken
 
 static const struct moon_fault head_too_large = {431, "the request head is too large"};
-static const struct moon_fault bad_request_body = {400, "the framing of the request body is broken"};
-static const struct moon_fault bad_response_body = {502,
-                                                    "the upstream's response body is framed wrongly"};
-static const struct moon_fault response_too_large = {502, "the upstream's response head is too large"};
+static const struct moon_fault bad_request_body = {400,
+                                                   "the framing of the request body is broken"};
+static const struct moon_fault bad_response_body = {
+    502, "the upstream's response body is framed wrongly"};
+static const struct moon_fault response_too_large = {502,
+                                                     "the upstream's response head is too large"};
 
 static struct moon_head_limits limits_of(const struct moon_link *link)
 {
@@ -68,8 +70,8 @@ static void head_done(struct moon_link *link, const struct moon_head *head)
     const struct moon_settings *settings = link->res->settings;
     link->window_len = 0;
     link->was_paused = false;
-    link->read_deadline_ms = now_ms + (settings->timeouts.body_ms < 10000 ? settings->timeouts.body_ms
-                                                                           : 10000);
+    link->read_deadline_ms =
+        now_ms + (settings->timeouts.body_ms < 10000 ? settings->timeouts.body_ms : 10000);
     moon_link_rearm(link);
 }
 
@@ -108,7 +110,8 @@ static bool take_request(struct moon_link *link, struct moon_slice *in)
     link->events->open(link->owner, lane);
     if (!lane->owner)
         return false;
-    struct moon_slice text = moon_arena_try_copy(lane->arena, (struct moon_slice){in->ptr, (size_t)len});
+    struct moon_slice text =
+        moon_arena_try_copy(lane->arena, (struct moon_slice){in->ptr, (size_t)len});
     *in = moon_slice_skip(*in, (size_t)len);
     if (!text.ptr || moon_request_parse(lane->arena, text, &limits, lane->head, &fault) < 0) {
         moon_h1_fault(link, text.ptr ? &fault : &head_too_large);
@@ -140,10 +143,11 @@ static bool take_response(struct moon_link *link, struct moon_slice *in)
         moon_h1_fault(link, &fault);
         return false;
     }
-    struct moon_slice text = moon_arena_try_copy(lane->arena, (struct moon_slice){in->ptr, (size_t)len});
+    struct moon_slice text =
+        moon_arena_try_copy(lane->arena, (struct moon_slice){in->ptr, (size_t)len});
     *in = moon_slice_skip(*in, (size_t)len);
-    if (!text.ptr ||
-        moon_response_parse(lane->arena, text, &limits, lane->request_method, lane->head, &fault) < 0) {
+    if (!text.ptr || moon_response_parse(lane->arena, text, &limits, lane->request_method,
+                                         lane->head, &fault) < 0) {
         moon_h1_fault(link, text.ptr ? &fault : &response_too_large);
         return false;
     }
@@ -229,8 +233,8 @@ void moon_h1_process(struct moon_link *link, struct moon_slice *in)
     while (goes_on && !link->is_freed && !link->is_paused && !link->splice_out) {
         switch ((enum link_read)link->read_state) {
         case LINK_READ_HEAD:
-            goes_on = link->role == MOON_LINK_SERVER ? take_request(link, in)
-                                                     : take_response(link, in);
+            goes_on =
+                link->role == MOON_LINK_SERVER ? take_request(link, in) : take_response(link, in);
             break;
         case LINK_READ_BODY:
             goes_on = take_body(link, in);

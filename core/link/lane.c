@@ -134,8 +134,8 @@ void moon_lane_abort(struct moon_lane *lane)
     link->events->closed(link->owner);
 }
 
-int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_buffer *in,
-                          struct moon_buffer *out)
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
+                          struct moon_buffer *in, struct moon_buffer *out)
 {
     struct moon_link *link = moon_lane_link(lane);
     lane->owner = NULL;

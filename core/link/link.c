@@ -265,8 +265,8 @@ int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
         moon_link_flush_later(link);
         return -ENOBUFS;
     }
-    size_t len = is_server ? moon_response_write(head, framing, to)
-                           : moon_request_write(head, framing, to);
+    size_t len =
+        is_server ? moon_response_write(head, framing, to) : moon_request_write(head, framing, to);
     moon_buffer_commit(&link->out, len);
     link->write_kind = (uint8_t)framing->body;
     if (is_server && framing->close)
@@ -462,7 +462,8 @@ static void on_ready(void *owner, unsigned ready)
 static void window_over(struct moon_link *link)
 {
     const struct moon_settings *settings = settings_of(link);
-    uint32_t window_ms = settings->timeouts.body_ms < WINDOW_MS ? settings->timeouts.body_ms : WINDOW_MS;
+    uint32_t window_ms =
+        settings->timeouts.body_ms < WINDOW_MS ? settings->timeouts.body_ms : WINDOW_MS;
     uint64_t due_len = settings->body_rate ? (uint64_t)settings->body_rate * window_ms / 1000 : 1;
     if (!link->was_paused && link->window_len < due_len) {
         moon_h1_fault(link, &body_too_slow);

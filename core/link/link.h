@@ -69,7 +69,8 @@ struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role 
                                 struct moon_stream *stream, const struct moon_link_events *events,
                                 void *owner);
 // Changes who keeps the link.
-void moon_link_set_owner(struct moon_link *link, const struct moon_link_events *events, void *owner);
+void moon_link_set_owner(struct moon_link *link, const struct moon_link_events *events,
+                         void *owner);
 // Server role: starts reading. Separate from new so that the owner is complete when the first event comes.
 void moon_link_start(struct moon_link *link);
 // Closes without telling anyone. NULL is fine.
@@ -97,7 +98,8 @@ struct moon_lane_attachment {
     struct moon_arena *arena;
     struct moon_head *head;
     enum moon_method request_method; // client role: decides how the response is framed
-    uint32_t response_ms;            // client role: longest silence of the peer once the request is on its way
+    // client role: longest silence of the peer once the request is on its way
+    uint32_t response_ms;
 };
 
 void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment);
@@ -126,5 +128,5 @@ void moon_lane_splice(struct moon_lane *from, struct moon_lane *to);
 
 // Gives up the codec: detaches, hands over the stream, what was read beyond the head (*in) and what was queued but not
 // written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed).
-int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream, struct moon_buffer *in,
-                          struct moon_buffer *out);
+int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
+                          struct moon_buffer *in, struct moon_buffer *out);

@@ -11,7 +11,7 @@ struct moon_splice;
 enum link_read {
     LINK_READ_HEAD, // waiting for a head, or inside one
     LINK_READ_BODY,
-    LINK_READ_DONE, // the message is over; server: nothing is read until the lane ends
+    LINK_READ_DONE,    // the message is over; server: nothing is read until the lane ends
     LINK_READ_DISCARD, // lingering: the rest is thrown away
 };
 
@@ -24,21 +24,22 @@ struct moon_link {
     struct moon_buffer in, out;
     struct moon_body_reader body;
     struct moon_timer timer;
-    struct moon_task task; // flush, go on reading, free
+    struct moon_task task;                        // flush, go on reading, free
     uint64_t read_deadline_ms, write_deadline_ms; // 0: none
     struct moon_link *splice_wish;  // splice to there as soon as what was read has been taken
     struct moon_link *wished_by;    // the other end of somebody's wish
     struct moon_splice *splice_out; // moves what is read here to another link
     struct moon_splice *splice_in;  // moves into this link
     uint64_t start_ms;
-    uint32_t window_len;  // body bytes since the window began (body rate), or discarded bytes
+    uint32_t window_len; // body bytes since the window began (body rate), or discarded bytes
     uint32_t lane_count;
     uint32_t response_ms; // client role: longest silence of the peer
-    uint32_t ready_len;   // bytes at the front of `in` that are body already: framing taken off, not delivered yet
+    // bytes at the front of `in` that are body already: framing taken off, not delivered yet
+    uint32_t ready_len;
     struct moon_head_scan scan;
-    uint8_t role;         // enum moon_link_role
-    uint8_t read_state;   // enum link_read
-    uint8_t write_kind;   // enum moon_body_kind of the message being sent
+    uint8_t role;       // enum moon_link_role
+    uint8_t read_state; // enum link_read
+    uint8_t write_kind; // enum moon_body_kind of the message being sent
     bool is_connecting : 1;
     bool is_dispatching : 1; // inside on_ready: what is queued is flushed when it returns
     bool is_paused : 1;      // the owner took less than it was given
@@ -47,15 +48,16 @@ struct moon_link {
     bool is_full : 1;        // somebody waits for `writable`
     bool must_close : 1;     // after the lane now open
     bool is_draining : 1;
-    bool awaits_flush : 1;   // the next pipelined request waits until `out` is short
-    bool is_sent : 1;        // the message of this side is written whole (into `out` at least)
-    bool has_input : 1;      // bytes came since attach
-    bool peer_ended : 1;     // FIN seen
-    bool is_closing : 1;     // flush `out`, then close
-    bool is_broken : 1;      // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
-    bool must_linger : 1;    // input is left unread: end our side and discard before closing
-    bool is_freed : 1;       // closed; the task frees it
-    int error;               // found while sending, told by the task
+    bool awaits_flush : 1; // the next pipelined request waits until `out` is short
+    bool is_sent : 1;      // the message of this side is written whole (into `out` at least)
+    bool has_input : 1;    // bytes came since attach
+    bool peer_ended : 1;   // FIN seen
+    bool is_closing : 1;   // flush `out`, then close
+    // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
+    bool is_broken : 1;
+    bool must_linger : 1; // input is left unread: end our side and discard before closing
+    bool is_freed : 1;    // closed; the task frees it
+    int error;            // found while sending, told by the task
 };
 
 // link.c

@@ -15,7 +15,8 @@ struct moon_loop;
 struct moon_settings;
 
 enum {
-    MOON_READ_HEAD_LEN = 8192, // heads are read with no more, so that a long body stays in the kernel for splice
+    // heads are read with no more, so that a long body stays in the kernel for splice
+    MOON_READ_HEAD_LEN = 8192,
     MOON_READ_BODY_LEN = 65536,
     MOON_TURN_LEN = 262144, // bytes a link may read in one turn before others get theirs
 };

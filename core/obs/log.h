@@ -19,10 +19,10 @@ const char *moon_log_level_name(enum moon_log_level level);
 enum moon_log_level moon_log_level_from(const char *name, size_t len);
 
 // debug() arguments are not evaluated below the level.
-#define moon_log_debug(log, ...)                                                                   \
-    do {                                                                                           \
-        if ((log)->level <= MOON_LOG_DEBUG)                                                        \
-            moon_log_write((log), MOON_LOG_DEBUG, __VA_ARGS__);                                    \
+#define moon_log_debug(log, ...)                                \
+    do {                                                        \
+        if ((log)->level <= MOON_LOG_DEBUG)                     \
+            moon_log_write((log), MOON_LOG_DEBUG, __VA_ARGS__); \
     } while (0)
 #define moon_log_info(log, ...) moon_log_write((log), MOON_LOG_INFO, __VA_ARGS__)
 #define moon_log_warn(log, ...) moon_log_write((log), MOON_LOG_WARN, __VA_ARGS__)

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 128, PATH_ARENA_LEN = 65536 }; // a path with more segments is matched by its first 128
+// a path with more segments is matched by its first 128
+enum { DEPTH_MAX = 128, PATH_ARENA_LEN = 65536 };
 
 struct entry {
     struct moon_slice prefix; // without a slash at its end; empty for "/"
@@ -28,7 +29,9 @@ struct moon_routes {
 static const char *const prefix_hint = "a path that starts with \"/\", such as \"/users\"";
 
 static const struct moon_schema_key route_keys[] = {
-    {.name = "path", .types = MOON_TYPE_STRING, .expected = "a path that starts with \"/\", such as \"/users\""},
+    {.name = "path",
+     .types = MOON_TYPE_STRING,
+     .expected = "a path that starts with \"/\", such as \"/users\""},
     {.name = "hosts", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "methods", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "headers", .types = MOON_TYPE_TABLE, .is_later = true},
@@ -50,9 +53,11 @@ static size_t slot_at(const struct moon_routes *routes, uint64_t hash)
     return (size_t)((hash ^ (hash >> 29)) & (routes->slot_count - 1));
 }
 
-static const struct entry *find(const struct moon_routes *routes, struct moon_slice prefix, uint64_t hash)
+static const struct entry *find(const struct moon_routes *routes, struct moon_slice prefix,
+                                uint64_t hash)
 {
-    for (size_t at = slot_at(routes, hash); routes->slots[at]; at = (at + 1) & (routes->slot_count - 1)) {
+    for (size_t at = slot_at(routes, hash); routes->slots[at];
+         at = (at + 1) & (routes->slot_count - 1)) {
         const struct entry *entry = &routes->entries[routes->slots[at] - 1];
         if (entry->hash == hash && moon_slice_equal(entry->prefix, prefix))
             return entry;
@@ -131,7 +136,8 @@ static bool is_canonical(const struct moon_compile *compile, const struct moon_o
     return is_same;
 }
 
-static bool compile_one(const struct moon_compile *compile, size_t index, struct moon_routes *routes)
+static bool compile_one(const struct moon_compile *compile, size_t index,
+                        struct moon_routes *routes)
 {
     const struct moon_object *object = compile->objects[index];
     struct moon_slice path = moon_value_string(&object->value, "path", MOON_SLICE("/"));
@@ -143,9 +149,9 @@ static bool compile_one(const struct moon_compile *compile, size_t index, struct
         hash = hash_byte(hash, path.ptr[i]);
     const struct entry *other = find(routes, (struct moon_slice){path.ptr, len}, hash);
     if (other) {
-        moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object), "path",
-                         NULL, "\"%.*s\" has a route already, in line %u", MOON_SLICE_ARG(path),
-                         other->place.line);
+        moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object),
+                         "path", NULL, "\"%.*s\" has a route already, in line %u",
+                         MOON_SLICE_ARG(path), other->place.line);
         return false;
     }
     char *copy = strndup(path.ptr, len);

@@ -7,7 +7,8 @@
 struct moon_head;
 struct moon_routes;
 
-extern const struct moon_section moon_route_section; // part: struct moon_routes *; indexes follow the order of the objects
+// part: struct moon_routes *; indexes follow the order of the objects
+extern const struct moon_section moon_route_section;
 
 const struct moon_routes *moon_snapshot_routes(const struct moon_snapshot *snapshot);
 // Index of the action, -1: none matches.

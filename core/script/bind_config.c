@@ -42,7 +42,8 @@ static size_t enter(struct converting *at, const char *name, int index)
 
 static int compare_entries(const void *a, const void *b)
 {
-    struct moon_slice x = ((const struct moon_entry *)a)->key, y = ((const struct moon_entry *)b)->key;
+    struct moon_slice x = ((const struct moon_entry *)a)->key,
+                      y = ((const struct moon_entry *)b)->key;
     int order = memcmp(x.ptr, y.ptr, x.len < y.len ? x.len : y.len);
     return order ? order : (x.len > y.len) - (x.len < y.len);
 }
@@ -58,7 +59,8 @@ static uint32_t count_entries(struct converting *at, int index, uint32_t item_co
         lua_Number number = type == LUA_TNUMBER ? lua_tonumber(at->vm, -1) : 0;
         if (type == LUA_TSTRING)
             count++;
-        else if (type == LUA_TNUMBER && number == floor(number) && number >= 1 && number <= item_count)
+        else if (type == LUA_TNUMBER && number == floor(number) && number >= 1 &&
+                 number <= item_count)
             items++;
         else
             refuse(at, type == LUA_TNUMBER ? "a list with holes" : "keys must be names or a list");
@@ -82,7 +84,8 @@ static void convert_items(struct converting *at, int index, struct moon_value *o
     out->table.item_count = count;
 }
 
-static void convert_entries(struct converting *at, int index, struct moon_value *out, uint32_t count)
+static void convert_entries(struct converting *at, int index, struct moon_value *out,
+                            uint32_t count)
 {
     struct moon_entry *entries = moon_model_alloc(at->model, (count + 1) * sizeof *entries);
     uint32_t done = 0;
@@ -151,7 +154,8 @@ static void convert(struct converting *at, int index, struct moon_value *out)
 static int add_object(lua_State *vm)
 {
     struct moon_model *model = lua_touserdata(vm, lua_upvalueindex(1));
-    const char *file = lua_tostring(vm, lua_upvalueindex(2)), *kind = lua_tostring(vm, lua_upvalueindex(3));
+    const char *file = lua_tostring(vm, lua_upvalueindex(2)),
+               *kind = lua_tostring(vm, lua_upvalueindex(3));
     struct converting at = {.vm = vm, .model = model};
     struct moon_object object = {.kind = moon_model_copy(model, moon_slice_from(kind)).ptr};
     lua_Debug caller;

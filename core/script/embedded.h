@@ -4,7 +4,7 @@
 #include <stddef.h>
 
 struct moon_embedded_module {
-    const char *name; // as required: "moongate", "moongate.cli.run"
+    const char *name;           // as required: "moongate", "moongate.cli.run"
     const unsigned char *bytes; // source; not NUL-terminated
     size_t len;
 };

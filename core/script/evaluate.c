@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SOURCE_MAX_LEN = 16 << 20, STEP_COUNT = 1000000, STEPS_MAX = 2000 }; // 2e9 VM instructions, some seconds
+// 2e9 VM instructions, some seconds
+enum { SOURCE_MAX_LEN = 16 << 20, STEP_COUNT = 1000000, STEPS_MAX = 2000 };
 
 // Counts the hook's calls in the registry: the hook function has no argument of its own.
 static void on_step(lua_State *vm, lua_Debug *at)
@@ -43,14 +44,17 @@ static void report_lua_error(struct moon_report *report, const char *path, const
     }
     end = message + strcspn(message, "\n");
     // The frames help only where the script calls functions of its own.
-    const char *stack = strstr(text, "stack traceback:"), *first = stack ? strstr(stack, path) : NULL;
+    const char *stack = strstr(text, "stack traceback:"),
+               *first = stack ? strstr(stack, path) : NULL;
     bool is_deep = first && strstr(first + len, path);
-    moon_report_addf(report, place, NULL, NULL, is_deep ? stack : NULL, "%.*s", (int)(end - message), message);
+    moon_report_addf(report, place, NULL, NULL, is_deep ? stack : NULL, "%.*s",
+                     (int)(end - message), message);
 }
 
 static void prepare(lua_State *vm, struct moon_model *model, const char *path)
 {
-    luaJIT_setmode(vm, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF); // hooks do not fire in compiled code
+    // hooks do not fire in compiled code
+    luaJIT_setmode(vm, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
     lua_getfield(vm, LUA_REGISTRYINDEX, "_LOADED");
     moon_config_push(vm, model, path);
     lua_setfield(vm, -2, "moongate._core.config");
@@ -87,8 +91,8 @@ int moon_script_evaluate(struct moon_world *world, const char *path, struct moon
     size_t len = 0;
     int err = moon_world_read_file(world, path, SOURCE_MAX_LEN, &source, &len);
     if (err) {
-        moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL, "cannot be read: %s",
-                         moon_err_text(err));
+        moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL,
+                         "cannot be read: %s", moon_err_text(err));
         return MOON_ECONFIG;
     }
     char *dir = directory_of(path);
@@ -98,7 +102,8 @@ int moon_script_evaluate(struct moon_world *world, const char *path, struct moon
     if (!vm)
         abort();
     prepare(vm, model, path);
-    size_t shebang = len > 1 && source[0] == '#' ? strcspn(source, "\n") : 0; // #!/usr/bin/env moongate
+    // #!/usr/bin/env moongate
+    size_t shebang = len > 1 && source[0] == '#' ? strcspn(source, "\n") : 0;
     err = run(vm, path, source + shebang, len - shebang);
     if (err) {
         const char *text = lua_tostring(vm, -1);

@@ -9,12 +9,13 @@ struct moon_world;
 
 // Evaluates a configuration script in a fresh VM into a model. 0, or MOON_ECONFIG with problems (syntax and runtime errors
 // with file:line and traceback, a missing file, network I/O or an endless loop in evaluation).
-int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out, struct moon_report *report);
+int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
+                         struct moon_report *report);
 
 struct moon_run_options {
     const char *file;
-    unsigned workers;       // 0: as the settings say
-    const char *admin;      // address of the admin listener, or NULL
+    unsigned workers;  // 0: as the settings say
+    const char *admin; // address of the admin listener, or NULL
 };
 
 // What a good configuration holds, for the word about it.

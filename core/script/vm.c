@@ -12,11 +12,13 @@
 static int find_embedded(lua_State *vm)
 {
     const char *name = luaL_checkstring(vm, 1);
-    for (const struct moon_embedded_module *module = moon_embedded_modules; module->name; module++) {
+    for (const struct moon_embedded_module *module = moon_embedded_modules; module->name;
+         module++) {
         if (strcmp(module->name, name) != 0)
             continue;
         lua_pushfstring(vm, "=%s", name);
-        if (luaL_loadbuffer(vm, (const char *)module->bytes, module->len, lua_tostring(vm, -1)) != 0)
+        if (luaL_loadbuffer(vm, (const char *)module->bytes, module->len, lua_tostring(vm, -1)) !=
+            0)
             return lua_error(vm);
         return 1;
     }

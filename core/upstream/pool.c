@@ -15,8 +15,9 @@
 #include <string.h>
 
 enum {
-    SLOT_IDLE_COUNT = 512,     // idle links kept to one endpoint
-    LINK_MAX_AGE_MS = 3600000, // an older link is closed instead of pooled, so that traffic follows changes of the network
+    SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
+    // an older link is closed instead of pooled, so that traffic follows changes of the network
+    LINK_MAX_AGE_MS = 3600000,
 };
 
 struct slot {
@@ -112,7 +113,8 @@ static void on_idle(void *owner)
     struct pooled *pooled = owner;
     struct moon_pool *pool = pooled->pool;
     uint64_t age_ms = moon_loop_now_ms(pool->res->loop) - moon_link_start_ms(pooled->link);
-    if (pool->is_draining || pooled->slot->idle_count >= SLOT_IDLE_COUNT || age_ms > LINK_MAX_AGE_MS) {
+    if (pool->is_draining || pooled->slot->idle_count >= SLOT_IDLE_COUNT ||
+        age_ms > LINK_MAX_AGE_MS) {
         moon_link_close(pooled->link);
         free(pooled);
         return;
@@ -165,7 +167,8 @@ void moon_pool_free(struct moon_pool *pool)
     free(pool);
 }
 
-static const struct moon_endpoint *choose(struct moon_pool *pool, const struct moon_upstream *upstream)
+static const struct moon_endpoint *choose(struct moon_pool *pool,
+                                          const struct moon_upstream *upstream)
 {
     if (upstream->cycle.len == 0)
         return NULL;

@@ -19,7 +19,8 @@ void moon_pool_drain(struct moon_pool *pool);
 struct moon_lease {
     struct moon_lane *lane; // attach to it; give it back with moon_lane_end
     const struct moon_endpoint *endpoint;
-    bool is_reused; // the connection has carried a message before: its peer may have closed it meanwhile
+    // the connection has carried a message before: its peer may have closed it meanwhile
+    bool is_reused;
 };
 
 // Chooses an endpoint and gives a link to it: an idle one, unless `fresh`, else one that is connecting. 0; -ENOENT: no endpoint

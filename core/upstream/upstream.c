@@ -17,24 +17,34 @@ struct moon_upstreams {
 static const char *const balance_choices[] = {"round_robin", NULL};
 
 static const struct moon_schema_key endpoint_keys[] = {
-    {.name = "weight", .types = MOON_TYPE_NUMBER, .is_integer = true, .min = 0, .max = 1000000,
+    {.name = "weight",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 0,
+     .max = 1000000,
      .expected = "a whole number, 0 to 1000000"},
     {.name = NULL},
 };
-static const struct moon_schema_key endpoint_address = {.types = MOON_TYPE_STRING,
-                                                        .expected = "an address such as \"10.0.0.5:8000\""};
+static const struct moon_schema_key endpoint_address = {
+    .types = MOON_TYPE_STRING, .expected = "an address such as \"10.0.0.5:8000\""};
 static const struct moon_schema endpoint_schema = {endpoint_keys, &endpoint_address, NULL};
 static const struct moon_schema_key endpoint_item = {
-    .types = MOON_TYPE_STRING | MOON_TYPE_TABLE, .table = &endpoint_schema,
+    .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
+    .table = &endpoint_schema,
     .expected = "an address such as \"10.0.0.5:8000\", or { \"10.0.0.5:8000\", weight = 2 }"};
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema endpoints_schema = {no_keys, &endpoint_item, NULL};
 
 static const struct moon_schema_key upstream_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .is_required = true, .expected = "a name"},
-    {.name = "endpoints", .types = MOON_TYPE_TABLE, .is_required = true, .table = &endpoints_schema,
+    {.name = "endpoints",
+     .types = MOON_TYPE_TABLE,
+     .is_required = true,
+     .table = &endpoints_schema,
      .expected = "a list of addresses"},
-    {.name = "balance", .types = MOON_TYPE_STRING, .choices = balance_choices,
+    {.name = "balance",
+     .types = MOON_TYPE_STRING,
+     .choices = balance_choices,
      .expected = "\"round_robin\""},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "limits", .types = MOON_TYPE_TABLE, .is_later = true},
@@ -44,11 +54,11 @@ static const struct moon_schema_key upstream_keys[] = {
 };
 static const struct moon_schema upstream_schema = {upstream_keys, NULL, NULL};
 
-static void report(const struct moon_compile *compile, const struct moon_object *object, const char *path,
-                   const char *hint, const char *message, struct moon_slice found)
+static void report(const struct moon_compile *compile, const struct moon_object *object,
+                   const char *path, const char *hint, const char *message, struct moon_slice found)
 {
-    moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object), path,
-                     hint, "%s \"%.*s\"", message, MOON_SLICE_ARG(found));
+    moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object),
+                     path, hint, "%s \"%.*s\"", message, MOON_SLICE_ARG(found));
 }
 
 static const struct moon_builtin *find_builtin(const struct moon_compile *compile,
@@ -87,11 +97,12 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
     const struct moon_value *list = moon_value_get(&object->value, "endpoints");
     uint32_t count = list->table.item_count, weight;
     bool is_fine = true;
-    if (count == 1 && moon_slice_starts(endpoint_text(&list->table.items[0], &weight),
-                                        MOON_SLICE("builtin:")))
+    if (count == 1 &&
+        moon_slice_starts(endpoint_text(&list->table.items[0], &weight), MOON_SLICE("builtin:")))
         return compile_builtin(compile, object, endpoint_text(&list->table.items[0], &weight), out);
     if (count > UINT16_MAX) {
-        report(compile, object, "endpoints", "at most 65535 endpoints", "too many endpoints in", out->name);
+        report(compile, object, "endpoints", "at most 65535 endpoints", "too many endpoints in",
+               out->name);
         return false;
     }
     uint32_t *weights = calloc(count + 1, sizeof *weights);
@@ -106,7 +117,8 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
         if (moon_address_parse(text, &out->endpoints[i].address))
             continue;
         report(compile, object, path,
-               "an IP address with a port, \"10.0.0.5:8000\" or \"[::1]:8000\" (host names are not supported yet)",
+               "an IP address with a port, \"10.0.0.5:8000\" or \"[::1]:8000\" (host names are not "
+               "supported yet)",
                "not an address:", text);
         is_fine = false;
     }
@@ -137,8 +149,8 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
 {
     struct moon_slice name = moon_value_string(&object->value, "name", MOON_SLICE(""));
     if (moon_upstreams_find(all, name)) {
-        report(compile, object, "name", "names of upstreams are unique", "there is already an upstream",
-               name);
+        report(compile, object, "name", "names of upstreams are unique",
+               "there is already an upstream", name);
         return false;
     }
     struct moon_upstream *upstream = &all->upstreams[all->count];
