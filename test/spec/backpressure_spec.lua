@@ -153,7 +153,7 @@ describe("what waits costs no CPU:", function()
       connection:read_request()
       connection:wait_end(20000)
     end)
-    local gateway = h.gateway { backend = backend }
+    local gateway = h.gateway { backend = backend, settings = { timeouts = { drain = 0.2 } } }
     local client = gateway:connect()
     client:send(GET:rep(10000))
     backend:wait_requests(1)

@@ -54,14 +54,6 @@ describe("balancing", function()
     assert.same({ 20, 0 }, counts(backends, gateway, 20))
   end))
 
-  it("keeps to the weights between upstreams of a route", h.test(function()
-    local a, b = h.backend(), h.backend()
-    local gateway = h.gateway {
-      upstreams = { a = a, b = b }, routes = { { path = "/", backends = { a = 95, b = 5 } } },
-    }
-    assert.same({ 190, 10 }, counts({ a, b }, gateway, 200))
-  end))
-
   it("without an endpoint is a 503", h.test(function()
     local gateway = h.gateway { upstreams = { backend = {} } }
     assert.equal(503, gateway:get("/").status)

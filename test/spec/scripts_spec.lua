@@ -11,12 +11,12 @@ while request do
 end
 table.sort(names)
 
--- The script on a port of its own: its first fixed port becomes 0.
+-- The script on a port of its own: every port becomes 0.
 local function on_free_port(name)
   local file = assert(io.open("scripts/" .. name))
   local text = file:read "*a"
   file:close()
-  return (text:gsub("port%s*=%s*%d+", "port = 0"))
+  return (text:gsub("port%s*=%s*[^,}]+", "port = 0"))
 end
 
 describe("scripts", function()
