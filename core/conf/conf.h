@@ -63,6 +63,15 @@ struct moon_section {
 int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
                       size_t section_count, struct moon_report *report, struct moon_snapshot **out);
 
+// The snapshot takes the model it was compiled from, which is freed with it.
+void moon_snapshot_adopt(struct moon_snapshot *snapshot, struct moon_model *model);
+// NULL unless adopted.
+const struct moon_model *moon_snapshot_model(const struct moon_snapshot *snapshot);
+// A number that grows with every snapshot that was put into service; 0 before.
+void moon_snapshot_set_number(struct moon_snapshot *snapshot, uint64_t number);
+uint64_t moon_snapshot_number(const struct moon_snapshot *snapshot);
+// Whether nobody else holds a reference: for the owner that frees it off the workers. Thread safe.
+bool moon_snapshot_is_last(const struct moon_snapshot *snapshot);
 // Thread safe.
 struct moon_snapshot *moon_snapshot_ref(struct moon_snapshot *snapshot);
 void moon_snapshot_unref(struct moon_snapshot *snapshot);

@@ -15,6 +15,8 @@ struct moon_snapshot {
     const struct moon_section *const *sections;
     size_t section_count;
     void *parts[SECTION_MAX_COUNT];
+    struct moon_model *model; // adopted, or NULL
+    uint64_t number;
 };
 
 struct compiling {
@@ -135,7 +137,33 @@ void moon_snapshot_unref(struct moon_snapshot *snapshot)
         return;
     for (size_t i = snapshot->section_count; i > 0; i--)
         snapshot->sections[i - 1]->unref(snapshot->parts[i - 1]);
+    moon_model_free(snapshot->model);
     free(snapshot);
+}
+
+void moon_snapshot_adopt(struct moon_snapshot *snapshot, struct moon_model *model)
+{
+    snapshot->model = model;
+}
+
+const struct moon_model *moon_snapshot_model(const struct moon_snapshot *snapshot)
+{
+    return snapshot->model;
+}
+
+void moon_snapshot_set_number(struct moon_snapshot *snapshot, uint64_t number)
+{
+    snapshot->number = number;
+}
+
+uint64_t moon_snapshot_number(const struct moon_snapshot *snapshot)
+{
+    return snapshot->number;
+}
+
+bool moon_snapshot_is_last(const struct moon_snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->ref_count, memory_order_acquire) == 1;
 }
 
 void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name)

@@ -24,6 +24,7 @@ static void exchange_free(struct moon_exchange *ex)
     moon_list_del(&ex->node);
     moon_buffer_fini(&ex->replay, ex->res->buffers);
     struct moon_resources *res = ex->res;
+    moon_hold_unref(ex->hold);
     moon_count_down(&res->counters->exchanges_live);
     moon_arena_free(ex->flow.arena);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
@@ -125,12 +126,13 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    int index = moon_routes_find(ex->service->routes, &ex->request);
+    ex->hold = moon_hold_ref(ex->service->hold);
+    int index = moon_routes_find(ex->hold->routes, &ex->request);
     if (index < 0) {
         moon_exchange_answer(ex, 404, "no route matches");
         return;
     }
-    ex->action = moon_actions_at(ex->service->actions, index);
+    ex->action = moon_actions_at(ex->hold->actions, index);
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
@@ -336,6 +338,20 @@ static const struct moon_flow_ops flow_ops = {
 };
 
 // ---- public
+
+void moon_service_switch(struct moon_service *service, struct moon_snapshot *snapshot)
+{
+    struct moon_hold *before = service->hold;
+    service->hold = moon_hold_new(snapshot);
+    service->res->settings = moon_snapshot_settings(snapshot);
+    moon_hold_retire(before);
+}
+
+void moon_service_fini(struct moon_service *service)
+{
+    moon_hold_retire(service->hold);
+    service->hold = NULL;
+}
 
 void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
 {

@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "exchange/action.h"
 #include "exchange/exchange.h"
+#include "exchange/hold.h"
 #include "filter/chain.h"
 #include "http/head.h"
 #include "io/loop.h"
@@ -28,6 +29,7 @@ struct moon_exchange {
     struct moon_flow flow; // first, so that a flow is its exchange
     struct moon_service *service;
     struct moon_resources *res;
+    struct moon_hold *hold;           // what `action` belongs to; NULL before the head
     const struct moon_action *action; // NULL when no route matched
     struct moon_lane *down, *up;      // NULL when gone
     struct moon_chain_run run;

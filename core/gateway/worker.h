@@ -3,6 +3,7 @@
 #pragma once
 
 #include "edge/edge.h"
+#include "io/mailbox.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,20 @@ struct moon_worker_args {
     void *owner;
 };
 
+// What a reload changes for one worker. The sender owns it and everything in it; it comes back with on_switched.
+struct moon_worker_switch {
+    struct moon_message message;    // first
+    struct moon_snapshot *snapshot; // the worker takes a reference of its own
+    struct moon_socket **added;     // the worker takes them
+    size_t added_count;
+    // handles of sockets that it was given earlier: it closes them
+    struct moon_socket *const *removed;
+    size_t removed_count;
+    // Told on the worker's thread. From then on every new exchange stands on the snapshot. `err` of listening, or 0.
+    void (*on_switched)(void *owner, struct moon_worker_switch *change, int err);
+    void *owner;
+};
+
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
 // Its loop does not run any more. NULL is fine.
 void moon_worker_free(struct moon_worker *worker);
@@ -38,3 +53,5 @@ size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
 void moon_worker_drain(struct moon_worker *worker);
 void moon_worker_stop(struct moon_worker *worker);
+// Thread safe.
+void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);
