@@ -153,8 +153,8 @@ static int loop_signal(struct moon_loop *base, int signal_number,
     return uv_signal_start(&signal->handle, on_signal, signal_number);
 }
 
-static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready,
-                             void *owner)
+static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket,
+                             moon_ready_fn *on_ready, void *owner)
 {
     socket->source.kind = REAL_ACCEPTOR;
     socket->on_ready = on_ready;

@@ -32,8 +32,9 @@ struct real_loop {
     uv_loop_t uv;
     uv_async_t wake;
     struct real_source uv_source;
-    struct moon_list again;     // streams that asked for another turn
-    struct moon_list graveyard; // closed in this turn; freed when no event can point to them any more
+    struct moon_list again; // streams that asked for another turn
+    // closed in this turn; freed when no event can point to them any more
+    struct moon_list graveyard;
     struct moon_list mailboxes;
     struct moon_list signals;
     struct moon_pipe *pipes; // free ones

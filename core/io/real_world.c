@@ -299,7 +299,9 @@ static double quota_cpus(void)
     if (file) {
         bool is_there = fgets(text, sizeof text, file) != NULL;
         fclose(file);
-        return is_there && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0 ? quota / period : 0;
+        return is_there && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0
+                   ? quota / period
+                   : 0;
     }
     if (read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota) && quota > 0 &&
         read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period) && period > 0)

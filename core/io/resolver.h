@@ -9,7 +9,9 @@
 struct moon_loop;
 
 // `addresses` is NULL when err is not 0, and dies with the call.
-typedef void moon_resolved_fn(void *owner, int err, const struct moon_address *addresses, size_t count);
+typedef void moon_resolved_fn(void *owner, int err, const struct moon_address *addresses,
+                              size_t count);
 
 // May call back before it returns.
-void moon_resolve(struct moon_loop *loop, struct moon_slice host, uint16_t port, moon_resolved_fn *fn, void *owner);
+void moon_resolve(struct moon_loop *loop, struct moon_slice host, uint16_t port,
+                  moon_resolved_fn *fn, void *owner);

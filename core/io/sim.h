@@ -14,7 +14,8 @@ struct moon_sim_faults {
     uint32_t reset_permille;                 // a segment resets the connection instead of arriving
     uint32_t refuse_permille;                // a connect is refused
     uint32_t hang_permille;                  // a connect never answers
-    size_t socket_buffer_len;                // bytes in flight one way before a writer would block; 0: 64 KiB
+    // bytes in flight one way before a writer would block; 0: 64 KiB
+    size_t socket_buffer_len;
 };
 
 struct moon_world *moon_world_new_sim(uint64_t seed, const struct moon_sim_faults *faults);

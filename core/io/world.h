@@ -21,7 +21,8 @@ struct moon_loop *moon_loop_new(struct moon_world *world);
 
 // Binds `count` sockets to one address (SO_REUSEPORT, one for each worker) after a probe bind without it, so that an address
 // in use is refused. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
-int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count, struct moon_socket **out);
+int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
+                      struct moon_socket **out);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);
@@ -40,8 +41,10 @@ void moon_world_print(struct moon_world *world, const char *text, size_t len);
 unsigned moon_world_cpu_count(const struct moon_world *world);
 
 // A whole file, NUL-terminated, malloc'd; not on a worker. 0 or -errno (-EFBIG over max_len).
-int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out, size_t *out_len);
+int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
+                         size_t *out_len);
 
 // Real world only: the simulated one steps its loops itself and answers -ENOTSUP.
-int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg, struct moon_thread **out);
+int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
+                      struct moon_thread **out);
 void moon_thread_join(struct moon_thread *thread);
