@@ -26,8 +26,8 @@ int real_pipe_open(struct moon_loop *base, struct moon_pipe **out)
     }
     if (loop->pipe_count >= REAL_PIPE_COUNT || pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
         return -EMFILE;
-    // refused over the user's limit: then it stays 64 KiB
-    fcntl(fds[1], F_SETPIPE_SZ, PIPE_CAPACITY_LEN);
+    fcntl(fds[1], F_SETPIPE_SZ,
+          PIPE_CAPACITY_LEN); // refused over the user's limit: then it stays 64 KiB
     struct moon_pipe *pipe = calloc(1, sizeof *pipe);
     if (!pipe)
         abort();

@@ -3,8 +3,7 @@
 #pragma once
 
 #include "base/list.h"
-#include "io/loop.h"
-#include "io/world.h"
+#include "io/world_priv.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,11 +18,10 @@ struct real_source {
     uint8_t kind; // enum real_kind
 };
 
-struct moon_socket {
+struct real_socket {
+    struct moon_socket base; // first
     struct real_source source;
     int fd;
-    moon_ready_fn *on_ready;
-    void *owner;
 };
 
 struct real_loop {
@@ -33,8 +31,8 @@ struct real_loop {
     uv_async_t wake;
     struct real_source uv_source;
     struct moon_list again; // streams that asked for another turn
-    // closed in this turn; freed when no event can point to them any more
-    struct moon_list graveyard;
+    struct moon_list
+        graveyard; // closed in this turn; freed when no event can point to them any more
     struct moon_list mailboxes;
     struct moon_list signals;
     struct moon_pipe *pipes; // free ones
@@ -47,7 +45,13 @@ static inline struct real_loop *real_loop(struct moon_loop *loop)
     return (struct real_loop *)loop;
 }
 
+static inline struct real_socket *real_socket(struct moon_socket *socket)
+{
+    return (struct real_socket *)socket;
+}
+
 // real_loop.c
+struct moon_loop *real_loop_new(struct moon_world *world);
 int real_watch(struct real_loop *loop, int fd, struct real_source *source, uint32_t events);
 
 // real_stream.c
@@ -64,6 +68,9 @@ void real_pipes_free(struct real_loop *loop);
 ssize_t real_pipe_splice(int from, int to, struct moon_pipe *pipe, bool is_in, size_t max_len);
 
 // real_mailbox.c
+struct moon_mailbox *real_mailbox_new(struct moon_loop *loop,
+                                      void (*on_message)(void *owner, struct moon_message *message),
+                                      void *owner);
 void real_mailboxes_deliver(struct real_loop *loop);
 
 // real_listen.c: options that accepted sockets inherit from their listener.

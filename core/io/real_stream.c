@@ -275,7 +275,8 @@ int real_accept(struct moon_loop *loop, struct moon_socket *socket, struct moon_
     struct sockaddr_storage at;
     socklen_t len = sizeof at;
     struct real_stream *stream;
-    int fd = accept4(socket->fd, (struct sockaddr *)&at, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(real_socket(socket)->fd, (struct sockaddr *)&at, &len,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return -errno;
     int err = stream_new(real_loop(loop), fd, false, &stream);
