@@ -23,10 +23,16 @@ static void print_record(void *owner, enum moon_log_level level, const char *tex
     moon_world_print(world, line, (size_t)used);
 }
 
-static int load(struct moon_world *world, const struct moon_run_options *options,
-                struct moon_report *report, struct moon_model **model)
+// Where the configuration comes from, at the start and at every reload.
+struct source {
+    struct moon_world *world;
+    const char *file;
+};
+
+static int load(void *owner, struct moon_report *report, struct moon_model **model)
 {
-    return moon_script_evaluate(world, options->file, model, report);
+    const struct source *source = owner;
+    return moon_script_evaluate(source->world, source->file, model, report);
 }
 
 // The level stands in the settings; read before anything is compiled, because compiling logs.
@@ -58,12 +64,12 @@ static int cli_check(void *owner, const struct moon_run_options *options,
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
-    int err = load(world, options, report, &model);
-    if (!err)
-        err = moon_gateway_check(model, owner, report);
-    if (!err)
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
+    if (!err) {
         count_objects(model, counts);
-    moon_model_free(model);
+        err = moon_gateway_check(model, owner, report);
+    }
     moon_world_free(world);
     return err;
 }
@@ -74,11 +80,14 @@ static int cli_run(void *owner, const struct moon_run_options *options, struct m
     struct moon_log log = {MOON_LOG_INFO, print_record, world};
     struct moon_gateway *gateway = NULL;
     struct moon_model *model = NULL;
-    int err = load(world, options, report, &model);
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
     if (!err) {
         log.level = level_of(model);
         struct moon_gateway_args args = {.world = world,
                                          .model = model,
+                                         .load = load,
+                                         .load_owner = &source,
                                          .filters = owner,
                                          .workers = options->workers,
                                          .admin = options->admin,

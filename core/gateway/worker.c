@@ -9,7 +9,7 @@
 #include "exchange/action.h"
 #include "exchange/exchange.h"
 #include "io/loop.h"
-#include "io/mailbox.h"
+#include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -86,13 +86,18 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
 
 static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
-    int err = 0;
     moon_service_switch(&worker->service, change->snapshot);
-    for (size_t i = 0; i < change->added_count && !err; i++)
-        err = worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
+    for (size_t i = 0; i < change->added_count; i++) {
+        int err =
+            worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
+        if (!err)
+            continue;
+        moon_socket_free(change->added[i]);
+        change->err = err;
+    }
     for (size_t i = 0; i < change->removed_count; i++)
         moon_edge_unlisten(worker->edge, change->removed[i]);
-    change->on_switched(change->owner, change, err);
+    change->on_switched(change->owner, change);
 }
 
 static void on_order(void *owner, struct moon_message *message)

@@ -36,9 +36,10 @@ struct moon_worker_switch {
     // handles of sockets that it was given earlier: it closes them
     struct moon_socket *const *removed;
     size_t removed_count;
-    // Told on the worker's thread. From then on every new exchange stands on the snapshot. `err` of listening, or 0.
-    void (*on_switched)(void *owner, struct moon_worker_switch *change, int err);
+    // Told on the worker's thread. From then on every new exchange stands on the snapshot.
+    void (*on_switched)(void *owner, struct moon_worker_switch *change);
     void *owner;
+    int err; // of taking the new sockets, or 0; those it could not take are closed
 };
 
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
