@@ -12,6 +12,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 // One call of a script: moongate.route { ... }.
 struct moon_object {
@@ -33,6 +34,10 @@ size_t moon_model_count(const struct moon_model *model);
 const struct moon_object *moon_model_at(const struct moon_model *model, size_t index);
 // `route "users"`, `listener` for messages; a text in the model.
 const char *moon_object_title(struct moon_model *model, const struct moon_object *object);
+
+// The objects of one kind (NULL: all) as a JSON list of { kind, place, value }. Values of keys that name secrets are
+// "***"; functions are "<function>".
+void moon_model_write_json(const struct moon_model *model, const char *kind, FILE *out);
 
 struct moon_snapshot;
 struct moon_section;

@@ -42,6 +42,7 @@ static void log_continue(struct moon_exchange *ex, enum moon_verdict verdict)
 static void start_log(struct moon_exchange *ex)
 {
     ex->step = STEP_LOG;
+    moon_exchange_cancel_builtin(ex);
     moon_chain_cancel(&ex->run, &ex->flow);
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
@@ -197,9 +198,7 @@ void moon_exchange_push_request_end(struct moon_exchange *ex)
         moon_exchange_answer(ex, 500, "a filter failed on the request body");
     if (taken < 0 || ex->step != STEP_BUILTIN || !ex->is_request_sent)
         return;
-    const struct moon_builtin *builtin = ex->action->upstream->builtin;
-    builtin->answer(&ex->flow, builtin->owner);
-    moon_response_start(ex);
+    moon_exchange_ask_builtin(ex);
 }
 
 static void on_end(void *owner, const struct moon_headers *trailers)
@@ -254,6 +253,10 @@ static const struct moon_lane_events down_events = {
 static void resumed(struct moon_exchange *ex)
 {
     ex->was_resumed = false;
+    if (ex->builtin_waits) {
+        moon_exchange_ask_builtin(ex);
+        return;
+    }
     bool head_waits = ex->run.chain && ex->run.waiting_head >= 0;
     if (!head_waits) {
         go_on(ex);

@@ -43,7 +43,8 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
-    uint8_t step; // enum moon_step
+    void *builtin_state; // of the built-in upstream that is asked
+    uint8_t step;        // enum moon_step
     uint8_t attempt_count, interim_count;
     bool is_request_whole : 1; // its end event came
     bool is_request_sent : 1;  // and went upstream
@@ -56,6 +57,7 @@ struct moon_exchange {
     bool was_resumed : 1;
     bool wants_tunnel : 1;
     bool is_over : 1;
+    bool builtin_waits : 1;
 };
 
 // exchange.c
@@ -65,6 +67,10 @@ void moon_exchange_break(struct moon_exchange *ex);
 void moon_exchange_finish(struct moon_exchange *ex);
 // Pushes the request's end through its filters once it is due.
 void moon_exchange_push_request_end(struct moon_exchange *ex);
+
+// builtin.c
+void moon_exchange_ask_builtin(struct moon_exchange *ex);
+void moon_exchange_cancel_builtin(struct moon_exchange *ex);
 
 // attempt.c
 void moon_attempt_start(struct moon_exchange *ex, bool fresh);

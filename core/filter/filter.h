@@ -100,10 +100,13 @@ struct moon_filter {
 };
 
 // A built-in upstream ("builtin:NAME"): answers where a backend would. Called once the request has been received whole;
-// its body was counted and dropped. Calls ops->respond before it returns.
+// its body was counted and dropped. It calls ops->respond and returns MOON_DONE, or MOON_WAIT to be called again after
+// ops->resume; *state is its own, NULL at first.
 struct moon_builtin {
     const char *name;
-    void (*answer)(struct moon_flow *flow, void *owner);
+    enum moon_verdict (*answer)(struct moon_flow *flow, void *owner, void **state);
+    // The exchange ends while it waits. May be NULL.
+    void (*cancel)(struct moon_flow *flow, void *owner, void *state);
     void *owner;
 };
 

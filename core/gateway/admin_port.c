@@ -4,7 +4,7 @@
 #include "io/world.h"
 #include "obs/log.h"
 
-#include <stdlib.h>
+#include <errno.h>
 
 static void add_entry(struct moon_model *model, const char *kind, struct moon_entry *entries,
                       uint32_t count)
@@ -41,28 +41,6 @@ static struct moon_model *admin_model(void)
     return model;
 }
 
-// ---- what admin may ask
-
-static bool admin_is_ready(void *owner)
-{
-    struct moon_gateway *gateway = owner;
-    return !atomic_load(&gateway->is_draining);
-}
-
-static const struct moon_counters *admin_counters(void *owner, size_t index)
-{
-    return moon_gateway_counters(owner, index);
-}
-
-static size_t admin_buffer_len(void *owner)
-{
-    struct moon_gateway *gateway = owner;
-    size_t len = 0;
-    for (unsigned i = 0; i < gateway->seat_count; i++)
-        len += moon_worker_buffer_len(gateway->seats[i].worker);
-    return len;
-}
-
 // ---- opening
 
 static int open_address(struct moon_gateway *gateway, struct moon_report *report)
@@ -93,12 +71,33 @@ static int open_address(struct moon_gateway *gateway, struct moon_report *report
     return 0;
 }
 
+// The control socket of this process, unless another gateway has it: then this one serves without.
+static void open_local(struct moon_gateway *gateway)
+{
+    struct moon_socket *socket = NULL;
+    const char *path = gateway->args.control;
+    const struct moon_log *log = gateway->args.log;
+    if (!path)
+        return;
+    int err = moon_world_listen_local(gateway->args.world, path, &socket);
+    if (!err)
+        err = moon_worker_listen(gateway->control.worker, socket);
+    if (!err) {
+        moon_log_info(log, "control on %s", path);
+        return;
+    }
+    moon_socket_free(socket);
+    if (err == -EADDRINUSE)
+        moon_log_warn(log, "no control socket: another gateway has %s", path);
+    else
+        moon_log_warn(log, "no control socket: %s: %s", path, moon_err_text(err));
+}
+
 int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report)
 {
-    if (!gateway->args.admin)
+    if (!gateway->args.admin && !gateway->args.control)
         return 0;
-    gateway->admin_ops =
-        (struct moon_admin_ops){admin_is_ready, admin_counters, admin_buffer_len, gateway};
+    moon_admin_ops_init(gateway);
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
     moon_sections_init(&gateway->admin_sections, NULL, &gateway->admin_builtin);
     int err = moon_sections_compile(&gateway->admin_sections, admin_model(), report,
@@ -106,5 +105,9 @@ int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report)
     if (!err)
         err = moon_seat_fill(gateway, &gateway->control, gateway->admin_snapshot,
                              &gateway->admin_connections);
-    return err ? err : open_address(gateway, report);
+    if (!err && gateway->args.admin)
+        err = open_address(gateway, report);
+    if (!err)
+        open_local(gateway);
+    return err;
 }

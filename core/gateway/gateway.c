@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "edge/listener.h"
+#include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
@@ -63,10 +64,7 @@ void moon_gateway_drain(struct moon_gateway *gateway)
 
 void moon_gateway_reload(struct moon_gateway *gateway, struct moon_reload_waiter *waiter)
 {
-    if (gateway->args.load)
-        moon_reload_request(&gateway->reload, waiter);
-    else
-        moon_log_warn(gateway->args.log, "this gateway has no source to reload from");
+    moon_reload_request(&gateway->reload, waiter);
 }
 
 bool moon_gateway_is_over(const struct moon_gateway *gateway)
@@ -100,9 +98,9 @@ static int make_workers(struct moon_gateway *gateway)
         if (!err)
             seat->loop = moon_loop_new(gateway->args.world);
         if (!err)
-            err = seat->loop ? moon_seat_fill(gateway, seat, gateway->snapshot,
-                                              &gateway->connections)
-                             : -EMFILE;
+            err = seat->loop
+                      ? moon_seat_fill(gateway, seat, gateway->snapshot, &gateway->connections)
+                      : -EMFILE;
         for (size_t k = 0; k < gateway->ports.count; k++) {
             struct moon_socket *socket = gateway->ports.items[k].sockets[i];
             if (!err)
@@ -195,6 +193,30 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     moon_snapshot_unref(snapshot);
     return err;
+}
+
+int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type *const *filters,
+                         struct moon_slice query, struct moon_report *report, char **out)
+{
+    struct moon_snapshot *snapshot = NULL;
+    struct moon_sections sections = {0};
+    struct moon_explain_question question;
+    char *text;
+    size_t len;
+    moon_sections_init(&sections, filters, NULL);
+    int err = moon_sections_compile(&sections, model, report, &snapshot);
+    if (err)
+        return err;
+    FILE *stream = open_memstream(out, &len);
+    if (!stream)
+        abort();
+    moon_explain_read_query(query, &question, &text);
+    moon_explain_write_json(snapshot, NULL, &question, stream);
+    if (fclose(stream) != 0)
+        abort();
+    free(text);
+    moon_snapshot_unref(snapshot);
+    return 0;
 }
 
 static void seat_fini(struct moon_seat *seat)

@@ -1,6 +1,6 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
-//   ports.c    bound addresses                  worker.c    one worker     admin_port.c     the admin surfaces
+//   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
 #pragma once
 
 #include "admin/admin.h"
@@ -51,7 +51,8 @@ struct moon_gateway {
 };
 
 // sections.c
-void moon_sections_init(struct moon_sections *sections, const struct moon_filter_type *const *filters,
+void moon_sections_init(struct moon_sections *sections,
+                        const struct moon_filter_type *const *filters,
                         const struct moon_builtin *extra);
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
@@ -61,6 +62,9 @@ int moon_sections_compile(const struct moon_sections *sections, struct moon_mode
 // A worker on the seat's loop. 0 or -ENOMEM.
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections);
+
+// admin_ops.c
+void moon_admin_ops_init(struct moon_gateway *gateway);
 
 // admin_port.c
 int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report);

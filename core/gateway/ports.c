@@ -36,8 +36,7 @@ static int open_port(const struct moon_ports_args *args, const struct moon_liste
     port->sockets = calloc(args->worker_count, sizeof *port->sockets);
     if (!port->sockets)
         abort();
-    int err =
-        moon_world_listen(args->world, &listener->address, args->worker_count, port->sockets);
+    int err = moon_world_listen(args->world, &listener->address, args->worker_count, port->sockets);
     if (err) {
         free(port->sockets);
         moon_address_format(&listener->address, text);

@@ -62,9 +62,8 @@ static void retire(struct moon_reload *reload, struct moon_snapshot *snapshot)
 
 static void tell(struct moon_reload *reload, bool is_fine)
 {
-    struct moon_reload_result result = {
-        is_fine, moon_snapshot_number(reload->gateway->snapshot),
-        now_ms(reload) - reload->begin_ms, reload->report};
+    struct moon_reload_result result = {is_fine, moon_snapshot_number(reload->gateway->snapshot),
+                                        now_ms(reload) - reload->begin_ms, reload->report};
     while (!moon_list_is_empty(&reload->waiters)) {
         struct moon_reload_waiter *waiter =
             MOON_CONTAINER(reload->waiters.next, struct moon_reload_waiter, node);
@@ -89,9 +88,10 @@ static void finish(struct moon_reload *reload, bool is_fine)
 
 static void fail(struct moon_reload *reload)
 {
-    char *text = moon_report_text(reload->report);
-    moon_log_error(log_of(reload), "the new configuration is refused, the old one serves: %s",
-                   text);
+    char *text = moon_report_text(reload->report), *rest = NULL;
+    moon_log_error(log_of(reload), "the new configuration is refused, the old one serves");
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        moon_log_error(log_of(reload), "%s", line);
     free(text);
     moon_snapshot_unref(reload->snapshot);
     reload->snapshot = NULL;
@@ -191,12 +191,9 @@ static void on_built(struct moon_reload *reload)
         fail(reload);
         return;
     }
-    struct moon_ports_args args = {gateway->args.world,
-                                   moon_snapshot_listeners(reload->snapshot),
-                                   &gateway->ports,
-                                   gateway->seat_count,
-                                   gateway->args.log,
-                                   reload->report};
+    struct moon_ports_args args = {gateway->args.world, moon_snapshot_listeners(reload->snapshot),
+                                   &gateway->ports,     gateway->seat_count,
+                                   gateway->args.log,   reload->report};
     if (moon_ports_open(&args, &reload->ports) < 0) {
         fail(reload);
         return;
@@ -225,7 +222,12 @@ static void build(void *arg)
     struct moon_reload *reload = arg;
     struct moon_gateway *gateway = reload->gateway;
     struct moon_model *model = NULL;
-    int err = gateway->args.load(gateway->args.load_owner, reload->report, &model);
+    int err = MOON_ECONFIG;
+    if (gateway->args.load)
+        err = gateway->args.load(gateway->args.load_owner, reload->report, &model);
+    else
+        moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
+                         "this gateway has no source to load from");
     if (!err)
         moon_sections_compile(&gateway->sections, model, reload->report, &reload->snapshot);
     moon_mailbox_post(reload->mailbox, &reload->built);

@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-void moon_sections_init(struct moon_sections *sections, const struct moon_filter_type *const *filters,
+void moon_sections_init(struct moon_sections *sections,
+                        const struct moon_filter_type *const *filters,
                         const struct moon_builtin *extra)
 {
     sections->builtins[0] = &moon_builtin_echo;

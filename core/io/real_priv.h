@@ -22,6 +22,7 @@ struct real_socket {
     struct moon_socket base; // first
     struct real_source source;
     int fd;
+    char *path; // of a unix socket: removed with it; NULL otherwise
 };
 
 struct real_loop {
@@ -49,6 +50,14 @@ static inline struct real_socket *real_socket(struct moon_socket *socket)
 {
     return (struct real_socket *)socket;
 }
+
+// real_world.c; `path` may be NULL
+struct moon_socket *real_socket_new(int fd, const char *path);
+
+// real_local.c
+int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
+int real_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                   int timeout_ms, char **out, size_t *out_len);
 
 // real_loop.c
 struct moon_loop *real_loop_new(struct moon_world *world);

@@ -121,19 +121,24 @@ static void socket_address(const struct moon_socket *socket, struct moon_address
 
 static void socket_free(struct moon_socket *socket)
 {
-    close(real_socket(socket)->fd);
-    free(socket);
+    struct real_socket *real = real_socket(socket);
+    close(real->fd);
+    if (real->path)
+        unlink(real->path);
+    free(real->path);
+    free(real);
 }
 
 static const struct moon_socket_ops socket_ops = {.address = socket_address, .free = socket_free};
 
-static struct moon_socket *socket_new(int fd)
+struct moon_socket *real_socket_new(int fd, const char *path)
 {
     struct real_socket *socket = calloc(1, sizeof *socket);
     if (!socket)
         abort();
     socket->base.ops = &socket_ops;
     socket->fd = fd;
+    socket->path = path ? strdup(path) : NULL;
     return &socket->base;
 }
 
@@ -148,7 +153,7 @@ static int listen_all(struct moon_address at, size_t count, struct moon_socket *
             break;
         }
         real_set_tcp_options(fd);
-        out[done] = socket_new(fd);
+        out[done] = real_socket_new(fd, NULL);
         if (listen(fd, BACKLOG) < 0) {
             err = -errno;
             done++;
@@ -342,6 +347,8 @@ static const struct moon_world_ops world_ops = {
     .free = world_free,
     .loop_new = real_loop_new,
     .listen = world_listen,
+    .listen_local = real_listen_local,
+    .ask_local = real_ask_local,
     .mailbox_new = real_mailbox_new,
     .memory_len = world_memory_len,
     .wall_ms = world_wall_ms,

@@ -1,6 +1,8 @@
 // The way from the calls of world.h and mailbox.h to the world that is meant.
 #include "io/world_priv.h"
 
+#include <errno.h>
+
 void moon_world_free(struct moon_world *world)
 {
     if (world)
@@ -16,6 +18,19 @@ int moon_world_listen(struct moon_world *world, const struct moon_address *at, s
                       struct moon_socket **out)
 {
     return world->ops->listen(world, at, count, out);
+}
+
+int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out)
+{
+    return world->ops->listen_local ? world->ops->listen_local(world, path, out) : -ENOTSUP;
+}
+
+int moon_world_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                         int timeout_ms, char **out, size_t *out_len)
+{
+    if (!world->ops->ask_local)
+        return -ENOTSUP;
+    return world->ops->ask_local(world, path, question, timeout_ms, out, out_len);
 }
 
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "base/slice.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,13 @@ struct moon_loop *moon_loop_new(struct moon_world *world);
 // in use is refused. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
 int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
                       struct moon_socket **out);
+// A unix socket that only the process's user may connect to; freeing it removes the file. One that nobody serves any more is
+// replaced. 0; -EADDRINUSE when another process serves it; -EEXIST when something else has the name; another -errno.
+int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
+// Sends a question to a unix socket and reads the answer to its end, blocking: for the command line. *out is malloc'd and
+// NUL-terminated. 0 or -errno (-ETIMEDOUT: nothing came for timeout_ms).
+int moon_world_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                         int timeout_ms, char **out, size_t *out_len);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);

@@ -1,6 +1,7 @@
 -- The real binary under test: started fresh on port 0, its ports read from its log, stopped and judged at the end.
 -- A gateway that leaves with another code than 0, leaves late, prints a sanitizer report or an error line that the spec did
 -- not announce (expect_log) fails the test.
+local cjson = require "cjson.safe"
 local uv = require "luv"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
@@ -165,7 +166,8 @@ function gateway.start(options)
     path, self.dir = gateway.write_file(options.config or gateway.config(options))
     self.path = path
   end
-  local args = { "run", path }
+  self.control = options.control or ("%s/moongate-spec-%d-%d.sock"):format(uv.os_tmpdir(), uv.os_getpid(), uv.hrtime())
+  local args = { "run", path, "--control", self.control }
   if options.is_admin ~= false then
     args[#args + 1] = "--admin"
     args[#args + 1] = "127.0.0.1:0"
@@ -228,6 +230,31 @@ end
 function Gateway:admin(path)
   return self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
     { port = self.admin_port })
+end
+
+-- Runs a command that asks this gateway: { code, stdout, stderr }.
+function Gateway:ask(...)
+  local args = { ... }
+  args[#args + 1] = "--admin"
+  args[#args + 1] = self.control
+  return gateway.exec(args)
+end
+
+-- A document of the control surface, decoded.
+function Gateway:ask_json(path)
+  local response = self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
+    { port = self.admin_port })
+  if response.status ~= 200 then error(("%s: %d %s"):format(path, response.status, response.body), 2) end
+  return assert(cjson.decode(response.body))
+end
+
+-- Replaces the configuration file of the gateway, in one step, as an editor does.
+function Gateway:rewrite(options)
+  local text = type(options) == "string" and options or gateway.config(options)
+  local file = assert(io.open(self.path .. ".new", "w"))
+  file:write(text)
+  file:close()
+  assert(os.rename(self.path .. ".new", self.path))
 end
 
 -- All series of /metrics: 'name' or 'name{labels}' -> number.

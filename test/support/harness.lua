@@ -119,6 +119,11 @@ function h.gateway(options)
   return self
 end
 
+-- The configuration text that these options stand for.
+function h.gateway_config(options)
+  return gateway.config(options)
+end
+
 -- A raw connection to any port of the loopback.
 function h.connect(port, options)
   local client, err = stream.try_connect(port, options)
