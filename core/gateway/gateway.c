@@ -144,11 +144,7 @@ static const struct moon_counters *admin_counters(void *owner, size_t index)
 
 static size_t admin_buffer_len(void *owner)
 {
-    struct moon_gateway *gateway = owner;
-    size_t len = 0;
-    for (unsigned i = 0; i < gateway->seat_count; i++)
-        len += moon_worker_buffer_len(gateway->seats[i].worker);
-    return len;
+    return moon_gateway_buffer_len(owner);
 }
 
 // ---- opening
@@ -452,4 +448,12 @@ void moon_gateway_address(const struct moon_gateway *gateway, size_t index,
 const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gateway, size_t index)
 {
     return index < gateway->seat_count ? moon_worker_counters(gateway->seats[index].worker) : NULL;
+}
+
+size_t moon_gateway_buffer_len(const struct moon_gateway *gateway)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < gateway->seat_count; i++)
+        len += moon_worker_buffer_len(gateway->seats[i].worker);
+    return len;
 }
