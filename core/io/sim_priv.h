@@ -69,6 +69,7 @@ enum sim_event_kind {
     SIM_RESET,
     SIM_ACK,
     SIM_READABLE, // the rest after a short read
+    SIM_WRITABLE, // room after a short write
 };
 
 struct sim_event {

@@ -122,12 +122,12 @@ ssize_t sim_stream_put(struct sim_stream *stream, const struct iovec *iov, int i
 {
     struct sim_stream *peer = sim_peer(stream);
     ssize_t room = write_room(stream);
-    size_t total = 0, done = 0;
+    size_t total = 0, done = 0, offered = 0;
     if (room <= 0)
         return room;
     for (int i = 0; i < iov_count; i++)
-        total += iov[i].iov_len;
-    total = sim_short(world_of(stream), total < (size_t)room ? total : (size_t)room);
+        offered += iov[i].iov_len;
+    total = sim_short(world_of(stream), offered < (size_t)room ? offered : (size_t)room);
     for (int i = 0; i < iov_count && done < total; i++) {
         size_t n = iov[i].iov_len < total - done ? iov[i].iov_len : total - done;
         if (!peer->is_closed && n)
@@ -138,6 +138,13 @@ ssize_t sim_stream_put(struct sim_stream *stream, const struct iovec *iov, int i
     sim_trace(world_of(stream), 'w', name_of(stream), done);
     if (done)
         sim_send(peer, SIM_SEGMENT, done);
+    if (done < offered) {
+        stream->is_writable = false;
+        stream->wants_write = true;
+        if (done < (size_t)room) // chance, not the buffer: room is there already
+            sim_send_at(stream, SIM_WRITABLE, 0,
+                        world_of(stream)->now_ms + sim_latency_ms(world_of(stream)));
+    }
     return (ssize_t)done;
 }
 
@@ -235,6 +242,9 @@ void sim_stream_arrive(struct sim_stream *to, const struct sim_event *event)
         return;
     case SIM_ACK:
         arrive_ack(to, event->len);
+        return;
+    case SIM_WRITABLE:
+        arrive_ack(to, 0);
         return;
     case SIM_READABLE:
         to->is_readable = true;
