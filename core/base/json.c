@@ -1,7 +1,6 @@
 // See json.h.
 #include "base/json.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -56,9 +55,10 @@ void moon_json_member(FILE *out, const char *key, const char *text)
 
 void moon_json_number(FILE *out, double number)
 {
-    if (!isfinite(number))
+    bool is_small = number > -1e15 && number < 1e15;
+    if (number - number != 0) // neither infinite nor a NaN is a JSON number
         fputs("null", out);
-    else if (number == floor(number) && fabs(number) < 1e15)
+    else if (is_small && (double)(int64_t)number == number)
         fprintf(out, "%.0f", number);
     else
         fprintf(out, "%.17g", number);

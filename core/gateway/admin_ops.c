@@ -24,11 +24,7 @@ static const struct moon_counters *counters(void *owner, size_t index)
 
 static size_t buffer_len(void *owner)
 {
-    struct moon_gateway *gateway = owner;
-    size_t len = 0;
-    for (unsigned i = 0; i < gateway->seat_count; i++)
-        len += moon_worker_buffer_len(gateway->seats[i].worker);
-    return len;
+    return moon_gateway_buffer_len(owner);
 }
 
 // ---- documents

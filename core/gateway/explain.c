@@ -207,7 +207,8 @@ void moon_explain_read_query(struct moon_slice query, struct moon_explain_questi
         } else if (moon_slice_starts(value, MOON_SLICE("header="))) {
             value = moon_slice_skip(value, strlen("header="));
             memcpy(lines + lines_len, value.ptr, value.len);
-            memcpy(lines + lines_len + value.len, "\r\n", 2);
+            lines[lines_len + value.len] = '\r';
+            lines[lines_len + value.len + 1] = '\n';
             lines_len += value.len + 2;
         }
     }

@@ -289,3 +289,11 @@ const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gat
 {
     return index < gateway->seat_count ? moon_worker_counters(gateway->seats[index].worker) : NULL;
 }
+
+size_t moon_gateway_buffer_len(const struct moon_gateway *gateway)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < gateway->seat_count; i++)
+        len += moon_worker_buffer_len(gateway->seats[i].worker);
+    return len;
+}

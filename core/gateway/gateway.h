@@ -30,7 +30,9 @@ struct moon_gateway_args {
     struct moon_recent *recent;                    // what `log` said of late, or NULL; outlives it
 };
 
-// Compiles the model, opens every socket and makes the workers; nothing runs yet. 0, or an error with the report filled.
+// Compiles the model, opens every socket and makes the workers. Nothing runs yet: in the real world moon_gateway_run starts it;
+// in the simulated one moon_sim_run steps its loops, control and workers, until moon_gateway_is_over. 0, or an error with the
+// report filled.
 int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
                      struct moon_gateway **out);
 // Compiles a model, which it takes, and throws the result away: what `moongate check` asks. 0, or an error with the report filled.
@@ -53,6 +55,8 @@ void moon_gateway_address(const struct moon_gateway *gateway, size_t index,
                           struct moon_address *out);
 // Counters of a data worker; NULL behind the last.
 const struct moon_counters *moon_gateway_counters(const struct moon_gateway *gateway, size_t index);
+// Bytes of buffers in use, of all data workers.
+size_t moon_gateway_buffer_len(const struct moon_gateway *gateway);
 
 // What the command line asks of the gateway, in the real world. `filters` as above.
 struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *filters);

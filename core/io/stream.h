@@ -59,7 +59,7 @@ static inline ssize_t moon_stream_read(struct moon_stream *s, void *to, size_t l
     return s->ops->read(s, to, len);
 }
 
-// > 0 bytes taken (perhaps fewer than offered); 0 would block, MOON_READY_WRITE will follow; -errno. Never raises SIGPIPE.
+// > 0 bytes taken; 0 would block; -errno. Where fewer were taken than offered MOON_READY_WRITE will follow. Never raises SIGPIPE.
 static inline ssize_t moon_stream_writev(struct moon_stream *s, const struct iovec *iov,
                                          int iov_count)
 {
