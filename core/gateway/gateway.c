@@ -54,6 +54,7 @@ void moon_gateway_drain(struct moon_gateway *gateway)
 {
     bool was_draining = atomic_exchange(&gateway->is_draining, true);
     moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
+    moon_world_notify(gateway->args.world, "STOPPING=1");
     for (unsigned i = 0; i < gateway->seat_count; i++) {
         if (was_draining)
             moon_worker_stop(gateway->seats[i].worker);
@@ -272,6 +273,7 @@ int moon_gateway_run(struct moon_gateway *gateway)
         return err;
     moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
                   gateway->seat_count == 1 ? "" : "s");
+    moon_world_notify(gateway->args.world, "READY=1");
     err = moon_loop_run(gateway->control.loop);
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_thread_join(gateway->seats[i].thread);

@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <uv.h>
 
-enum { REAL_EVENT_COUNT = 256, REAL_PIPE_COUNT = 64 };
+enum { REAL_EVENT_COUNT = 256, REAL_PIPE_COUNT = 64, REAL_INHERITED_COUNT = 64 };
 
 enum real_kind { REAL_STREAM, REAL_ACCEPTOR, REAL_UV };
 
@@ -23,6 +23,12 @@ struct real_socket {
     struct real_source source;
     int fd;
     char *path; // of a unix socket: removed with it; NULL otherwise
+};
+
+struct real_world {
+    struct moon_world base;              // first
+    int inherited[REAL_INHERITED_COUNT]; // bound sockets of the service manager
+    unsigned inherited_count;
 };
 
 struct real_loop {
@@ -53,6 +59,12 @@ static inline struct real_socket *real_socket(struct moon_socket *socket)
 
 // real_world.c; `path` may be NULL
 struct moon_socket *real_socket_new(int fd, const char *path);
+
+// real_service.c
+void real_inherit(struct real_world *world);
+// The descriptor that the service manager has bound to an address, or -ENOENT. It stays the world's: duplicate it.
+int real_inherited(const struct real_world *world, const struct moon_address *at);
+void real_notify(struct moon_world *world, const char *state);
 
 // real_local.c
 int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);

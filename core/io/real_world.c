@@ -169,10 +169,31 @@ static int listen_all(struct moon_address at, size_t count, struct moon_socket *
     return err;
 }
 
+// One of the service manager's sockets, for every worker: they share its queue.
+static int listen_inherited(int fd, size_t count, struct moon_socket **out)
+{
+    real_set_tcp_options(fd);
+    if (listen(fd, BACKLOG) < 0)
+        return -errno;
+    for (size_t i = 0; i < count; i++) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) {
+            int err = -errno;
+            while (i > 0)
+                moon_socket_free(out[--i]);
+            return err;
+        }
+        out[i] = real_socket_new(copy, NULL);
+    }
+    return 0;
+}
+
 static int world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
                         struct moon_socket **out)
 {
-    (void)world;
+    int inherited = real_inherited((struct real_world *)world, at);
+    if (inherited >= 0)
+        return listen_inherited(inherited, count, out);
     int err = probe(at);
     if (err)
         return err;
@@ -350,6 +371,7 @@ static const struct moon_world_ops world_ops = {
     .listen = world_listen,
     .listen_local = real_listen_local,
     .ask_local = real_ask_local,
+    .notify = real_notify,
     .mailbox_new = real_mailbox_new,
     .memory_len = world_memory_len,
     .wall_ms = world_wall_ms,
@@ -361,18 +383,19 @@ static const struct moon_world_ops world_ops = {
 
 struct moon_world *moon_world_new_real(void)
 {
-    struct moon_world *world = calloc(1, sizeof *world);
+    struct real_world *world = calloc(1, sizeof *world);
     struct rlimit limit;
     if (!world)
         abort();
     signal(SIGPIPE, SIG_IGN);
-    world->ops = &world_ops;
-    world->descriptor_limit = 1024;
+    real_inherit(world);
+    world->base.ops = &world_ops;
+    world->base.descriptor_limit = 1024;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
         getrlimit(RLIMIT_NOFILE, &limit);
-        world->descriptor_limit = limit.rlim_cur;
+        world->base.descriptor_limit = limit.rlim_cur;
     }
-    return world;
+    return &world->base;
 }

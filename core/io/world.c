@@ -33,6 +33,12 @@ int moon_world_ask_local(struct moon_world *world, const char *path, struct moon
     return world->ops->ask_local(world, path, question, timeout_ms, out, out_len);
 }
 
+void moon_world_notify(struct moon_world *world, const char *state)
+{
+    if (world->ops->notify)
+        world->ops->notify(world, state);
+}
+
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)
 {
     socket->ops->address(socket, out);

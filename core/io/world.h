@@ -21,9 +21,11 @@ void moon_world_free(struct moon_world *world);
 struct moon_loop *moon_loop_new(struct moon_world *world);
 
 // Binds `count` sockets to one address (SO_REUSEPORT, one for each worker) after a probe bind without it, so that an address
-// in use is refused. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
+// in use is refused. A socket that the service manager has bound to that address (LISTEN_FDS) is taken instead. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
 int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
                       struct moon_socket **out);
+// Tells the service manager, if there is one: "READY=1", "STOPPING=1" (sd_notify(3)).
+void moon_world_notify(struct moon_world *world, const char *state);
 // A unix socket that only the process's user may connect to; freeing it removes the file. One that nobody serves any more is
 // replaced. 0; -EADDRINUSE when another process serves it; -EEXIST when something else has the name; another -errno.
 int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);

@@ -11,8 +11,9 @@ struct moon_world_ops {
     struct moon_loop *(*loop_new)(struct moon_world *world);
     int (*listen)(struct moon_world *world, const struct moon_address *at, size_t count,
                   struct moon_socket **out);
-    // Both may be NULL: the world has no such sockets.
+    // These may be NULL: the world has no such sockets.
     int (*listen_local)(struct moon_world *world, const char *path, struct moon_socket **out);
+    void (*notify)(struct moon_world *world, const char *state);
     int (*ask_local)(struct moon_world *world, const char *path, struct moon_slice question,
                      int timeout_ms, char **out, size_t *out_len);
     struct moon_mailbox *(*mailbox_new)(struct moon_loop *loop,

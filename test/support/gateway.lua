@@ -113,7 +113,7 @@ end
 local function spawn(self, path, args)
   local out, err = uv.new_pipe(false), uv.new_pipe(false)
   local handle, pid
-  handle, pid = uv.spawn(path, { args = args, stdio = { nil, out, err }, env = self.env, cwd = self.cwd },
+  handle, pid = uv.spawn(path, { args = args, stdio = { nil, out, err, self.options.inherit }, env = self.env, cwd = self.cwd },
     function(code, signal)
       self.code, self.exit_signal = code, signal
       handle:close()
@@ -158,7 +158,7 @@ function gateway.exec(args, options)
 end
 
 -- Starts `moongate run`. options as for gateway.config, or config = text, or file = path; args = more arguments;
--- shell = text put before the command in a shell ("ulimit -n 64;"); is_admin = false for none.
+-- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3; is_admin = false for none.
 function gateway.start(options)
   local self = blank(options)
   local path = options.file
