@@ -9,6 +9,7 @@
 #include "link/link_priv.h"
 #include "link/resources.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { PIPELINE_OUT_LEN = 16384 }; // answers that wait in `out` before another request is taken
@@ -263,6 +264,10 @@ void moon_h1_eof(struct moon_link *link)
 {
     if (link->role == MOON_LINK_SERVER) {
         server_eof(link);
+        return;
+    }
+    if (link->was_reset) { // a body until the end of the connection must not look whole
+        moon_link_fail(link, -ECONNRESET);
         return;
     }
     if (link->lane.owner && link->read_state == LINK_READ_BODY && moon_body_eof(&link->body)) {
