@@ -122,13 +122,20 @@ static void finish_closing(struct moon_link *link)
     moon_link_flush_later(link);
 }
 
+void moon_link_broken(struct moon_link *link, int err)
+{
+    link->is_broken = true;
+    // The kernel tells an error once; after a FIN it is EPIPE, and the end is one in good order.
+    link->was_reset = err != -EPIPE;
+    moon_buffer_fini(&link->out, link->res->buffers);
+    link->write_deadline_ms = 0;
+    link->wants_read = true; // the answer, or the reason, is in the receive queue
+}
+
 static void write_failed(struct moon_link *link, int err)
 {
     if (link->role == MOON_LINK_CLIENT) {
-        link->is_broken = true;
-        moon_buffer_fini(&link->out, link->res->buffers);
-        link->write_deadline_ms = 0;
-        link->wants_read = true; // the answer, or the reason, is in the receive queue
+        moon_link_broken(link, err);
     } else {
         link->error = err;
     }
