@@ -115,13 +115,14 @@ static void on_drained(void *owner, struct moon_worker *worker)
 void moon_gateway_drain(struct moon_gateway *gateway)
 {
     bool was_draining = atomic_exchange(&gateway->is_draining, true);
-    moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
     for (unsigned i = 0; i < gateway->seat_count; i++) {
         if (was_draining)
             moon_worker_stop(gateway->seats[i].worker);
         else
             moon_worker_drain(gateway->seats[i].worker);
     }
+    // Said when it is under way: who reads it may count on it.
+    moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
 }
 
 bool moon_gateway_is_over(const struct moon_gateway *gateway)
