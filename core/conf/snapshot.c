@@ -45,8 +45,9 @@ static void check_object(struct compiling *at, const struct moon_object *object)
                          object->kind);
         return;
     }
-    struct moon_schema_check check = {object->place, moon_object_title(at->model, object),
-                                      at->report};
+    struct moon_schema_check check = {.place = object->place,
+                                      .object = moon_object_title(at->model, object),
+                                      .report = at->report};
     bool is_fine = moon_schema_check(&check, &object->value, schemas, count);
     for (size_t i = 0; !is_fine && i < at->section_count; i++)
         at->is_bad[i] |= is_of[i];

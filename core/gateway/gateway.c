@@ -53,7 +53,6 @@ static void on_drained(void *owner, struct moon_worker *worker)
 void moon_gateway_drain(struct moon_gateway *gateway)
 {
     bool was_draining = atomic_exchange(&gateway->is_draining, true);
-    moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
     moon_world_notify(gateway->args.world, "STOPPING=1");
     for (unsigned i = 0; i < gateway->seat_count; i++) {
         if (was_draining)
@@ -61,6 +60,8 @@ void moon_gateway_drain(struct moon_gateway *gateway)
         else
             moon_worker_drain(gateway->seats[i].worker);
     }
+    // Said when it is under way: who reads it may count on it.
+    moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
 }
 
 void moon_gateway_reload(struct moon_gateway *gateway, struct moon_reload_waiter *waiter)

@@ -102,6 +102,9 @@ int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
 // and the like to have them removed: those stay.
 void moon_head_strip_hop(struct moon_head *head);
 
+// Removes the digests of the body (RFC 9530, RFC 3230, RFC 1864): for a message whose body is edited on its way.
+void moon_head_forget_digests(struct moon_headers *headers);
+
 // How the framing of an outgoing head reads.
 struct moon_framing {
     enum moon_body_kind body;

@@ -1,5 +1,6 @@
 // Removal of what belongs to one hop (RFC 9110 7.6.1), in place and in one pass. A sender may name
-// its own fields in Connection, but not take away those that policy and backends rely on.
+// its own fields in Connection, but not take away those that policy and backends rely on. And removal of what
+// an edited body makes untrue.
 #include "http/head.h"
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
@@ -84,4 +85,14 @@ void moon_head_strip_hop(struct moon_head *head)
     }
     h->count = kept;
     h->present = present;
+}
+
+void moon_head_forget_digests(struct moon_headers *headers)
+{
+    static const struct moon_slice names[] = {
+        {"Repr-Digest", 11}, {"Digest", 6}, {"Content-MD5", 11}};
+    if (moon_headers_has(headers, MOON_H_CONTENT_DIGEST))
+        moon_headers_del_id(headers, MOON_H_CONTENT_DIGEST);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        moon_headers_del(headers, names[i]);
 }
