@@ -131,6 +131,10 @@ static void on_head(void *owner)
         return;
     }
     ex->action = moon_actions_at(ex->service->actions, index);
+    if (moon_forward_begin(ex) < 0) {
+        moon_exchange_answer(ex, 431, "the request head is too large to forward");
+        return;
+    }
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
