@@ -44,7 +44,7 @@ static void check_object(struct compiling *at, const struct moon_object *object)
         return;
     }
     struct moon_schema_check check = {object->place, moon_object_title(at->model, object),
-                                      at->report};
+                                      at->report, NULL};
     bool is_fine = moon_schema_check(&check, &object->value, schemas, count);
     for (size_t i = 0; !is_fine && i < at->section_count; i++)
         at->is_bad[i] |= is_of[i];
