@@ -2,6 +2,7 @@
 #include "exchange/action.h"
 
 #include "base/err.h"
+#include "exchange/plugins.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -15,10 +16,7 @@ struct moon_actions {
 
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
-    {.name = "backends",
-     .types = MOON_TYPE_STRING,
-     .is_required = true,
-     .expected = "the name of an upstream"},
+    {.name = "backends", .types = MOON_TYPE_STRING, .expected = "the name of an upstream"},
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
@@ -47,69 +45,46 @@ static void report(const struct compiling *at, const char *path, const char *hin
                      message, MOON_SLICE_ARG(found));
 }
 
-static const struct moon_filter_type *find_type(const struct compiling *at, struct moon_slice name)
+// The length of the path prefix that all requests of the route share, without a slash at its end. False: there is no one.
+static bool find_prefix(const struct moon_object *route, uint32_t *len)
 {
-    const struct moon_filter_type *const *types = at->compile->section->registry;
-    for (; types && *types; types++)
-        if (moon_slice_equal(moon_slice_from((*types)->name), name))
-            return *types;
-    return NULL;
+    const struct moon_value *path = moon_value_get(&route->value, "path");
+    *len = 0;
+    if (moon_value_get(&route->value, "matches") || (path && path->kind != MOON_VALUE_STRING))
+        return false;
+    if (path && path->string.len)
+        *len = (uint32_t)(path->string.len - (path->string.ptr[path->string.len - 1] == '/'));
+    return true;
 }
 
-// One item of plugins: { "name", key = value } or "name".
-static bool compile_filter(const struct compiling *at, const struct moon_value *item,
-                           uint32_t index, struct moon_filter *filter)
+// Finds the upstream; a route whose plugins answer every request needs none.
+static bool compile_backends(const struct compiling *at, struct moon_action *action)
 {
-    char path[32];
-    struct moon_slice name = MOON_SLICE("");
-    snprintf(path, sizeof path, "plugins[%u]", index + 1);
-    if (item->kind == MOON_VALUE_STRING)
-        name = item->string;
-    else if (item->kind == MOON_VALUE_TABLE && item->table.item_count == 1 &&
-             item->table.items[0].kind == MOON_VALUE_STRING)
-        name = item->table.items[0].string;
-    filter->type = find_type(at, name);
-    if (!filter->type) {
-        report(at, path, "plugins come with a later version; this one has none",
-               "there is no plugin", name);
+    const struct moon_value *value = moon_value_get(&at->object->value, "backends");
+    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    if (!value && action->answers)
+        return true;
+    if (!value) {
+        moon_report_addf(at->compile->report, at->object->place,
+                         moon_object_title(at->compile->model, at->object), "backends",
+                         "expected the name of an upstream, or a plugin that answers (redirect, "
+                         "direct-response)",
+                         "missing");
         return false;
     }
-    struct moon_value conf = {.kind = MOON_VALUE_TABLE};
-    if (item->kind == MOON_VALUE_TABLE) {
-        conf.table.entries = item->table.entries;
-        conf.table.entry_count = item->table.entry_count;
-    }
-    struct moon_schema_check check = {
-        at->object->place, moon_object_title(at->compile->model, at->object), at->compile->report};
-    if (filter->type->schema && !moon_schema_check(&check, &conf, &filter->type->schema, 1))
-        return false;
-    return !filter->type->compile ||
-           filter->type->compile(&conf, at->compile->report, &filter->conf) == 0;
-}
-
-static bool compile_chain(const struct compiling *at, struct moon_chain *chain)
-{
-    const struct moon_value *list = moon_value_get(&at->object->value, "plugins");
-    uint32_t count = list ? list->table.item_count : 0;
-    bool is_fine = true;
-    if (count > 64) {
-        report(at, "plugins", "at most 64 plugins", "too many plugins", MOON_SLICE(""));
-        return false;
-    }
-    struct moon_filter *filters = calloc(count + 1, sizeof *filters);
-    if (!filters)
-        abort();
-    chain->filters = filters;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!compile_filter(at, &list->table.items[i], i, &filters[i])) {
-            is_fine = false;
-            continue;
-        }
-        chain->has_request_body |= filters[i].type->request_body != NULL;
-        chain->has_response_body |= filters[i].type->response_body != NULL;
-    }
-    chain->count = (uint16_t)count;
-    return is_fine;
+    if (!upstreams) // their problems are told already
+        return true;
+    action->upstream = moon_upstreams_find(upstreams, value->string);
+    if (action->upstream)
+        return true;
+    const char *nearest = moon_nearest_name(value->string, moon_upstreams_names(upstreams));
+    char hint[160];
+    if (nearest)
+        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
+    else
+        snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
+    report(at, "backends", hint, "there is no upstream", value->string);
+    return false;
 }
 
 static bool compile_one(const struct compiling *at, struct moon_action *action)
@@ -117,23 +92,13 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     const struct moon_value *value = &at->object->value;
     struct moon_slice name =
         moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
-    struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
-    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
     action->name = strndup(name.ptr, name.len);
-    bool is_fine = compile_chain(at, &action->chain);
-    if (!upstreams) // their problems are told already
-        return is_fine;
-    action->upstream = moon_upstreams_find(upstreams, backend);
-    if (action->upstream)
-        return is_fine;
-    const char *nearest = moon_nearest_name(backend, moon_upstreams_names(upstreams));
-    char hint[160];
-    if (nearest)
-        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
-    else
-        snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
-    report(at, "backends", hint, "there is no upstream", backend);
-    return false;
+    bool has_prefix = find_prefix(at->object, &action->prefix_len);
+    bool is_fine =
+        moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);
+    if (!is_fine && !moon_value_get(value, "backends"))
+        return false; // a plugin that is broken might be the one that answers
+    return compile_backends(at, action) && is_fine;
 }
 
 static void actions_unref(void *part)
@@ -143,12 +108,7 @@ static void actions_unref(void *part)
         return;
     for (size_t i = 0; i < all->count; i++) {
         struct moon_action *action = &all->actions[i];
-        for (uint16_t k = 0; k < action->chain.count; k++) {
-            const struct moon_filter *filter = &action->chain.filters[k];
-            if (filter->type && filter->type->unref && filter->conf)
-                filter->type->unref(filter->conf);
-        }
-        free((void *)action->chain.filters);
+        moon_plugins_fini(&action->chain);
         free((void *)action->name);
     }
     free(all->actions);

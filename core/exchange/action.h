@@ -9,7 +9,9 @@ struct moon_upstream;
 struct moon_action {
     const char *name; // of the route, for logs and counters
     struct moon_chain chain;
-    const struct moon_upstream *upstream;
+    const struct moon_upstream *upstream; // NULL: the chain answers every request
+    uint32_t prefix_len;                  // of the path prefix that the route matches; 0 for "/"
+    bool answers;                         // no request gets beyond the access phase
 };
 
 struct moon_actions;

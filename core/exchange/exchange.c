@@ -79,6 +79,10 @@ void moon_exchange_break(struct moon_exchange *ex)
 static void after_access(struct moon_exchange *ex)
 {
     const struct moon_upstream *upstream = ex->action->upstream;
+    if (!upstream) {
+        moon_exchange_answer(ex, 500, "the route has no backends");
+        return;
+    }
     if (!upstream->builtin) {
         moon_attempt_start(ex, false);
         return;
@@ -134,6 +138,13 @@ static void on_head(void *owner)
         return;
     }
     ex->action = moon_actions_at(ex->hold->actions, index);
+    if (ex->request.target.path.len >= ex->action->prefix_len)
+        ex->flow.matched_prefix =
+            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
+    if (moon_forward_begin(ex) < 0) {
+        moon_exchange_answer(ex, 431, "the request head is too large to forward");
+        return;
+    }
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
@@ -332,12 +343,21 @@ static struct moon_slice flow_id(struct moon_flow *flow)
     return moon_exchange_id((struct moon_exchange *)flow);
 }
 
+static void flow_local(struct moon_flow *flow, struct moon_address *out)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    *out = (struct moon_address){.family = MOON_FAMILY_NONE};
+    if (ex->down)
+        moon_link_address(moon_lane_link(ex->down), false, out);
+}
+
 static const struct moon_flow_ops flow_ops = {
     .resume = flow_resume,
     .respond = flow_respond,
     .pass = flow_pass,
     .abort = flow_abort,
     .id = flow_id,
+    .local = flow_local,
 };
 
 // ---- public

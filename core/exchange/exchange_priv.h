@@ -95,6 +95,9 @@ void moon_response_push(struct moon_exchange *ex);
 ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 
 // forward.c
+// Before the first filter: takes off what the client's Connection named, adds X-Forwarded-* and the like. So policy sees what
+// the backend will see, filters may edit all of it, and a client cannot have a filter's fields taken away. 0 or -ENOMEM.
+int moon_forward_begin(struct moon_exchange *ex);
 // Edits the request head for its way upstream and says how it is framed. 0 or -ENOMEM.
 int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing);
 // Edits the response head for its way downstream, into ex->sent. 0 or -ENOMEM.

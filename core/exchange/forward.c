@@ -94,6 +94,23 @@ static bool accepts_trailers(const struct moon_head *request)
     return false;
 }
 
+int moon_forward_begin(struct moon_exchange *ex)
+{
+    struct moon_head *request = &ex->request;
+    moon_head_strip_named(request);
+    struct moon_slice ip = client_ip(ex);
+    int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    if (!err)
+        err = put(ex, MOON_H_X_FORWARDED_PROTO, moon_slice_from(ex->flow.scheme), false);
+    if (!err && request->host_text.len)
+        err = put(ex, MOON_H_X_FORWARDED_HOST, request->host_text, false);
+    if (!err)
+        err = put_forwarded(ex, ip);
+    if (!err)
+        err = put_via(ex, &request->headers, request->minor);
+    return err ? err : put_request_id(ex);
+}
+
 int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
 {
     struct moon_head *request = &ex->request;
@@ -106,17 +123,7 @@ int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
     if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body)
         framing->body = MOON_BODY_CHUNKED;
     moon_head_strip_hop(request);
-    struct moon_slice ip = client_ip(ex);
-    int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
-    if (!err)
-        err = put(ex, MOON_H_X_FORWARDED_PROTO, moon_slice_from(ex->flow.scheme), false);
-    if (!err && request->host_text.len)
-        err = put(ex, MOON_H_X_FORWARDED_HOST, request->host_text, false);
-    if (!err)
-        err = put_forwarded(ex, ip);
-    if (!err)
-        err = put_via(ex, &request->headers, request->minor);
-    return err ? err : put_request_id(ex);
+    return framing->upgrade.len && !framing->upgrade.ptr ? -ENOMEM : 0;
 }
 
 struct moon_slice moon_forward_date(struct moon_service *service)

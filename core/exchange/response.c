@@ -57,6 +57,7 @@ void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
 void moon_response_start(struct moon_exchange *ex)
 {
     ex->step = STEP_HEADER_FILTER;
+    moon_head_strip_named(&ex->response); // before filters, whose fields no upstream may take away
     moon_response_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
 }
 

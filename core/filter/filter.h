@@ -16,10 +16,10 @@
 #include <sys/types.h>
 
 struct moon_arena;
+struct moon_filter_compile;
 struct moon_flow;
 struct moon_head;
 struct moon_loop;
-struct moon_report;
 struct moon_schema;
 struct moon_value;
 
@@ -46,7 +46,8 @@ enum {
 struct moon_flow_ops {
     // Ends a MOON_WAIT or MOON_BODY_WAIT. Safe to call from a timer; never calls back before it returns.
     void (*resume)(struct moon_flow *flow);
-    // Answers the request (rewrite, access) with a body that lives in the arena or is static; the hook returns MOON_DONE.
+    // Answers the request (rewrite, access) with a body that lives in the arena, in the filter's conf or is static; the
+    // hook returns MOON_DONE.
     // `type` may be empty: text/plain. Fields may be added to flow->response->headers after the call.
     void (*respond)(struct moon_flow *flow, uint16_t status, struct moon_slice type,
                     struct moon_slice body);
@@ -59,6 +60,8 @@ struct moon_flow_ops {
     void (*abort)(struct moon_flow *flow);
     // A unique id of the exchange, 32 hexadecimal digits in the arena; the same at every call.
     struct moon_slice (*id)(struct moon_flow *flow);
+    // Where the client's connection ends on our side: the listener's port. Costs a system call.
+    void (*local)(struct moon_flow *flow, struct moon_address *out);
 };
 
 struct moon_flow {
@@ -68,7 +71,10 @@ struct moon_flow {
     struct moon_head *request;
     struct moon_head *response; // status 0 until there is one
     struct moon_address client;
-    const char *scheme;                           // "http"
+    const char *scheme; // "http"
+    // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
+    // prefix. A filter that moves the path keeps it true.
+    struct moon_slice matched_prefix;
     uint64_t start_ms;                            // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far
     bool is_complete;                             // in log: the response went out whole
@@ -78,8 +84,13 @@ struct moon_filter_type {
     const char *name;
     const struct moon_schema *schema; // of the plugin's configuration table; NULL: none is taken
     size_t state_len;                 // bytes of zeroed state that each exchange gets
-    // Turns a checked configuration into what hooks get as `conf`. 0, or an error with the report filled. May be NULL.
-    int (*compile)(const struct moon_value *value, struct moon_report *report, void **conf);
+    // every request is answered in access at the latest: its route needs no backends
+    bool answers;
+    const char *excludes; // a type that may not stand in the same list, or NULL
+    // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
+    // filled. May be NULL.
+    int (*compile)(const struct moon_filter_compile *at, const struct moon_value *value,
+                   void **conf);
     void (*unref)(void *conf);
     enum moon_verdict (*rewrite)(struct moon_flow *flow, void *conf, void *state);
     enum moon_verdict (*access)(struct moon_flow *flow, void *conf, void *state);

@@ -96,6 +96,9 @@ int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
                         const struct moon_head_limits *limits, enum moon_method request_method,
                         struct moon_head *out, struct moon_fault *fault);
 
+// Removes the fields that Connection names, and Connection itself: the part of moon_head_strip_hop that must be done before
+// anyone edits the table. Those that are protected there stay here.
+void moon_head_strip_named(struct moon_head *head);
 // Removes what belongs to one hop (RFC 9110 7.6.1): the fields named by Connection, and Connection, Keep-Alive,
 // Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding, Upgrade, HTTP2-Settings,
 // Content-Length (framing is written anew). Connection may not name Host, Content-*, Authorization, Cookie, X-Forwarded-*

@@ -29,9 +29,63 @@ moongate.listener = config.listener
 ---@type fun(upstream: moongate.Upstream)
 moongate.upstream = config.upstream
 
+---@alias moongate.HeaderValues table<string, string|string[]> a list makes several fields
+
+---@class moongate.HeaderEdits applied in this order
+---@field set? moongate.HeaderValues replaces every field of that name
+---@field add? moongate.HeaderValues what is there stays
+---@field remove? string[] names
+
+---@class moongate.RequestHeadersPlugin: moongate.HeaderEdits
+---@field [1] "request-headers"
+
+---@class moongate.ResponseHeadersPlugin: moongate.HeaderEdits
+---@field [1] "response-headers"
+
+---@alias moongate.PathEdit string|{ prefix: string } the whole path, or what the route matched of it
+
+---@class moongate.UrlRewritePlugin
+---@field [1] "url-rewrite"
+---@field hostname? string host, or host:port
+---@field path? moongate.PathEdit
+
+---@class moongate.RedirectPlugin
+---@field [1] "redirect"
+---@field scheme? "http"|"https" default: the request's
+---@field hostname? string without a port; default: the request's
+---@field port? integer default: that of `scheme` where it is given, else the listener's
+---@field path? moongate.PathEdit
+---@field status? 301|302|303|307|308 default 302
+
+---@class moongate.DirectResponsePlugin
+---@field [1] "direct-response"
+---@field status? integer 200 to 599; default 200
+---@field body? string
+---@field content_type? string default "text/plain; charset=utf-8"
+---@field headers? moongate.HeaderValues
+
+---@class moongate.CorsPlugin
+---@field [1] "cors"
+---@field origins string[] "https://www.example.com", "https://*.example.com", or "*" alone
+---@field methods? string[] or { "*" }
+---@field headers? string[] that requests may carry, or { "*" }
+---@field expose_headers? string[] that scripts may read, or { "*" }
+---@field credentials? boolean default false
+---@field max_age? integer seconds that a preflight's answer may be kept; default 5
+
+---@alias moongate.Plugin
+---| "direct-response"
+---| moongate.RequestHeadersPlugin
+---| moongate.ResponseHeadersPlugin
+---| moongate.UrlRewritePlugin
+---| moongate.RedirectPlugin
+---| moongate.DirectResponsePlugin
+---| moongate.CorsPlugin
+
 ---@class moongate.Route
 ---@field path? string a prefix of whole segments: "/users" matches /users and /users/7; default "/"
----@field backends string the name of an upstream
+---@field backends? string the name of an upstream; needed unless a plugin always answers (redirect, direct-response)
+---@field plugins? moongate.Plugin[] they run in this order
 ---@field name? string for logs; default: the path
 
 --- Sends matching requests to an upstream. The longest path wins.
