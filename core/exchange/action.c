@@ -2,6 +2,7 @@
 #include "exchange/action.h"
 
 #include "base/err.h"
+#include "route/route.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -115,11 +116,9 @@ static bool compile_chain(const struct compiling *at, struct moon_chain *chain)
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
-    struct moon_slice name =
-        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
     struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
-    action->name = strndup(name.ptr, name.len);
+    action->name = moon_route_name(value);
     bool is_fine = compile_chain(at, &action->chain);
     if (!upstreams) // their problems are told already
         return is_fine;

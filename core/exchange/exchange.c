@@ -125,7 +125,12 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    int index = moon_routes_find(ex->service->routes, &ex->request);
+    int index =
+        moon_routes_find(ex->service->routes, &ex->request, ex->service->route_scratch);
+    if (index == MOON_ELIMIT) {
+        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+        return;
+    }
     if (index < 0) {
         moon_exchange_answer(ex, 404, "no route matches");
         return;

@@ -13,6 +13,7 @@ struct moon_exchange;
 struct moon_lane;
 struct moon_pool;
 struct moon_resources;
+struct moon_route_scratch;
 struct moon_routes;
 
 // What the exchanges of one worker stand on; made by gateway/, changed as a whole when a new snapshot arrives.
@@ -20,6 +21,7 @@ struct moon_service {
     struct moon_resources *res;
     struct moon_pool *pool;
     const struct moon_routes *routes;
+    struct moon_route_scratch *route_scratch;
     const struct moon_actions *actions;
     uint64_t date_ms; // second that `date` stands for
     char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
