@@ -85,7 +85,7 @@ struct lookup {
     uint16_t method;
     bool is_hashed, is_whole, is_asterisk;
     uint32_t end_count;
-    struct end ends[MOON_PATH_SEGMENTS_MAX]; // prefixes before a slash
+    struct end ends[MOON_PATH_SEGMENTS_MAX + 1]; // prefixes before a slash, the empty one first
 };
 
 // ---- hashes
@@ -107,13 +107,23 @@ static uint64_t load(const char *p)
     return le64toh(word);
 }
 
-// The first `len` < 8 bytes, the rest zero.
-static uint64_t load_some(const char *p, size_t len)
+// The `len` < 8 bytes before `end`, zeros behind them; the text they end begins at `base`.
+static uint64_t load_tail(const char *base, const char *end, size_t len)
 {
     uint64_t word = 0;
+    if (len == 0)
+        return 0;
+    if (end - base >= 8)
+        return load(end - 8) >> (64 - 8 * len);
     for (size_t i = 0; i < len; i++)
-        word |= (uint64_t)(unsigned char)p[i] << (8 * i);
+        word |= (uint64_t)(unsigned char)end[i - len] << (8 * i);
     return word;
+}
+
+// The first eight, zeros behind fewer.
+static uint64_t first_bytes(struct moon_slice text)
+{
+    return text.len >= 8 ? load(text.ptr) : load_tail(text.ptr, text.ptr + text.len, text.len);
 }
 
 static uint64_t keep_bytes(uint64_t word, unsigned count)
@@ -130,8 +140,8 @@ static unsigned find_slash(uint64_t word)
     return zeros ? (unsigned)__builtin_ctzll(zeros) / 8 : 8;
 }
 
-// Adds the segment at *at, which ends before `end` or a slash; moves *at there.
-static uint64_t hash_segment(uint64_t hash, const char **at, const char *end)
+// Adds the segment at *at, which ends before `end` or a slash; moves *at there. The path begins at `base`.
+static uint64_t hash_segment(uint64_t hash, const char *base, const char **at, const char *end)
 {
     const char *p = *at;
     for (; end - p >= 8; p += 8) {
@@ -143,7 +153,7 @@ static uint64_t hash_segment(uint64_t hash, const char **at, const char *end)
         }
         hash = mix(hash, word);
     }
-    uint64_t word = load_some(p, (size_t)(end - p));
+    uint64_t word = load_tail(base, end, (size_t)(end - p));
     unsigned len = find_slash(word);
     if (len > (unsigned)(end - p))
         len = (unsigned)(end - p);
@@ -158,7 +168,7 @@ static uint64_t hash_path(struct moon_slice path)
     uint64_t hash = SEED;
     while (at < end) {
         at++;
-        hash = hash_segment(hash, &at, end);
+        hash = hash_segment(hash, path.ptr, &at, end);
     }
     return hash;
 }
@@ -175,18 +185,19 @@ static uint64_t hash_host(struct moon_slice host)
     size_t at = 0;
     for (; host.len - at >= 8; at += 8)
         hash = mix(hash, load(host.ptr + at) | FOLD);
-    return mix(hash, load_some(host.ptr + at, host.len - at) | FOLD);
+    return mix(hash, load_tail(host.ptr, host.ptr + host.len, host.len - at) | FOLD);
 }
 
+// `name` is in lower case. Exact, but for a '_' or a bracket, which are left to the slow compare.
 static bool is_same_host(const char *name, const char *host, size_t len)
 {
-    size_t at = 0;
-    for (; len - at >= 8; at += 8)
-        if (load(name + at) != (load(host + at) | FOLD))
-            return moon_slice_equal_fold((struct moon_slice){name, len},
-                                         (struct moon_slice){host, len});
-    return moon_slice_equal_fold((struct moon_slice){name + at, len - at},
-                                 (struct moon_slice){host + at, len - at});
+    const struct moon_slice x = {name, len}, y = {host, len};
+    if (len < 8)
+        return moon_slice_equal_fold(x, y);
+    uint64_t differ = load(name + len - 8) ^ (load(host + len - 8) | FOLD);
+    for (size_t at = 0; len - at >= 8; at += 8)
+        differ |= load(name + at) ^ (load(host + at) | FOLD);
+    return differ == 0 || moon_slice_equal_fold(x, y);
 }
 
 static uint64_t bit_of(size_t len)
@@ -285,11 +296,11 @@ static void hash_ends(struct lookup *at)
     const char *p = at->path.ptr, *end = p + at->path.len;
     uint64_t hash = SEED;
     at->is_hashed = true;
-    while (p < end && at->end_count < MOON_PATH_SEGMENTS_MAX &&
+    while (p < end && at->end_count <= MOON_PATH_SEGMENTS_MAX &&
            (size_t)(p - at->path.ptr) <= at->index->path_max_len) {
         at->ends[at->end_count++] = (struct end){(uint32_t)(p - at->path.ptr), hash};
         p++;
-        hash = hash_segment(hash, &p, end);
+        hash = hash_segment(hash, at->path.ptr, &p, end);
     }
     at->is_whole = p == end;
     at->hash = hash;
@@ -332,7 +343,7 @@ int moon_index_find(const struct moon_index *index, const struct moon_head *head
     at.head = head;
     at.scratch = scratch;
     at.path = head->target.path;
-    at.start = at.path.len >= 8 ? load(at.path.ptr) : load_some(at.path.ptr, at.path.len);
+    at.start = first_bytes(at.path);
     at.method = (uint16_t)(1u << head->method_id);
     at.is_hashed = false;
     at.end_count = 0;
@@ -451,7 +462,7 @@ static void add_pattern(struct moon_index *index, const struct moon_match *match
 {
     char literal[8];
     size_t len = moon_regex_literal(match->path, literal, sizeof literal);
-    uint64_t start = len == 8 ? load(literal) : load_some(literal, len);
+    uint64_t start = first_bytes((struct moon_slice){literal, len});
     uint64_t mask = keep_bytes(UINT64_MAX, (unsigned)len);
     index->patterns[index->pattern_count++] = (struct pattern){candidate_of(match), start, mask};
 }
