@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "exchange/plugins.h"
+#include "route/route.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -90,9 +91,7 @@ static bool compile_backends(const struct compiling *at, struct moon_action *act
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
-    struct moon_slice name =
-        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
-    action->name = strndup(name.ptr, name.len);
+    action->name = moon_route_name(value);
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
     bool is_fine =
         moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);

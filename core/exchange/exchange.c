@@ -132,7 +132,11 @@ static void on_head(void *owner)
         return;
     }
     ex->hold = moon_hold_ref(ex->service->hold);
-    int index = moon_routes_find(ex->hold->routes, &ex->request);
+    int index = moon_routes_find(ex->hold->routes, &ex->request, ex->service->route_scratch);
+    if (index == MOON_ELIMIT) {
+        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+        return;
+    }
     if (index < 0) {
         moon_exchange_answer(ex, 404, "no route matches");
         return;

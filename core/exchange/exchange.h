@@ -13,6 +13,7 @@ struct moon_hold;
 struct moon_lane;
 struct moon_pool;
 struct moon_resources;
+struct moon_route_scratch;
 struct moon_snapshot;
 
 // What the exchanges of one worker stand on; made by gateway/, changed as a whole when a new snapshot arrives.
@@ -20,8 +21,9 @@ struct moon_service {
     struct moon_resources *res;
     struct moon_pool *pool;
     struct moon_hold *hold; // of the newest snapshot
-    uint64_t date_ms;       // second that `date` stands for
-    char date[32];          // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
+    struct moon_route_scratch *route_scratch;
+    uint64_t date_ms; // second that `date` stands for
+    char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
 };
 
 // Puts a snapshot into service: what begins from now on stands on it. Settings change for all (res->settings).

@@ -3,6 +3,7 @@
 
 #include "base/address.h"
 #include "base/arena.h"
+#include "base/err.h"
 #include "base/json.h"
 #include "conf/settings.h"
 #include "edge/listener.h"
@@ -122,7 +123,14 @@ static void write_match(const struct moon_snapshot *snapshot, int index, FILE *o
 static void write_answer(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
                          const struct moon_head *head, FILE *out)
 {
-    int index = moon_routes_find(moon_snapshot_routes(snapshot), head);
+    enum { SCRATCH_LEN = 131072 };
+    struct moon_route_scratch *scratch = moon_route_scratch_new(SCRATCH_LEN);
+    int index = moon_routes_find(moon_snapshot_routes(snapshot), head, scratch);
+    moon_route_scratch_free(scratch);
+    if (index == MOON_ELIMIT) {
+        write_refusal(out, 500, "a regex of the routes gave up on this request");
+        return;
+    }
     if (index < 0) {
         write_refusal(out, 404, "no route matches");
         return;

@@ -156,6 +156,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->service.res = res;
     moon_service_switch(&worker->service, args->snapshot);
     worker->service.pool = moon_pool_new(res);
+    worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
+                                                           res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
     worker->drain_check.fn = on_drain_check;
@@ -174,6 +176,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);
+    moon_route_scratch_free(worker->service.route_scratch);
     free(worker->res.read_buffer);
     moon_service_fini(&worker->service);
     free(worker);

@@ -35,6 +35,9 @@ enum moon_method {
     MOON_METHOD_EXTENSION, // known to llhttp and forwarded as it is: PROPFIND, PURGE, REPORT ...
 };
 
+// Of a method's name, which is case-sensitive; MOON_METHOD_OTHER when no request with it passes.
+enum moon_method moon_method_from(struct moon_slice name);
+
 enum moon_body_kind {
     MOON_BODY_NONE,
     MOON_BODY_LENGTH,  // content_length bytes (may be 0)

@@ -82,13 +82,29 @@ moongate.upstream = config.upstream
 ---| moongate.DirectResponsePlugin
 ---| moongate.CorsPlugin
 
----@class moongate.Route
----@field path? string a prefix of whole segments: "/users" matches /users and /users/7; default "/"
+---@class moongate.Path
+---@field exact? string this path alone
+---@field regex? string PCRE2; describes the whole path: "/v[0-9]+/.*"
+
+---@class moongate.Text
+---@field exact? string
+---@field regex? string PCRE2; describes the whole value
+
+---@class moongate.Match all that is given must hold
+---@field path? string|moongate.Path a string is a prefix of whole segments: "/users" matches /users and /users/7; default "/"
+---@field methods? string[] any of them: { "GET", "POST" }
+---@field headers? table<string, string|moongate.Text> against all values of a header, joined by ", " (cookies "; ")
+---@field query? table<string, string|moongate.Text> against the first value of a parameter, decoded
+
+---@class moongate.Route: moongate.Match
+---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
+---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
 ---@field backends? string the name of an upstream; needed unless a plugin always answers (redirect, direct-response)
 ---@field plugins? moongate.Plugin[] they run in this order
----@field name? string for logs; default: the path
+---@field name? string unique; default: the first match written out, "GET api.example.com/users"
 
---- Sends matching requests to an upstream. The longest path wins.
+--- Sends matching requests to an upstream. The most specific match wins: host, then path (exact, regex, longest prefix),
+--- then methods, number of headers, number of query parameters, then the first written.
 ---@type fun(route: moongate.Route)
 moongate.route = config.route
 
