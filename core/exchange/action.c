@@ -13,12 +13,23 @@ struct moon_actions {
     size_t count;
 };
 
+static const struct moon_schema_key no_keys[] = {{.name = NULL}};
+static const struct moon_schema_key backend_weight = {
+    .types = MOON_TYPE_NUMBER,
+    .is_integer = true,
+    .min = 0,
+    .max = 1000000,
+    .expected = "a weight, 0 to 1000000, such as { users = 95, [\"users-next\"] = 5 }"};
+static const struct moon_schema backends_schema = {no_keys, NULL, &backend_weight};
+
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "backends",
-     .types = MOON_TYPE_STRING,
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .is_required = true,
-     .expected = "the name of an upstream"},
+     .table = &backends_schema,
+     .expected =
+         "the name of an upstream, or weights such as { users = 95, [\"users-next\"] = 5 }"},
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
@@ -112,28 +123,60 @@ static bool compile_chain(const struct compiling *at, struct moon_chain *chain)
     return is_fine;
 }
 
-static bool compile_one(const struct compiling *at, struct moon_action *action)
+// The upstream of that name. False when there is none and its producer does not allow that.
+static bool find_backend(const struct compiling *at, struct moon_slice name, const char *path,
+                         struct moon_backend *backend)
 {
-    const struct moon_value *value = &at->object->value;
-    struct moon_slice name =
-        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
-    struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
-    action->name = strndup(name.ptr, name.len);
-    bool is_fine = compile_chain(at, &action->chain);
     if (!upstreams) // their problems are told already
-        return is_fine;
-    action->upstream = moon_upstreams_find(upstreams, backend);
-    if (action->upstream)
-        return is_fine;
-    const char *nearest = moon_nearest_name(backend, moon_upstreams_names(upstreams));
+        return true;
+    backend->upstream = moon_upstreams_find(upstreams, name);
+    if (backend->upstream || at->object->is_lenient)
+        return true;
+    const char *nearest = moon_nearest_name(name, moon_upstreams_names(upstreams));
     char hint[160];
     if (nearest)
         snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
     else
         snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
-    report(at, "backends", hint, "there is no upstream", backend);
+    report(at, path, hint, "there is no upstream", name);
     return false;
+}
+
+static bool compile_backends(const struct compiling *at, struct moon_split *split)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "backends");
+    bool is_table = value && value->kind == MOON_VALUE_TABLE, is_fine = true;
+    uint32_t count = is_table ? value->table.entry_count : value ? 1 : 0;
+    if (!at->object->is_lenient && (count == 0 || count > UINT16_MAX)) {
+        report(at, "backends", "expected the name of an upstream, or weights by name",
+               count ? "too many backends" : "no backends in", MOON_SLICE("{}"));
+        return false;
+    }
+    count = count > UINT16_MAX ? UINT16_MAX : count;
+    struct moon_backend *backends = calloc(count + 1, sizeof *backends);
+    if (!backends)
+        abort();
+    for (uint32_t i = 0; i < count; i++) { // entries are in order of their keys
+        char path[160] = "backends";
+        struct moon_slice name = is_table ? value->table.entries[i].key : value->string;
+        if (is_table)
+            snprintf(path, sizeof path, "backends.%.*s", MOON_SLICE_ARG(name));
+        backends[i].weight = is_table ? (uint32_t)value->table.entries[i].value.number : 1;
+        is_fine = find_backend(at, name, path, &backends[i]) && is_fine;
+    }
+    moon_split_init(split, backends, (uint16_t)count);
+    return is_fine;
+}
+
+static bool compile_one(const struct compiling *at, struct moon_action *action)
+{
+    const struct moon_value *value = &at->object->value;
+    struct moon_slice name =
+        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
+    action->name = strndup(name.ptr, name.len);
+    bool is_fine = compile_chain(at, &action->chain);
+    return compile_backends(at, &action->split) && is_fine;
 }
 
 static void actions_unref(void *part)
@@ -150,6 +193,7 @@ static void actions_unref(void *part)
         }
         free((void *)action->chain.filters);
         free((void *)action->name);
+        free(action->split.backends);
     }
     free(all->actions);
     free(all);
@@ -159,6 +203,7 @@ static int actions_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_actions *all = calloc(1, sizeof *all);
     bool is_fine = true;
+    uint32_t phase_count = 0;
     if (!all)
         abort();
     all->actions = calloc(compile->object_count + 1, sizeof *all->actions);
@@ -166,7 +211,9 @@ static int actions_compile(const struct moon_compile *compile, void **part)
         abort();
     for (size_t i = 0; i < compile->object_count; i++) {
         struct compiling at = {compile, compile->objects[i]};
-        is_fine = compile_one(&at, &all->actions[all->count++]) && is_fine;
+        struct moon_action *action = &all->actions[all->count++];
+        is_fine = compile_one(&at, action) && is_fine;
+        action->split.index = action->split.has_phase ? phase_count++ : 0;
     }
     if (!is_fine) {
         actions_unref(all);

@@ -3,13 +3,12 @@
 
 #include "conf/conf.h"
 #include "filter/chain.h"
-
-struct moon_upstream;
+#include "upstream/balance/split.h"
 
 struct moon_action {
     const char *name; // of the route, for logs and counters
     struct moon_chain chain;
-    const struct moon_upstream *upstream;
+    struct moon_split split; // over its backends
 };
 
 struct moon_actions;

@@ -87,7 +87,7 @@ static bool may_replay(const struct moon_exchange *ex, bool was_connected, bool 
         ex->attempt_count >= ATTEMPT_MAX_COUNT)
         return false;
     if (!was_connected) // nothing can have reached anybody
-        return ex->action->upstream->endpoint_count > ex->attempt_count;
+        return ex->upstream->endpoint_count > ex->attempt_count;
     return ex->is_reused_link && is_idempotent(ex->request.method_id);
 }
 
@@ -96,8 +96,8 @@ static void on_abort(void *owner, int err)
     struct moon_exchange *ex = owner;
     bool had_input = moon_lane_has_input(ex->up), was_connected = moon_lane_is_connected(ex->up);
     ex->up = NULL;
-    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s",
-                   MOON_SLICE_ARG(ex->action->upstream->name), moon_err_text(err));
+    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s", MOON_SLICE_ARG(ex->upstream->name),
+                   moon_err_text(err));
     if (err != MOON_ETIMEOUT && may_replay(ex, was_connected, had_input)) {
         moon_count_up(&ex->res->counters->upstream_replays_total);
         moon_attempt_start(ex, true);
@@ -238,7 +238,7 @@ void moon_attempt_start(struct moon_exchange *ex, bool fresh)
         ex->request_framing = framing;
     framing = ex->request_framing;
     ex->attempt_count++;
-    err = moon_pool_lend(ex->service->pool, ex->action->upstream, fresh, &lease);
+    err = moon_pool_lend(ex->service->pool, ex->upstream, fresh, &lease);
     if (err) {
         fail_attempt(ex, err);
         return;

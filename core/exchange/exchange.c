@@ -76,8 +76,15 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 static void after_access(struct moon_exchange *ex)
 {
-    const struct moon_upstream *upstream = ex->action->upstream;
-    if (!upstream->builtin) {
+    const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
+    ex->upstream = backend ? backend->upstream : NULL;
+    if (!ex->upstream) {
+        moon_exchange_answer(ex, 500,
+                             backend ? "the route refers to an upstream that does not exist"
+                                     : "no backend of the route has a weight");
+        return;
+    }
+    if (!ex->upstream->builtin) {
         moon_attempt_start(ex, false);
         return;
     }
@@ -195,7 +202,7 @@ void moon_exchange_push_request_end(struct moon_exchange *ex)
         moon_exchange_answer(ex, 500, "a filter failed on the request body");
     if (taken < 0 || ex->step != STEP_BUILTIN || !ex->is_request_sent)
         return;
-    const struct moon_builtin *builtin = ex->action->upstream->builtin;
+    const struct moon_builtin *builtin = ex->upstream->builtin;
     builtin->answer(&ex->flow, builtin->owner);
     moon_response_start(ex);
 }

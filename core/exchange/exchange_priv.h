@@ -28,8 +28,9 @@ struct moon_exchange {
     struct moon_flow flow; // first, so that a flow is its exchange
     struct moon_service *service;
     struct moon_resources *res;
-    const struct moon_action *action; // NULL when no route matched
-    struct moon_lane *down, *up;      // NULL when gone
+    const struct moon_action *action;     // NULL when no route matched
+    const struct moon_upstream *upstream; // chosen after access
+    struct moon_lane *down, *up;          // NULL when gone
     struct moon_chain_run run;
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream

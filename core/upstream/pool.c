@@ -8,6 +8,7 @@
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "upstream/balance/split.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -34,12 +35,19 @@ struct pooled {
     struct moon_pool *pool;
 };
 
+// Where this worker stands in sequences that are compiled once. Each starts anywhere, so that the workers together do not all
+// begin with the same choice.
+struct phases {
+    uint64_t *at;
+    uint32_t count;
+};
+
 struct moon_pool {
     struct moon_resources *res;
     struct slot **buckets;
     uint32_t bucket_count, slot_count; // a power of two
-    uint32_t *turns;                   // of each upstream's cycle, by its index
-    uint32_t turn_count;
+    struct phases turns;               // of each upstream's cycle, by its index
+    struct phases splits;              // of each split, by its index
     bool is_draining;
 };
 
@@ -163,8 +171,37 @@ void moon_pool_free(struct moon_pool *pool)
         }
     }
     free(pool->buckets);
-    free(pool->turns);
+    free(pool->turns.at);
+    free(pool->splits.at);
     free(pool);
+}
+
+// SplitMix64 (Steele, Lea, Flood, 2014).
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static uint64_t *phase_at(struct moon_pool *pool, struct phases *phases, uint32_t index)
+{
+    if (index >= phases->count) {
+        uint32_t count = index + 16;
+        phases->at = realloc(phases->at, count * sizeof *phases->at);
+        if (!phases->at)
+            abort();
+        for (uint32_t i = phases->count; i < count; i++)
+            phases->at[i] = mix(pool->res->id_seed[0] + (i + 1) * 0x9e3779b97f4a7c15u);
+        phases->count = count;
+    }
+    return &phases->at[index];
+}
+
+const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split)
+{
+    return moon_split_choose(split,
+                             split->has_phase ? phase_at(pool, &pool->splits, split->index) : NULL);
 }
 
 static const struct moon_endpoint *choose(struct moon_pool *pool,
@@ -172,17 +209,7 @@ static const struct moon_endpoint *choose(struct moon_pool *pool,
 {
     if (upstream->cycle.len == 0)
         return NULL;
-    if (upstream->index >= pool->turn_count) {
-        uint32_t count = upstream->index + 16;
-        pool->turns = realloc(pool->turns, count * sizeof *pool->turns);
-        if (!pool->turns)
-            abort();
-        memset(pool->turns + pool->turn_count, 0, (count - pool->turn_count) * sizeof *pool->turns);
-        pool->turn_count = count;
-    }
-    uint32_t turn = pool->turns[upstream->index]++;
-    if (pool->turns[upstream->index] >= upstream->cycle.len)
-        pool->turns[upstream->index] = 0;
+    uint64_t turn = (*phase_at(pool, &pool->turns, upstream->index))++;
     return &upstream->endpoints[upstream->cycle.turns[turn % upstream->cycle.len]];
 }
 

@@ -5,9 +5,11 @@
 #include <stdbool.h>
 
 struct moon_endpoint;
+struct moon_backend;
 struct moon_lane;
 struct moon_pool;
 struct moon_resources;
+struct moon_split;
 struct moon_upstream;
 
 struct moon_pool *moon_pool_new(struct moon_resources *res);
@@ -15,6 +17,9 @@ struct moon_pool *moon_pool_new(struct moon_resources *res);
 void moon_pool_free(struct moon_pool *pool);
 // Closes every idle link, now and from now on.
 void moon_pool_drain(struct moon_pool *pool);
+
+// The backend of the worker's next exchange; NULL when none has a weight.
+const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split);
 
 struct moon_lease {
     struct moon_lane *lane; // attach to it; give it back with moon_lane_end

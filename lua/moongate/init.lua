@@ -31,7 +31,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.Route
 ---@field path? string a prefix of whole segments: "/users" matches /users and /users/7; default "/"
----@field backends string the name of an upstream
+---@field backends string|table<string, integer> the name of an upstream, or weights by name; 0: no traffic
 ---@field name? string for logs; default: the path
 
 --- Sends matching requests to an upstream. The longest path wins.
