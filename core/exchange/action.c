@@ -1,4 +1,4 @@
-// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends.
+// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends, timeouts, retry.
 #include "exchange/action.h"
 
 #include "base/err.h"
@@ -22,6 +22,47 @@ static const struct moon_schema_key backend_weight = {
     .expected = "a weight, 0 to 1000000, such as { users = 95, [\"users-next\"] = 5 }"};
 static const struct moon_schema backends_schema = {no_keys, NULL, &backend_weight};
 
+static const struct moon_schema_key timeout_keys[] = {
+    {.name = "request",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = "response",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = NULL},
+};
+static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
+
+static const char *const retry_hint =
+    "expected \"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\"";
+static const struct moon_schema_key retry_condition = {
+    .types = MOON_TYPE_STRING,
+    .expected = "\"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\""};
+static const struct moon_schema conditions_schema = {no_keys, &retry_condition, NULL};
+static const struct moon_schema_key retry_keys[] = {
+    {.name = "attempts",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 1,
+     .max = 10,
+     .expected = "how many more after the first, 1 to 10"},
+    {.name = "on",
+     .types = MOON_TYPE_TABLE,
+     .table = &conditions_schema,
+     .expected = "a list such as { \"connect\", \"503\" }"},
+    {.name = "backoff",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0,
+     .max = 60,
+     .expected = "seconds, 0 to 60"},
+    {.name = NULL},
+};
+static const struct moon_schema retry_schema = {retry_keys, NULL, NULL};
+
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "backends",
@@ -33,8 +74,14 @@ static const struct moon_schema_key route_keys[] = {
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
-    {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "retry", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "timeouts",
+     .types = MOON_TYPE_TABLE,
+     .table = &timeouts_schema,
+     .expected = "{ request = 5, response = 2 }"},
+    {.name = "retry",
+     .types = MOON_TYPE_TABLE,
+     .table = &retry_schema,
+     .expected = "{ attempts = 2, on = { \"connect\", \"503\" } }"},
     {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "access", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "balancer", .types = MOON_TYPE_FUNCTION, .is_later = true},
@@ -169,13 +216,64 @@ static bool compile_backends(const struct compiling *at, struct moon_split *spli
     return is_fine;
 }
 
+static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
+{
+    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
+}
+
+static bool compile_condition(const struct compiling *at, struct moon_slice text, uint32_t index,
+                              struct moon_retry *retry)
+{
+    static const char *const names[] = {"connect", "reset", "timeout", NULL};
+    bool *const flags[] = {&retry->on_connect, &retry->on_reset, &retry->on_timeout};
+    char path[32];
+    for (size_t i = 0; names[i]; i++) {
+        if (!moon_slice_equal(moon_slice_from(names[i]), text))
+            continue;
+        *flags[i] = true;
+        return true;
+    }
+    bool is_status = text.len == 3 && (text.ptr[0] == '4' || text.ptr[0] == '5');
+    for (size_t i = 0; is_status && i < text.len; i++)
+        is_status = text.ptr[i] >= '0' && text.ptr[i] <= '9';
+    if (is_status) {
+        unsigned bit =
+            (unsigned)((text.ptr[0] - '4') * 100 + (text.ptr[1] - '0') * 10 + (text.ptr[2] - '0'));
+        retry->statuses[bit / 64] |= (uint64_t)1 << (bit % 64);
+        return true;
+    }
+    snprintf(path, sizeof path, "retry.on[%u]", index + 1);
+    report(at, path, retry_hint, "found", text);
+    return false;
+}
+
+// Without `on`: what can't have done anything twice.
+static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "retry");
+    const struct moon_value *on = moon_value_get(value, "on");
+    bool is_fine = true;
+    if (!value)
+        return true;
+    retry->attempts = (uint8_t)moon_value_number(value, "attempts", 1);
+    retry->backoff_ms = ms_of(value, "backoff", 0.025);
+    retry->on_connect = on == NULL;
+    for (uint32_t i = 0; on && i < on->table.item_count; i++)
+        is_fine = compile_condition(at, on->table.items[i].string, i, retry) && is_fine;
+    return is_fine;
+}
+
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
     struct moon_slice name =
         moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
     action->name = strndup(name.ptr, name.len);
+    const struct moon_value *timeouts = moon_value_get(value, "timeouts");
+    action->timeouts.request_ms = ms_of(timeouts, "request", 0);
+    action->timeouts.response_ms = ms_of(timeouts, "response", 0);
     bool is_fine = compile_chain(at, &action->chain);
+    is_fine = compile_retry(at, &action->retry) && is_fine;
     return compile_backends(at, &action->split) && is_fine;
 }
 

@@ -5,10 +5,27 @@
 #include "filter/chain.h"
 #include "upstream/balance/split.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
+// attempts: after the first one. Which failures: retry.c.
+struct moon_retry {
+    uint32_t backoff_ms;
+    uint64_t statuses[4]; // bit n: status 400 + n
+    uint8_t attempts;     // 0: the route does not retry
+    bool on_connect, on_reset, on_timeout;
+};
+
 struct moon_action {
     const char *name; // of the route, for logs and counters
     struct moon_chain chain;
     struct moon_split split; // over its backends
+    struct {
+        uint32_t request_ms; // from the request's head to the whole response; 0: unbounded
+        // from the request sent to the response's head, each attempt; 0: as the settings say
+        uint32_t response_ms;
+    } timeouts;
+    struct moon_retry retry;
 };
 
 struct moon_actions;

@@ -41,6 +41,7 @@ static void log_continue(struct moon_exchange *ex, enum moon_verdict verdict)
 static void start_log(struct moon_exchange *ex)
 {
     ex->step = STEP_LOG;
+    moon_deadline_stop(ex);
     moon_chain_cancel(&ex->run, &ex->flow);
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
@@ -85,7 +86,7 @@ static void after_access(struct moon_exchange *ex)
         return;
     }
     if (!ex->upstream->builtin) {
-        moon_attempt_start(ex, false);
+        moon_attempt_start(ex);
         return;
     }
     ex->step = STEP_BUILTIN;
@@ -140,6 +141,7 @@ static void on_head(void *owner)
     ex->action = moon_actions_at(ex->service->actions, index);
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
+    moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
 }
 
@@ -178,6 +180,8 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_exchange *ex = owner;
     if (ex->step < STEP_BUILTIN)
         return 0; // a head phase waits
+    if (ex->step == STEP_UPSTREAM && !ex->up)
+        return 0; // waits for a link
     if (ex->step > STEP_BUILTIN && !ex->up)
         return bytes.len; // answered already: what still comes is dropped
     ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, false);
@@ -295,8 +299,10 @@ static void exchange_task(struct moon_task *task)
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
+        struct moon_claim claim;
+        moon_pooled_claim(ex->lease.pooled, &claim);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up);
+        moon_relay_start(ex->res, down, up, &claim);
         start_log(ex);
         return;
     }

@@ -18,6 +18,7 @@
 #include "io/world.h"
 #include "obs/log.h"
 #include "route/route.h"
+#include "upstream/registry.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ struct sections {
     struct moon_section upstreams, actions;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
+    struct moon_upstream_parts upstream_parts;
 };
 
 struct seat {
@@ -46,6 +48,7 @@ struct seat {
 struct moon_gateway {
     struct moon_gateway_args args;
     struct sections sections, admin_sections;
+    struct moon_registry *registry; // what is known of upstreams beyond any snapshot
     struct moon_snapshot *snapshot, *admin_snapshot;
     struct moon_model *admin_model;
     struct moon_admin_ops admin_ops;
@@ -66,12 +69,13 @@ struct moon_gateway {
 };
 
 static void sections_init(struct sections *sections, const struct moon_gateway_args *args,
-                          const struct moon_builtin *extra)
+                          struct moon_registry *registry, const struct moon_builtin *extra)
 {
     sections->builtins[0] = &moon_builtin_echo;
     sections->builtins[1] = extra;
     sections->upstreams = moon_upstream_section;
-    sections->upstreams.registry = sections->builtins;
+    sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
+    sections->upstreams.registry = &sections->upstream_parts;
     sections->actions = moon_action_section;
     sections->actions.registry = args->filters;
     const struct moon_section *order[SECTION_COUNT] = {&moon_settings_section, &sections->upstreams,
@@ -281,7 +285,8 @@ static int open_admin(struct moon_gateway *gateway, struct moon_report *report)
         return MOON_ECONFIG;
     }
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
-    sections_init(&gateway->admin_sections, &gateway->args, &gateway->admin_builtin);
+    sections_init(&gateway->admin_sections, &gateway->args, gateway->registry,
+                  &gateway->admin_builtin);
     gateway->admin_model = admin_model();
     int err = moon_conf_compile(gateway->admin_model, gateway->admin_sections.order, SECTION_COUNT,
                                 report, &gateway->admin_snapshot);
@@ -333,7 +338,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->args = *args;
     gateway->admin_ops =
         (struct moon_admin_ops){admin_is_ready, admin_counters, admin_buffer_len, gateway};
-    sections_init(&gateway->sections, args, NULL);
+    gateway->registry = moon_registry_new();
+    sections_init(&gateway->sections, args, gateway->registry, NULL);
     int err = moon_conf_compile(args->model, gateway->sections.order, SECTION_COUNT, report,
                                 &gateway->snapshot);
     if (err)
@@ -371,9 +377,11 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
     struct moon_gateway_args args = {.filters = filters};
     struct moon_snapshot *snapshot = NULL;
     struct sections sections = {0};
-    sections_init(&sections, &args, NULL);
+    struct moon_registry *registry = moon_registry_new();
+    sections_init(&sections, &args, registry, NULL);
     int err = moon_conf_compile(model, sections.order, SECTION_COUNT, report, &snapshot);
     moon_snapshot_unref(snapshot);
+    moon_registry_free(registry);
     return err;
 }
 
@@ -397,6 +405,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_socket_free(gateway->admin_socket);
     moon_snapshot_unref(gateway->snapshot);
     moon_snapshot_unref(gateway->admin_snapshot);
+    moon_registry_free(gateway->registry);
     moon_model_free(gateway->args.model);
     moon_model_free(gateway->admin_model);
     free(gateway->sockets);

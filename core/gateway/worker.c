@@ -15,6 +15,7 @@
 #include "obs/log.h"
 #include "route/route.h"
 #include "upstream/pool.h"
+#include "upstream/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -128,7 +129,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     moon_list_init(&res->relays);
     moon_loop_random(args->loop, res->id_seed, sizeof res->id_seed);
     worker->service.res = res;
-    worker->service.pool = moon_pool_new(res);
+    worker->service.pool =
+        moon_pool_new(res, moon_upstreams_registry(moon_snapshot_upstreams(args->snapshot)));
     worker->service.routes = moon_snapshot_routes(args->snapshot);
     worker->service.actions = moon_snapshot_actions(args->snapshot);
     worker->edge = moon_edge_new(&worker->service, args->connections);
