@@ -18,6 +18,7 @@
 #include "io/world.h"
 #include "obs/log.h"
 #include "route/route.h"
+#include "upstream/discovery.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -63,6 +64,7 @@ struct moon_gateway {
     size_t socket_count;
     struct moon_socket *admin_socket; // the same
     struct seat control;              // its worker only with an admin listener
+    struct moon_discovery *discovery; // on the control loop
     struct moon_mailbox *mailbox;
     atomic_bool is_draining;
     bool is_over;
@@ -353,6 +355,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (!gateway->seats || !gateway->control.loop)
         abort();
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
+    gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
+    moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     err = open_sockets(gateway, report);
     if (!err)
@@ -398,6 +402,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     for (unsigned i = 0; gateway->seats && i < gateway->seat_count; i++)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);
+    moon_discovery_free(gateway->discovery);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     for (size_t i = 0; i < gateway->socket_count; i++)

@@ -139,7 +139,7 @@ static void permits_end_at_the_cap(void **state)
 static void waiters_are_served_in_order(void **state)
 {
     struct bench bench;
-    struct moon_waiter waiters[4] = {{{0}, 0}};
+    struct moon_waiter waiters[4] = {{.grant = 0}};
     bench_init(&bench, *state);
     moon_limit_acquire(bench.limit, 2);
     moon_limit_acquire(bench.limit, 2);
@@ -171,7 +171,7 @@ static void waiters_are_served_in_order(void **state)
 static void another_workers_waiter_is_not_starved(void **state)
 {
     struct bench mine, others;
-    struct moon_waiter first = {{0}, 0}, own = {{0}, 0};
+    struct moon_waiter first = {.grant = 0}, own = {.grant = 0};
     bench_init(&mine, *state);
     bench_init(&others, *state);
     moon_limit_acquire(mine.limit, 1);
