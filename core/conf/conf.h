@@ -19,6 +19,8 @@ struct moon_object {
     const char *kind; // "settings", "listener", "upstream", "route"
     struct moon_place place;
     struct moon_value value; // a table
+    // its producer applies objects one by one: a reference to nothing is no error but answers 500
+    bool is_lenient;
 };
 
 struct moon_model;

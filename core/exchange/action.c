@@ -1,4 +1,4 @@
-// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends.
+// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends, timeouts, retry.
 #include "exchange/action.h"
 
 #include "base/err.h"
@@ -15,14 +15,74 @@ struct moon_actions {
     size_t count;
 };
 
+static const struct moon_schema_key no_keys[] = {{.name = NULL}};
+static const struct moon_schema_key backend_weight = {
+    .types = MOON_TYPE_NUMBER,
+    .is_integer = true,
+    .min = 0,
+    .max = 1000000,
+    .expected = "a weight, 0 to 1000000, such as { users = 95, [\"users-next\"] = 5 }"};
+static const struct moon_schema backends_schema = {no_keys, NULL, &backend_weight};
+
+static const struct moon_schema_key timeout_keys[] = {
+    {.name = "request",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = "response",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = NULL},
+};
+static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
+
+static const char *const retry_hint =
+    "expected \"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\"";
+static const struct moon_schema_key retry_condition = {
+    .types = MOON_TYPE_STRING,
+    .expected = "\"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\""};
+static const struct moon_schema conditions_schema = {no_keys, &retry_condition, NULL};
+static const struct moon_schema_key retry_keys[] = {
+    {.name = "attempts",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 1,
+     .max = 10,
+     .expected = "how many more after the first, 1 to 10"},
+    {.name = "on",
+     .types = MOON_TYPE_TABLE,
+     .table = &conditions_schema,
+     .expected = "a list such as { \"connect\", \"503\" }"},
+    {.name = "backoff",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0,
+     .max = 60,
+     .expected = "seconds, 0 to 60"},
+    {.name = NULL},
+};
+static const struct moon_schema retry_schema = {retry_keys, NULL, NULL};
+
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
-    {.name = "backends", .types = MOON_TYPE_STRING, .expected = "the name of an upstream"},
+    {.name = "backends",
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
+     .table = &backends_schema,
+     .expected =
+         "the name of an upstream, or weights such as { users = 95, [\"users-next\"] = 5 }"},
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
-    {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "retry", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "timeouts",
+     .types = MOON_TYPE_TABLE,
+     .table = &timeouts_schema,
+     .expected = "{ request = 5, response = 2 }"},
+    {.name = "retry",
+     .types = MOON_TYPE_TABLE,
+     .table = &retry_schema,
+     .expected = "{ attempts = 2, on = { \"connect\", \"503\" } }"},
     {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "access", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "balancer", .types = MOON_TYPE_FUNCTION, .is_later = true},
@@ -58,46 +118,123 @@ static bool find_prefix(const struct moon_object *route, uint32_t *len)
     return true;
 }
 
-// Finds the upstream; a route whose plugins answer every request needs none.
-static bool compile_backends(const struct compiling *at, struct moon_action *action)
+// The upstream of that name. False when there is none and its producer does not allow that.
+static bool find_backend(const struct compiling *at, struct moon_slice name, const char *path,
+                         struct moon_backend *backend)
 {
-    const struct moon_value *value = moon_value_get(&at->object->value, "backends");
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
-    if (!value && action->answers)
-        return true;
-    if (!value) {
-        moon_report_addf(at->compile->report, at->object->place,
-                         moon_object_title(at->compile->model, at->object), "backends",
-                         "expected the name of an upstream, or a plugin that answers (redirect, "
-                         "direct-response)",
-                         "missing");
-        return false;
-    }
     if (!upstreams) // their problems are told already
         return true;
-    action->upstream = moon_upstreams_find(upstreams, value->string);
-    if (action->upstream)
+    backend->upstream = moon_upstreams_find(upstreams, name);
+    if (backend->upstream || at->object->is_lenient)
         return true;
-    const char *nearest = moon_nearest_name(value->string, moon_upstreams_names(upstreams));
+    const char *nearest = moon_nearest_name(name, moon_upstreams_names(upstreams));
     char hint[160];
     if (nearest)
         snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
     else
         snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
-    report(at, "backends", hint, "there is no upstream", value->string);
+    report(at, path, hint, "there is no upstream", name);
     return false;
+}
+
+// The upstreams and their weights; a route whose plugins answer every request needs none.
+static bool compile_backends(const struct compiling *at, bool is_needed, struct moon_split *split)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "backends");
+    if (!value && !at->object->is_lenient) {
+        if (is_needed)
+            moon_report_addf(at->compile->report, at->object->place,
+                             moon_object_title(at->compile->model, at->object), "backends",
+                             "expected the name of an upstream, weights by name, or a plugin that "
+                             "answers (redirect, direct-response)",
+                             "missing");
+        return !is_needed;
+    }
+    bool is_table = value && value->kind == MOON_VALUE_TABLE, is_fine = true;
+    uint32_t count = is_table ? value->table.entry_count : value ? 1 : 0;
+    if (!at->object->is_lenient && (count == 0 || count > UINT16_MAX)) {
+        report(at, "backends", "expected the name of an upstream, or weights by name",
+               count ? "too many backends" : "no backends in", MOON_SLICE("{}"));
+        return false;
+    }
+    count = count > UINT16_MAX ? UINT16_MAX : count;
+    struct moon_backend *backends = calloc(count + 1, sizeof *backends);
+    if (!backends)
+        abort();
+    for (uint32_t i = 0; i < count; i++) { // entries are in order of their keys
+        char path[160] = "backends";
+        struct moon_slice name = is_table ? value->table.entries[i].key : value->string;
+        if (is_table)
+            snprintf(path, sizeof path, "backends.%.*s", MOON_SLICE_ARG(name));
+        backends[i].weight = is_table ? (uint32_t)value->table.entries[i].value.number : 1;
+        is_fine = find_backend(at, name, path, &backends[i]) && is_fine;
+    }
+    moon_split_init(split, backends, (uint16_t)count);
+    return is_fine;
+}
+
+static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
+{
+    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
+}
+
+static bool compile_condition(const struct compiling *at, struct moon_slice text, uint32_t index,
+                              struct moon_retry *retry)
+{
+    static const char *const names[] = {"connect", "reset", "timeout", NULL};
+    bool *const flags[] = {&retry->on_connect, &retry->on_reset, &retry->on_timeout};
+    char path[32];
+    for (size_t i = 0; names[i]; i++) {
+        if (!moon_slice_equal(moon_slice_from(names[i]), text))
+            continue;
+        *flags[i] = true;
+        return true;
+    }
+    bool is_status = text.len == 3 && (text.ptr[0] == '4' || text.ptr[0] == '5');
+    for (size_t i = 0; is_status && i < text.len; i++)
+        is_status = text.ptr[i] >= '0' && text.ptr[i] <= '9';
+    if (is_status) {
+        unsigned bit =
+            (unsigned)((text.ptr[0] - '4') * 100 + (text.ptr[1] - '0') * 10 + (text.ptr[2] - '0'));
+        retry->statuses[bit / 64] |= (uint64_t)1 << (bit % 64);
+        return true;
+    }
+    snprintf(path, sizeof path, "retry.on[%u]", index + 1);
+    report(at, path, retry_hint, "found", text);
+    return false;
+}
+
+// Without `on`: what can't have done anything twice.
+static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "retry");
+    const struct moon_value *on = moon_value_get(value, "on");
+    bool is_fine = true;
+    if (!value)
+        return true;
+    retry->attempts = (uint8_t)moon_value_number(value, "attempts", 1);
+    retry->backoff_ms = ms_of(value, "backoff", 0.025);
+    retry->on_connect = on == NULL;
+    for (uint32_t i = 0; on && i < on->table.item_count; i++)
+        is_fine = compile_condition(at, on->table.items[i].string, i, retry) && is_fine;
+    return is_fine;
 }
 
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
+    const struct moon_value *timeouts = moon_value_get(value, "timeouts");
     action->name = moon_route_name(value);
+    action->timeouts.request_ms = ms_of(timeouts, "request", 0);
+    action->timeouts.response_ms = ms_of(timeouts, "response", 0);
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
     bool is_fine =
         moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);
-    if (!is_fine && !moon_value_get(value, "backends"))
-        return false; // a plugin that is broken might be the one that answers
-    return compile_backends(at, action) && is_fine;
+    // A plugin that is broken might be the one that answers.
+    bool is_needed = is_fine && !action->answers;
+    is_fine = compile_retry(at, &action->retry) && is_fine;
+    return compile_backends(at, is_needed, &action->split) && is_fine;
 }
 
 static void actions_unref(void *part)
@@ -109,6 +246,7 @@ static void actions_unref(void *part)
         struct moon_action *action = &all->actions[i];
         moon_plugins_fini(&action->chain);
         free((void *)action->name);
+        free(action->split.backends);
     }
     free(all->actions);
     free(all);
@@ -118,6 +256,7 @@ static int actions_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_actions *all = calloc(1, sizeof *all);
     bool is_fine = true;
+    uint32_t phase_count = 0;
     if (!all)
         abort();
     all->actions = calloc(compile->object_count + 1, sizeof *all->actions);
@@ -125,7 +264,9 @@ static int actions_compile(const struct moon_compile *compile, void **part)
         abort();
     for (size_t i = 0; i < compile->object_count; i++) {
         struct compiling at = {compile, compile->objects[i]};
-        is_fine = compile_one(&at, &all->actions[all->count++]) && is_fine;
+        struct moon_action *action = &all->actions[all->count++];
+        is_fine = compile_one(&at, action) && is_fine;
+        action->split.index = action->split.has_phase ? phase_count++ : 0;
     }
     if (!is_fine) {
         actions_unref(all);

@@ -4,7 +4,7 @@
 
 void moon_exchange_ask_builtin(struct moon_exchange *ex)
 {
-    const struct moon_builtin *builtin = ex->action->upstream->builtin;
+    const struct moon_builtin *builtin = ex->upstream->builtin;
     enum moon_verdict verdict = builtin->answer(&ex->flow, builtin->owner, &ex->builtin_state);
     ex->builtin_waits = verdict == MOON_WAIT;
     switch (verdict) {
@@ -24,7 +24,7 @@ void moon_exchange_cancel_builtin(struct moon_exchange *ex)
 {
     if (!ex->builtin_waits)
         return;
-    const struct moon_builtin *builtin = ex->action->upstream->builtin;
+    const struct moon_builtin *builtin = ex->upstream->builtin;
     ex->builtin_waits = false;
     if (builtin->cancel)
         builtin->cancel(&ex->flow, builtin->owner, ex->builtin_state);

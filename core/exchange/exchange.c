@@ -43,6 +43,7 @@ static void start_log(struct moon_exchange *ex)
 {
     ex->step = STEP_LOG;
     moon_exchange_cancel_builtin(ex);
+    moon_deadline_stop(ex);
     moon_chain_cancel(&ex->run, &ex->flow);
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
@@ -78,13 +79,16 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 static void after_access(struct moon_exchange *ex)
 {
-    const struct moon_upstream *upstream = ex->action->upstream;
-    if (!upstream) {
-        moon_exchange_answer(ex, 500, "the route has no backends");
+    const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
+    ex->upstream = backend ? backend->upstream : NULL;
+    if (!ex->upstream) {
+        moon_exchange_answer(ex, 500,
+                             backend ? "the route refers to an upstream that does not exist"
+                                     : "no backend of the route has a weight");
         return;
     }
-    if (!upstream->builtin) {
-        moon_attempt_start(ex, false);
+    if (!ex->upstream->builtin) {
+        moon_attempt_start(ex);
         return;
     }
     ex->step = STEP_BUILTIN;
@@ -151,6 +155,7 @@ static void on_head(void *owner)
     }
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
+    moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
 }
 
@@ -189,6 +194,8 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_exchange *ex = owner;
     if (ex->step < STEP_BUILTIN)
         return 0; // a head phase waits
+    if (ex->step == STEP_UPSTREAM && !ex->up)
+        return 0; // waits for a link
     if (ex->step > STEP_BUILTIN && !ex->up)
         return bytes.len; // answered already: what still comes is dropped
     ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, false);
@@ -308,8 +315,10 @@ static void exchange_task(struct moon_task *task)
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
+        struct moon_claim claim;
+        moon_pooled_claim(ex->lease.pooled, &claim);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up);
+        moon_relay_start(ex->res, down, up, &claim);
         start_log(ex);
         return;
     }

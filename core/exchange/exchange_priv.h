@@ -1,6 +1,6 @@
 // The body of struct moon_exchange and the seams between its files:
 //   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
-//   forward.c   edits of the two heads            relay.c    tunnels
+//   forward.c   edits of the two heads            relay.c    tunnels              retry.c       retries, waits, deadlines
 #pragma once
 
 #include "base/buffer.h"
@@ -25,13 +25,28 @@ enum moon_step {
     STEP_LOG,           // the lanes are given back
 };
 
+// What an exchange without a peer to wait for waits for.
+enum moon_wait {
+    WAIT_NONE,
+    WAIT_LINK,  // the upstream is at its limit
+    WAIT_PAUSE, // before a retry
+    WAIT_HEAD,  // the response head, where the route bounds it
+};
+
+// How an attempt ended without a response.
+struct moon_failure {
+    int err;
+    bool was_connected, had_input;
+};
+
 struct moon_exchange {
     struct moon_flow flow; // first, so that a flow is its exchange
     struct moon_service *service;
     struct moon_resources *res;
-    struct moon_hold *hold;           // what `action` belongs to; NULL before the head
-    const struct moon_action *action; // NULL when no route matched
-    struct moon_lane *down, *up;      // NULL when gone
+    struct moon_hold *hold;               // what `action` belongs to; NULL before the head
+    const struct moon_action *action;     // NULL when no route matched
+    const struct moon_upstream *upstream; // chosen after access
+    struct moon_lane *down, *up;          // NULL when gone
     struct moon_chain_run run;
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
@@ -43,13 +58,19 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
-    void *builtin_state; // of the built-in upstream that is asked
-    uint8_t step;        // enum moon_step
-    uint8_t attempt_count, interim_count;
-    bool is_request_whole : 1; // its end event came
-    bool is_request_sent : 1;  // and went upstream
-    bool keeps_replay : 1;     // `replay` is complete so far
-    bool is_reused_link : 1;
+    void *builtin_state;     // of the built-in upstream that is asked
+    struct moon_lease lease; // of `up`, or of the attempt that failed
+    // where the last attempt went; compared, never followed
+    const struct moon_endpoint_state *avoid;
+    struct moon_waiter waiter;
+    struct moon_timer wait_timer, deadline;
+    uint8_t step; // enum moon_step
+    uint8_t wait; // enum moon_wait
+    uint8_t attempt_count, retry_count, interim_count;
+    bool is_request_whole : 1;  // its end event came
+    bool is_request_sent : 1;   // and went upstream
+    bool keeps_replay : 1;      // `replay` is complete so far
+    bool was_request_sent : 1;  // so it was in the attempt before
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream
@@ -73,11 +94,31 @@ void moon_exchange_ask_builtin(struct moon_exchange *ex);
 void moon_exchange_cancel_builtin(struct moon_exchange *ex);
 
 // attempt.c
-void moon_attempt_start(struct moon_exchange *ex, bool fresh);
+void moon_attempt_start(struct moon_exchange *ex);
+// Goes on with an attempt that has no link yet; `is_again`: it has waited for one.
+void moon_attempt_lend(struct moon_exchange *ex, bool is_again);
+// Ends the attempt: tries again where that may be, else answers.
+void moon_attempt_failed(struct moon_exchange *ex, const struct moon_failure *failure);
 // Into the upstream lane; results as moon_flow_ops.pass.
 ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 // Gives the upstream lane up; `reuse` only when the exchange went through whole.
 void moon_attempt_end(struct moon_exchange *ex, bool reuse);
+
+// retry.c
+bool moon_method_is_idempotent(enum moon_method method);
+bool moon_retry_has_status(const struct moon_retry *retry, uint16_t status);
+// True: the attempt that failed in this way is followed by another.
+bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *failure);
+// True: the response whose head has come is thrown away for another attempt.
+bool moon_retry_status(struct moon_exchange *ex);
+void moon_wait_for_link(struct moon_exchange *ex, bool is_again);
+// The request is sent: from now on the route's time for a response runs.
+void moon_wait_for_head(struct moon_exchange *ex);
+// Harmless when nothing is waited for.
+void moon_wait_stop(struct moon_exchange *ex);
+// The route's time for the whole exchange.
+void moon_deadline_start(struct moon_exchange *ex);
+void moon_deadline_stop(struct moon_exchange *ex);
 
 // response.c
 // The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).
@@ -110,5 +151,7 @@ bool moon_response_is_bodiless(const struct moon_exchange *ex);
 
 // relay.c
 // Takes both lanes over as one tunnel. The exchange keeps neither.
-void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up);
+// `claim` is what the upstream connection counts as; the tunnel takes it over.
+void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
+                      const struct moon_claim *claim);
 void moon_relay_stop_all(struct moon_resources *res);

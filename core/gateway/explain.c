@@ -81,21 +81,34 @@ static const struct moon_object *route_object(const struct moon_snapshot *snapsh
     return NULL;
 }
 
-static void write_upstream(const struct moon_upstream *upstream, FILE *out)
+// The endpoints as they stand now: of names those that have been resolved.
+static void write_endpoints(const struct moon_upstream *upstream, FILE *out)
 {
-    fputs("{\"name\":", out);
-    moon_json_text(out, upstream->name);
-    if (upstream->builtin) {
+    struct moon_endpoint_set *set = NULL;
+    uint64_t stamp = 0;
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (upstream->feed.registry)
+        moon_feed_follow(&upstream->feed, &stamp, &set);
+    for (unsigned i = 0; set && i < set->count; i++) {
+        moon_address_format(&set->endpoints[i].address, text);
+        fprintf(out, "%s{\"address\":\"%s\",\"weight\":%u}", i ? "," : "", text,
+                set->endpoints[i].weight);
+    }
+    moon_endpoint_set_unref(set);
+}
+
+static void write_backend(const struct moon_backend *backend, FILE *out)
+{
+    const struct moon_upstream *upstream = backend->upstream;
+    fprintf(out, "{\"weight\":%u,\"name\":", backend->weight);
+    moon_json_text(out, upstream ? upstream->name : MOON_SLICE("(missing)"));
+    if (upstream && upstream->builtin) {
         fputs(",\"builtin\":", out);
         moon_json_text(out, moon_slice_from(upstream->builtin->name));
     }
     fputs(",\"endpoints\":[", out);
-    for (unsigned i = 0; i < upstream->endpoint_count; i++) {
-        char text[MOON_ADDRESS_TEXT_LEN];
-        moon_address_format(&upstream->endpoints[i].address, text);
-        fprintf(out, "%s{\"address\":\"%s\",\"weight\":%u}", i ? "," : "", text,
-                upstream->endpoints[i].weight);
-    }
+    if (upstream)
+        write_endpoints(upstream, out);
     fputs("]}", out);
 }
 
@@ -113,10 +126,11 @@ static void write_match(const struct moon_snapshot *snapshot, int index, FILE *o
         moon_json_text(out, moon_slice_from(action->chain.filters[i].type->name));
     }
     fputc(']', out);
-    if (!action->upstream)
-        return;
     fputs(",\"upstreams\":[", out);
-    write_upstream(action->upstream, out);
+    for (uint16_t i = 0; i < action->split.count; i++) {
+        fputs(i ? "," : "", out);
+        write_backend(&action->split.backends[i], out);
+    }
     fputc(']', out);
 }
 

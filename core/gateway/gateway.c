@@ -11,6 +11,8 @@
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "upstream/discovery.h"
+#include "upstream/registry.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -28,9 +30,22 @@ static void everything_drained(struct moon_gateway *gateway)
     moon_loop_stop(gateway->control.loop);
 }
 
+// Said when every worker drains: who reads it may count on it.
+static bool take_draining(struct moon_gateway *gateway, const struct moon_message *message)
+{
+    bool is_it = false;
+    for (unsigned i = 0; i < gateway->seat_count; i++)
+        is_it |= message == &gateway->seats[i].draining;
+    if (is_it && ++gateway->draining_count == gateway->seat_count)
+        moon_log_info(gateway->args.log, "draining");
+    return is_it;
+}
+
 static void on_message(void *owner, struct moon_message *message)
 {
     struct moon_gateway *gateway = owner;
+    if (take_draining(gateway, message))
+        return;
     if (message == &gateway->control.drained) {
         everything_drained(gateway);
         return;
@@ -41,6 +56,14 @@ static void on_message(void *owner, struct moon_message *message)
         moon_worker_stop(gateway->control.worker); // admin answers to the last
     else
         everything_drained(gateway);
+}
+
+static void on_draining(void *owner, struct moon_worker *worker)
+{
+    (void)worker;
+    struct moon_seat *seat = owner;
+    if (seat != &seat->gateway->control)
+        moon_mailbox_post(seat->gateway->mailbox, &seat->draining);
 }
 
 static void on_drained(void *owner, struct moon_worker *worker)
@@ -60,8 +83,8 @@ void moon_gateway_drain(struct moon_gateway *gateway)
         else
             moon_worker_drain(gateway->seats[i].worker);
     }
-    // Said when it is under way: who reads it may count on it.
-    moon_log_info(gateway->args.log, was_draining ? "stopping at once" : "draining");
+    if (was_draining)
+        moon_log_info(gateway->args.log, "stopping at once");
 }
 
 void moon_gateway_reload(struct moon_gateway *gateway, struct moon_reload_waiter *waiter)
@@ -84,6 +107,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                     .buffers = &gateway->buffers,
                                     .connections = connections,
                                     .log = gateway->args.log,
+                                    .on_draining = on_draining,
                                     .on_drained = on_drained,
                                     .owner = seat};
     seat->gateway = gateway;
@@ -153,7 +177,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         abort();
     gateway->args = *args;
     gateway->start_ms = moon_world_wall_ms(args->world);
-    moon_sections_init(&gateway->sections, args->filters, NULL);
+    gateway->registry = moon_registry_new();
+    moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL);
     int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
     if (err)
         goto fail;
@@ -167,6 +192,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (!gateway->seats || !gateway->control.loop)
         abort();
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
+    gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
+    moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
     err = open_ports(gateway, report);
@@ -191,9 +218,11 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
 {
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
-    moon_sections_init(&sections, filters, NULL);
+    struct moon_registry *registry = moon_registry_new();
+    moon_sections_init(&sections, filters, registry, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     moon_snapshot_unref(snapshot);
+    moon_registry_free(registry);
     return err;
 }
 
@@ -205,10 +234,13 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     struct moon_explain_question question;
     char *text;
     size_t len;
-    moon_sections_init(&sections, filters, NULL);
+    struct moon_registry *registry = moon_registry_new();
+    moon_sections_init(&sections, filters, registry, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
-    if (err)
+    if (err) {
+        moon_registry_free(registry);
         return err;
+    }
     FILE *stream = open_memstream(out, &len);
     if (!stream)
         abort();
@@ -218,6 +250,7 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
         abort();
     free(text);
     moon_snapshot_unref(snapshot);
+    moon_registry_free(registry);
     return 0;
 }
 
@@ -235,11 +268,13 @@ void moon_gateway_free(struct moon_gateway *gateway)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
+    moon_discovery_free(gateway->discovery);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);
     moon_snapshot_unref(gateway->snapshot);
     moon_snapshot_unref(gateway->admin_snapshot);
+    moon_registry_free(gateway->registry);
     free(gateway->seats);
     free(gateway);
 }

@@ -11,6 +11,7 @@
 #include "gateway/reload.h"
 #include "gateway/worker.h"
 #include "io/mailbox.h"
+#include "upstream/upstream.h"
 
 #include <stdatomic.h>
 
@@ -21,6 +22,7 @@ struct moon_sections {
     struct moon_section upstreams, actions;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
+    struct moon_upstream_parts upstream_parts;
 };
 
 struct moon_seat {
@@ -28,12 +30,13 @@ struct moon_seat {
     struct moon_loop *loop;
     struct moon_worker *worker;
     struct moon_thread *thread;
-    struct moon_message drained; // posted once, by the worker
+    struct moon_message draining, drained; // each posted once, by the worker
 };
 
 struct moon_gateway {
     struct moon_gateway_args args;
     struct moon_sections sections, admin_sections;
+    struct moon_registry *registry; // what is known of upstreams beyond any snapshot
     struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
     struct moon_ports ports;
     struct moon_admin_ops admin_ops;
@@ -41,8 +44,9 @@ struct moon_gateway {
     struct moon_buffer_budget buffers;
     struct moon_connection_budget connections, admin_connections;
     struct moon_seat *seats; // of the data workers
-    unsigned seat_count, drained_count;
-    struct moon_seat control; // its worker serves the admin surfaces, where there are any
+    unsigned seat_count, draining_count, drained_count;
+    struct moon_seat control;         // its worker serves the admin surfaces, where there are any
+    struct moon_discovery *discovery; // on the control loop
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
     uint64_t start_ms; // wall clock
@@ -53,7 +57,7 @@ struct moon_gateway {
 // sections.c
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        const struct moon_builtin *extra);
+                        struct moon_registry *registry, const struct moon_builtin *extra);
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
                           struct moon_report *report, struct moon_snapshot **out);

@@ -8,6 +8,7 @@
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "upstream/discovery.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -112,6 +113,7 @@ static void all_switched(struct moon_reload *reload)
     free(reload->changes);
     reload->changes = NULL;
     gateway->snapshot = reload->snapshot;
+    moon_discovery_use(gateway->discovery, gateway->snapshot);
     gateway->ports = reload->ports;
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);

@@ -11,12 +11,13 @@
 
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        const struct moon_builtin *extra)
+                        struct moon_registry *registry, const struct moon_builtin *extra)
 {
     sections->builtins[0] = &moon_builtin_echo;
     sections->builtins[1] = extra;
     sections->upstreams = moon_upstream_section;
-    sections->upstreams.registry = sections->builtins;
+    sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
+    sections->upstreams.registry = &sections->upstream_parts;
     sections->actions = moon_action_section;
     sections->actions.registry = filters;
     const struct moon_section *order[SECTION_COUNT] = {&moon_settings_section, &sections->upstreams,

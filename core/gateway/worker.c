@@ -15,6 +15,7 @@
 #include "obs/log.h"
 #include "route/route.h"
 #include "upstream/pool.h"
+#include "upstream/upstream.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -80,6 +81,8 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
         worker->is_draining = true;
         moon_edge_drain(worker->edge);
         moon_pool_drain(worker->service.pool);
+        if (worker->args.on_draining)
+            worker->args.on_draining(worker->args.owner, worker);
     }
     moon_loop_timer_add(loop, &worker->drain_check, 0);
 }
@@ -155,7 +158,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     moon_loop_random(args->loop, res->id_seed, sizeof res->id_seed);
     worker->service.res = res;
     moon_service_switch(&worker->service, args->snapshot);
-    worker->service.pool = moon_pool_new(res);
+    worker->service.pool =
+        moon_pool_new(res, moon_upstreams_registry(moon_snapshot_upstreams(args->snapshot)));
     worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
                                                            res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);

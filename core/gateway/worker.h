@@ -22,6 +22,8 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
+    // Told on the worker's thread when it begins to drain: from then on every answer says that it closes. May be NULL.
+    void (*on_draining)(void *owner, struct moon_worker *worker);
     // Told on the worker's thread when it has drained: nothing is left on its loop but its mailbox.
     void (*on_drained)(void *owner, struct moon_worker *worker);
     void *owner;

@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 struct moon_loop;
+struct moon_resolver;
+struct moon_resolver_options;
 struct moon_socket;
 struct moon_world;
 
@@ -44,6 +46,9 @@ struct moon_loop_ops {
     int (*accept)(struct moon_loop *loop, struct moon_socket *socket, struct moon_stream **out);
     int (*pipe_open)(struct moon_loop *loop, struct moon_pipe **out);
     void (*pipe_close)(struct moon_loop *loop, struct moon_pipe *pipe);
+    // NULL: this world has none
+    struct moon_resolver *(*resolver_new)(struct moon_loop *loop,
+                                          const struct moon_resolver_options *options);
     int (*signal)(struct moon_loop *loop, int signal_number,
                   void (*fn)(void *owner, int signal_number), void *owner);
 };

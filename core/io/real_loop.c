@@ -206,6 +206,7 @@ static const struct moon_loop_ops loop_ops = {
     .accept = real_accept,
     .pipe_open = real_pipe_open,
     .pipe_close = real_pipe_close,
+    .resolver_new = real_resolver_new,
     .signal = loop_signal,
 };
 

@@ -88,6 +88,10 @@ void real_pipe_close(struct moon_loop *loop, struct moon_pipe *pipe);
 void real_pipes_free(struct real_loop *loop);
 ssize_t real_pipe_splice(int from, int to, struct moon_pipe *pipe, bool is_in, size_t max_len);
 
+// real_resolver.c
+struct moon_resolver *real_resolver_new(struct moon_loop *loop,
+                                        const struct moon_resolver_options *options);
+
 // real_mailbox.c
 struct moon_mailbox *real_mailbox_new(struct moon_loop *loop,
                                       void (*on_message)(void *owner, struct moon_message *message),

@@ -11,6 +11,7 @@
 -- h.close (in setup and teardown) things live for several tests.
 local uv = require "luv"
 local backend = require "test.support.backend"
+local dns = require "test.support.dns"
 local gateway = require "test.support.gateway"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
@@ -123,6 +124,18 @@ end
 function h.gateway_config(options)
   return gateway.config(options)
 end
+
+-- dnsmasq with these hosts (name -> addresses); pending where there is none.
+function h.dnsmasq(hosts, options)
+  local self = dns.dnsmasq(hosts, options)
+  return self and adopt(self)
+end
+
+-- A name server that answers by script (test.support.dns).
+function h.name_server(script)
+  return adopt(dns.server(script))
+end
+h.dns_reply = dns.reply
 
 -- A raw connection to any port of the loopback.
 function h.connect(port, options)

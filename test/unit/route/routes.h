@@ -66,7 +66,7 @@ static inline void routes_free(struct routes *routes)
 // The place is line 1 for the first, and so on.
 static inline void routes_add(struct routes *routes, struct moon_value value)
 {
-    struct moon_object object = {"route", {"test.lua", 0}, value};
+    struct moon_object object = {.kind = "route", .place = {"test.lua", 0}, .value = value};
     object.place.line = (unsigned)moon_model_count(routes->model) + 1;
     moon_model_add(routes->model, &object);
 }
