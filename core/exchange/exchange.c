@@ -125,8 +125,7 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    int index =
-        moon_routes_find(ex->service->routes, &ex->request, ex->service->route_scratch);
+    int index = moon_routes_find(ex->service->routes, &ex->request, ex->service->route_scratch);
     if (index == MOON_ELIMIT) {
         moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
         return;

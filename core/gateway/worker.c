@@ -130,8 +130,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->service.res = res;
     worker->service.pool = moon_pool_new(res);
     worker->service.routes = moon_snapshot_routes(args->snapshot);
-    worker->service.route_scratch = moon_route_scratch_new(
-        res->settings->limits.header_bytes + res->settings->limits.target_bytes);
+    worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
+                                                           res->settings->limits.target_bytes);
     worker->service.actions = moon_snapshot_actions(args->snapshot);
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
