@@ -130,9 +130,11 @@ static char take_byte(struct moon_slice *rest)
 {
     char c = rest->ptr[0];
     size_t width = 1;
-    if (c == '%' && rest->len >= 3 && hex_value(rest->ptr[1]) >= 0 &&
-        hex_value(rest->ptr[2]) >= 0) {
-        c = (char)(hex_value(rest->ptr[1]) << 4 | hex_value(rest->ptr[2]));
+    bool is_escape = c == '%' && rest->len >= 3;
+    int high = is_escape ? hex_value(rest->ptr[1]) : -1,
+        low = is_escape ? hex_value(rest->ptr[2]) : -1;
+    if (high >= 0 && low >= 0) {
+        c = (char)(high * 16 + low);
         width = 3;
     } else if (c == '+') {
         c = ' ';

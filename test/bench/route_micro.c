@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { HOSTS = 1000, PER_HOST = 10, LOOKUPS = 1 << 16, TURNS = 30, TEXT_LEN = 160 };
+enum { HOSTS = 1000, PER_HOST = 10, LOOKUPS = 1 << 15, TURNS = 100, TEXT_LEN = 160 };
 
 enum kind { EXACT, PREFIX, METHOD, HEADER, REGEX, MISS_PATH, MISS_HOST };
 
