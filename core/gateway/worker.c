@@ -157,19 +157,11 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     moon_list_init(&res->relays);
     moon_loop_random(args->loop, res->id_seed, sizeof res->id_seed);
     worker->service.res = res;
-<<<<<<< HEAD
     moon_service_switch(&worker->service, args->snapshot);
     worker->service.pool =
         moon_pool_new(res, moon_upstreams_registry(moon_snapshot_upstreams(args->snapshot)));
     worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
                                                            res->settings->limits.target_bytes);
-=======
-    worker->service.pool = moon_pool_new(res);
-    worker->service.routes = moon_snapshot_routes(args->snapshot);
-    worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
-                                                           res->settings->limits.target_bytes);
-    worker->service.actions = moon_snapshot_actions(args->snapshot);
->>>>>>> route
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
     worker->drain_check.fn = on_drain_check;
