@@ -1,5 +1,5 @@
 // Boots the command line, which is Lua, and hands it what the gateway can do. Decides nothing.
-#include "filter/builtin.h"
+#include "filter/shipped.h"
 #include "gateway/gateway.h"
 #include "script/script.h"
 

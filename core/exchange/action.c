@@ -106,15 +106,32 @@ static void report(const struct compiling *at, const char *path, const char *hin
                      message, MOON_SLICE_ARG(found));
 }
 
-// The length of the path prefix that all requests of the route share, without a slash at its end. False: there is no one.
+// The path prefix of one match, without a slash at its end. False: it is an exact path or an expression.
+static bool match_prefix(const struct moon_value *match, struct moon_slice *prefix)
+{
+    const struct moon_value *path = moon_value_get(match, "path");
+    if (path && path->kind != MOON_VALUE_STRING)
+        return false;
+    *prefix = path ? path->string : MOON_SLICE("/");
+    if (prefix->len && prefix->ptr[prefix->len - 1] == '/')
+        prefix->len--;
+    return true;
+}
+
+// The length of the path prefix that all requests of the route share. False: its matches have no one prefix.
 static bool find_prefix(const struct moon_object *route, uint32_t *len)
 {
-    const struct moon_value *path = moon_value_get(&route->value, "path");
+    const struct moon_value *list = moon_value_get(&route->value, "matches");
+    struct moon_slice first, other;
     *len = 0;
-    if (moon_value_get(&route->value, "matches") || (path && path->kind != MOON_VALUE_STRING))
+    if (list && list->table.item_count == 0)
         return false;
-    if (path && path->string.len)
-        *len = (uint32_t)(path->string.len - (path->string.ptr[path->string.len - 1] == '/'));
+    if (!match_prefix(list ? &list->table.items[0] : &route->value, &first))
+        return false;
+    for (uint32_t i = 1; list && i < list->table.item_count; i++)
+        if (!match_prefix(&list->table.items[i], &other) || !moon_slice_equal(first, other))
+            return false;
+    *len = (uint32_t)first.len;
     return true;
 }
 

@@ -7,9 +7,9 @@
 // not allowed gets an answer without a word on it: the browser then refuses.
 #include "base/err.h"
 #include "conf/schema.h"
-#include "filter/builtin.h"
 #include "filter/compile.h"
 #include "filter/origin.h"
+#include "filter/shipped.h"
 #include "http/head.h"
 
 #include <stdio.h>

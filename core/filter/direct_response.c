@@ -1,7 +1,7 @@
 // direct-response: the same answer to every request, from the configuration.
 #include "conf/schema.h"
-#include "filter/builtin.h"
 #include "filter/header_edits.h"
+#include "filter/shipped.h"
 #include "http/head.h"
 
 #include <stdlib.h>

@@ -4,8 +4,8 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/schema.h"
-#include "filter/builtin.h"
 #include "filter/path_edit.h"
+#include "filter/shipped.h"
 #include "http/head.h"
 
 #include <stdio.h>

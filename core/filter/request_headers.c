@@ -1,6 +1,6 @@
 // request-headers: sets, adds and removes fields of the request before it is routed on (Gateway API, RequestHeaderModifier).
-#include "filter/builtin.h"
 #include "filter/header_edits.h"
+#include "filter/shipped.h"
 #include "http/head.h"
 
 static int compile(const struct moon_filter_compile *at, const struct moon_value *value,

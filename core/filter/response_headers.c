@@ -1,7 +1,7 @@
 // response-headers: sets, adds and removes fields of every response, the gateway's own included (Gateway API,
 // ResponseHeaderModifier).
-#include "filter/builtin.h"
 #include "filter/header_edits.h"
+#include "filter/shipped.h"
 #include "http/head.h"
 
 static int compile(const struct moon_filter_compile *at, const struct moon_value *value,

@@ -18,7 +18,7 @@ local function bytes_of(request)
 end
 
 local function gateway_for(case, backend)
-  local route = { path = case.path or "/", plugins = case.plugins }
+  local route = { path = not case.matches and (case.path or "/") or nil, matches = case.matches, plugins = case.plugins }
   if case.backends ~= false then route.backends = case.backends or "backend" end
   return h.gateway { backend = backend, upstreams = { dead = "127.0.0.1:" .. h.dead_port() }, routes = { route } }
 end
@@ -199,6 +199,19 @@ describe("a route without backends", function()
     it("is fine with " .. plugin, h.test(function()
       local result = check('path = "/x", plugins = { ' .. plugin .. " }")
       assert.equal(0, result.code, result.all)
+    end))
+  end
+end)
+
+describe("a prefix to replace", function()
+  for _, match in ipairs { 'path = { exact = "/a" }', 'path = { regex = "/a.*" }', 'matches = { { path = { exact = "/a" } } }',
+    'matches = { { path = "/a" }, { path = "/b" } }', 'matches = { { path = "/a" }, { methods = { "GET" } } }' } do
+    it("is not there with " .. match, h.test(function()
+      for _, plugin in ipairs { "url-rewrite", "redirect" } do
+        local result = check(('name = "x", backends = "echo", %s, plugins = { { "%s", path = { prefix = "/z" } } }'):format(match, plugin))
+        assert.equal(1, result.code, result.all)
+        assert.is_not_nil(result.all:find("plugins[1].path.prefix: the route matches no path prefix", 1, true), result.all)
+      end
     end))
   end
 end)

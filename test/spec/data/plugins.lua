@@ -1,7 +1,7 @@
 -- Built-in plugins, as data; test/spec/plugins_spec.lua plays each row through the real binary.
 --
 -- A case: { name, plugins, ... }
---   path      of the route; "/" unless given. backends = false: the route has none
+--   path      of the route; "/" unless given. matches: instead backends = false: the route has none
 --   request   { method, target, fields (lines), body, raw (all of it, instead) }; GET / unless given
 --   backend   fields (lines) that the backend's answer carries
 --   status    200 unless given
@@ -127,6 +127,14 @@ rewrite("the host of an absolute target", { hostname = "b.example", path = { pre
     host = "b.example", forwarded_host = "a.example:81" })
 rewrite("a host for a client that named none", { hostname = "b.example" }, nil, "GET / HTTP/1.1",
   { request = { raw = "GET / HTTP/1.0\r\n\r\n" }, host = "b.example" })
+add("url-rewrite: the prefix of one match", {
+  matches = { { path = "/a", methods = { "GET" } } }, plugins = { { "url-rewrite", path = { prefix = "/z" } } },
+  request = { target = "/a/x" }, line = "GET /z/x HTTP/1.1",
+})
+add("url-rewrite: the one prefix of several matches", {
+  matches = { { path = "/a", methods = { "POST" } }, { path = "/a/", methods = { "GET" } } },
+  plugins = { { "url-rewrite", path = { prefix = "/z" } } }, request = { target = "/a/x" }, line = "GET /z/x HTTP/1.1",
+})
 add("url-rewrite: two of them, one after the other", {
   path = "/a", plugins = { { "url-rewrite", path = { prefix = "/b" } }, { "url-rewrite", path = { prefix = "/c/d" } } },
   request = { target = "/a/x" }, line = "GET /c/d/x HTTP/1.1",

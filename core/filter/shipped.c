@@ -1,5 +1,5 @@
 // The table of built-in plugins.
-#include "filter/builtin.h"
+#include "filter/shipped.h"
 
 #include <stddef.h>
 
