@@ -18,7 +18,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-enum { RESERVED_DESCRIPTORS = 16, WORKER_DESCRIPTORS = 6 };
+enum { RESERVED_DESCRIPTORS = 16, WORKER_DESCRIPTORS = 6, SETTLE_MS = 1000 };
 
 // ---- the way out
 
@@ -296,25 +296,37 @@ static void worker_thread(void *arg)
     moon_loop_run(seat->loop);
 }
 
+// Connections that come before wait in the kernel's queues.
+static void start_workers(void *owner)
+{
+    struct moon_gateway *gateway = owner;
+    for (unsigned i = 0; i < gateway->seat_count && !gateway->run_err; i++)
+        gateway->run_err = moon_thread_start(gateway->args.world, worker_thread, &gateway->seats[i],
+                                             &gateway->seats[i].thread);
+    if (gateway->run_err) {
+        everything_drained(gateway);
+        return;
+    }
+    moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
+                  gateway->seat_count == 1 ? "" : "s");
+    moon_world_notify(gateway->args.world, "READY=1");
+}
+
 int moon_gateway_run(struct moon_gateway *gateway)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
     int err = 0;
     for (size_t i = 0; i < sizeof signals / sizeof *signals && !err; i++)
         err = moon_loop_signal(gateway->control.loop, signals[i], on_signal, gateway);
-    for (unsigned i = 0; i < gateway->seat_count && !err; i++)
-        err = moon_thread_start(gateway->args.world, worker_thread, &gateway->seats[i],
-                                &gateway->seats[i].thread);
     if (err)
         return err;
-    moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
-                  gateway->seat_count == 1 ? "" : "s");
-    moon_world_notify(gateway->args.world, "READY=1");
+    // Host names are given a moment, so that a restart does not begin with 503s.
+    moon_discovery_settle(gateway->discovery, SETTLE_MS, start_workers, gateway);
     err = moon_loop_run(gateway->control.loop);
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_thread_join(gateway->seats[i].thread);
     moon_log_info(gateway->args.log, "stopped");
-    return err;
+    return gateway->run_err ? gateway->run_err : err;
 }
 
 void moon_gateway_address(const struct moon_gateway *gateway, size_t index,

@@ -52,6 +52,7 @@ struct moon_gateway {
     uint64_t start_ms; // wall clock
     atomic_bool is_draining;
     bool is_over;
+    int run_err; // of starting the threads
 };
 
 // sections.c

@@ -49,7 +49,7 @@ struct lookup {
     unsigned open_count;                             // questions not answered yet
     unsigned failure_count;                          // in a row
     bool was_missing; // the last answer said that there is no such name
-    bool is_used, is_dropped;
+    bool is_used, is_dropped, is_settled;
 };
 
 struct moon_discovery {
@@ -59,6 +59,9 @@ struct moon_discovery {
     struct moon_snapshot *snapshot;
     const struct moon_settings *settings; // of the snapshot
     struct moon_list lookups;
+    struct moon_timer settle_timer;
+    void (*on_settled)(void *owner); // NULL: nobody waits for that
+    void *settle_owner;
 };
 
 static void ask(struct lookup *lookup);
@@ -150,6 +153,31 @@ static void publish(struct lookup *lookup)
             moon_upstream_refresh(moon_upstreams_at(upstreams, i));
 }
 
+// ---- the first answers
+
+static void settled(struct moon_discovery *discovery)
+{
+    void (*fn)(void *owner) = discovery->on_settled;
+    discovery->on_settled = NULL;
+    moon_loop_timer_del(discovery->loop, &discovery->settle_timer);
+    if (fn)
+        fn(discovery->settle_owner);
+}
+
+static void on_settle_timer(struct moon_timer *timer)
+{
+    settled(MOON_CONTAINER(timer, struct moon_discovery, settle_timer));
+}
+
+static bool is_settled(const struct moon_discovery *discovery)
+{
+    const struct moon_list *all = &discovery->lookups;
+    for (const struct moon_list *at = all->next; at != all; at = at->next)
+        if (!MOON_CONTAINER(at, const struct lookup, node)->is_settled)
+            return false;
+    return true;
+}
+
 // ---- what the answers mean
 
 static void wait(struct lookup *lookup, uint64_t ms)
@@ -225,6 +253,9 @@ static void all_answered(struct lookup *lookup)
         answered(lookup, is_missing, ttl_s);
     for (int i = 0; i < FAMILY_COUNT; i++)
         clear(&lookup->questions[i].found);
+    lookup->is_settled = true;
+    if (lookup->discovery->on_settled && is_settled(lookup->discovery))
+        settled(lookup->discovery);
 }
 
 // ---- lookups
@@ -375,12 +406,25 @@ void moon_discovery_use(struct moon_discovery *discovery, struct moon_snapshot *
     moon_snapshot_unref(before);
 }
 
+void moon_discovery_settle(struct moon_discovery *discovery, uint64_t within_ms,
+                           void (*fn)(void *owner), void *owner)
+{
+    discovery->on_settled = fn;
+    discovery->settle_owner = owner;
+    discovery->settle_timer.fn = on_settle_timer;
+    if (is_settled(discovery))
+        settled(discovery);
+    else
+        moon_loop_timer_add(discovery->loop, &discovery->settle_timer, within_ms);
+}
+
 void moon_discovery_free(struct moon_discovery *discovery)
 {
     if (!discovery)
         return;
     while (!moon_list_is_empty(&discovery->lookups))
         drop(MOON_CONTAINER(discovery->lookups.next, struct lookup, node));
+    moon_loop_timer_del(discovery->loop, &discovery->settle_timer);
     moon_resolver_free(discovery->resolver);
     moon_snapshot_unref(discovery->snapshot);
     free(discovery);
