@@ -44,11 +44,10 @@ static uint64_t bit_of(uint16_t at)
 void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *chain,
                          struct moon_flow *flow, moon_chain_sink_fn *sink)
 {
-    *run = (struct moon_chain_run){.chain = chain && chain->count ? chain : NULL,
-                                   .sink = sink,
-                                   .waiting_head = -1,
-                                   .body_at = {-1, -1}};
-    if (!run->chain)
+    bool is_empty = !chain || chain->count == 0;
+    *run = (struct moon_chain_run){
+        .chain = is_empty ? NULL : chain, .sink = sink, .waiting_head = -1, .body_at = {-1, -1}};
+    if (is_empty)
         return;
     assert(chain->count <= MOON_CHAIN_MAX_COUNT);
     run->states = moon_arena_alloc(flow->arena, sizeof(void *) * chain->count);
