@@ -105,7 +105,7 @@ static void on_interim(struct moon_exchange *ex)
     ex->response.status = 0;
 }
 
-// 101: both sides become a tunnel, once the answer was handed to the downstream link (A24).
+// 101: both sides become a tunnel, after header_filter (A24).
 static void on_switch(struct moon_exchange *ex)
 {
     const struct moon_field *given = moon_headers_get(&ex->response.headers, MOON_H_UPGRADE);
@@ -114,16 +114,8 @@ static void on_switch(struct moon_exchange *ex)
         moon_exchange_answer(ex, 502, "the upstream switched protocols unasked");
         return;
     }
-    struct moon_framing framing = {.body = MOON_BODY_NONE, .upgrade = given->value};
-    moon_head_strip_hop(&ex->response);
-    ex->is_response_sent = true;
-    moon_count_up(&ex->res->counters->responses_1xx);
-    if (moon_lane_send_head(ex->down, &ex->response, &framing) < 0) {
-        moon_exchange_break(ex);
-        return;
-    }
-    ex->wants_tunnel = true;
-    moon_loop_defer(ex->res->loop, &ex->task);
+    ex->sent = (struct moon_framing){.body = MOON_BODY_NONE, .upgrade = given->value};
+    moon_response_start(ex);
 }
 
 static void on_head(void *owner)
@@ -149,7 +141,7 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_exchange *ex = owner;
     if (ex->step != STEP_RESPONSE)
         return 0; // header_filter waits
-    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_RESPONSE, bytes, false);
+    ssize_t taken = moon_response_pass(ex, bytes, false);
     if (taken == MOON_BODY_FAIL) {
         moon_exchange_break(ex);
         return bytes.len;
@@ -157,6 +149,8 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     if (taken < 0)
         return 0;
     ex->flow.response_body_len += (size_t)taken;
+    if (ex->is_response_sent) // a filter has ended it: the rest is not waited for
+        moon_exchange_finish(ex);
     return (size_t)taken;
 }
 

@@ -75,7 +75,9 @@ struct moon_exchange {
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream
     bool has_fault : 1;         // the request itself is broken: no framing to rely on
+    bool has_failed : 1;        // a filter failed on the response: its replacement is not filtered
     bool was_resumed : 1;
+    bool was_aborted : 1; // by a filter; carried out by the task
     bool wants_tunnel : 1;
     bool is_over : 1;
     bool builtin_waits : 1;
@@ -132,6 +134,8 @@ void moon_response_start(struct moon_exchange *ex);
 void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict);
 // Goes on with the body: what waits of an own answer, and the end.
 void moon_response_push(struct moon_exchange *ex);
+// Through the filters of the body, where it has any, and on with moon_response_send; results as moon_flow_ops.pass.
+ssize_t moon_response_pass(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 // Into the downstream lane; results as moon_flow_ops.pass.
 ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 
@@ -148,6 +152,8 @@ struct moon_slice moon_forward_date(struct moon_service *service);
 struct moon_slice moon_exchange_id(struct moon_exchange *ex);
 // No body follows this response head, whatever its fields say.
 bool moon_response_is_bodiless(const struct moon_exchange *ex);
+// Filters read this response's body, were there one: its length and digests are not what the upstream said.
+bool moon_response_is_filtered(const struct moon_exchange *ex);
 
 // relay.c
 // Takes both lanes over as one tunnel. The exchange keeps neither.

@@ -12,7 +12,7 @@
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema no_schema = {no_keys, NULL, NULL};
 
-enum { PLUGIN_MAX_COUNT = 64, PLUGIN_TYPE_MAX_COUNT = 64 };
+enum { PLUGIN_TYPE_MAX_COUNT = 64 };
 
 struct compiling {
     const struct moon_compile *compile;
@@ -118,7 +118,13 @@ bool moon_plugins_compile(const struct moon_compile *compile, const struct moon_
     struct compiling at = {compile, object, moon_object_title(compile->model, object), has_prefix};
     uint32_t count = list ? list->table.item_count : 0;
     bool is_fine = true;
-    if (count > PLUGIN_MAX_COUNT) {
+    if (list && list->table.entry_count) {
+        moon_report_addf(compile->report, object->place, at.title, "plugins",
+                         "expected a list of { \"plugin\", key = value }",
+                         "not a list: key \"%.*s\"", MOON_SLICE_ARG(list->table.entries[0].key));
+        return false;
+    }
+    if (count > MOON_CHAIN_MAX_COUNT) {
         moon_report_addf(compile->report, object->place, at.title, "plugins", "at most 64",
                          "found %u plugins", count);
         return false;

@@ -15,9 +15,10 @@ local gateway = { start_ms = 10000, stop_ms = 5000 }
 local SANITIZER = { "ERROR: AddressSanitizer", "runtime error:", "LeakSanitizer", "ThreadSanitizer",
   "MemorySanitizer" }
 
--- Path of the binary, or nil when there is none.
-function gateway.binary()
+-- Path of the binary, or nil when there is none. With options.is_test the one with test filters, which is built beside it.
+function gateway.binary(options)
   local path = os.getenv "MOONGATE_BIN"
+  if path and options and options.is_test then path = path .. "-test" end
   if path and uv.fs_access(path, "X") then return path end
 end
 
@@ -145,7 +146,7 @@ end
 -- Runs the binary with these arguments until it exits: { code, signal, stdout, lines, stderr }.
 function gateway.exec(args, options)
   local self = blank(options or {})
-  spawn(self, gateway.binary(), args)
+  spawn(self, gateway.binary(options), args)
   local ok = loop.try_wait(self.changed, options and options.ms or 10000, function()
     return self.code ~= nil and self.is_silent
   end)
@@ -158,7 +159,8 @@ function gateway.exec(args, options)
 end
 
 -- Starts `moongate run`. options as for gateway.config, or config = text, or file = path; args = more arguments;
--- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3; is_admin = false for none.
+-- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3;
+-- is_admin = false for none; is_test = true for the binary with test filters.
 function gateway.start(options)
   local self = blank(options)
   local path = options.file
@@ -174,11 +176,11 @@ function gateway.start(options)
   end
   for _, arg in ipairs(options.args or {}) do args[#args + 1] = arg end
   if options.shell then
-    table.insert(args, 1, gateway.binary())
+    table.insert(args, 1, gateway.binary(options))
     for i, arg in ipairs(args) do args[i] = "'" .. arg .. "'" end
     spawn(self, "/bin/sh", { "-c", options.shell .. " exec " .. table.concat(args, " ") })
   else
-    spawn(self, gateway.binary(), args)
+    spawn(self, gateway.binary(options), args)
   end
   local ok = loop.try_wait(self.changed, gateway.start_ms, function()
     return self.is_ready or self.code ~= nil

@@ -22,6 +22,8 @@ local function on_read(self, err, bytes)
       if self.record then self.record[#self.record + 1] = bytes end
       if self.limit and self.pending > self.limit then self:pause() end
     end
+  elseif not self.is_shut and not self.handle:getpeername() then
+    self.failure = "ECONNRESET" -- libuv calls a reset that came together with the last bytes an end
   else
     self.is_eof = true
   end
@@ -196,6 +198,7 @@ function Stream:bytes()
 end
 
 function Stream:shutdown()
+  self.is_shut = true
   if not self.is_closed then self.handle:shutdown(function() self.changed:fire() end) end
   return self
 end
