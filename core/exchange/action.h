@@ -8,6 +8,7 @@ struct moon_upstream;
 
 struct moon_action {
     const char *name; // of the route, for logs and counters
+    uint32_t series;  // the id of its name there
     struct moon_chain chain;
     const struct moon_upstream *upstream; // NULL: the chain answers every request
     uint32_t prefix_len;                  // of the path prefix that the route matches; 0 for "/"

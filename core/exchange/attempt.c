@@ -141,6 +141,7 @@ static void on_switch(struct moon_exchange *ex)
     struct moon_framing framing = {.body = MOON_BODY_NONE, .upgrade = given->value};
     moon_head_strip_hop(&ex->response);
     ex->is_response_sent = true;
+    ex->is_head_sent = true;
     moon_count_up(&ex->res->counters->responses_1xx);
     if (moon_lane_send_head(ex->down, &ex->response, &framing) < 0) {
         moon_exchange_break(ex);
@@ -155,6 +156,11 @@ static void on_head(void *owner)
     struct moon_exchange *ex = owner;
     ex->keeps_replay = false;
     moon_buffer_fini(&ex->replay, ex->res->buffers);
+    if (ex->response.status >= 200 || ex->response.status == 101) {
+        uint64_t now_ns = moon_loop_turn_ns(ex->res->loop); // of the turn that brought it
+        ex->has_upstream_us = true;
+        ex->upstream_us = now_ns > ex->sent_ns ? (now_ns - ex->sent_ns) / 1000 : 0;
+    }
     if (ex->response.status == 101)
         on_switch(ex);
     else if (ex->response.status < 200)
@@ -239,10 +245,13 @@ void moon_attempt_start(struct moon_exchange *ex, bool fresh)
     framing = ex->request_framing;
     ex->attempt_count++;
     err = moon_pool_lend(ex->service->pool, ex->action->upstream, fresh, &lease);
+    if (lease.endpoint)
+        ex->endpoint = lease.endpoint->address;
     if (err) {
         fail_attempt(ex, err);
         return;
     }
+    ex->sent_ns = moon_loop_now_ns(ex->res->loop);
     ex->up = lease.lane;
     ex->is_reused_link = lease.is_reused;
     ex->is_request_sent = false;

@@ -25,6 +25,7 @@ static void send_head(struct moon_exchange *ex)
         return;
     }
     count_class(ex);
+    ex->is_head_sent = true;
     ex->step = STEP_RESPONSE;
     if (moon_response_is_bodiless(ex))
         ex->local_body.len = 0;

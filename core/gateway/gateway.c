@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "edge/listener.h"
+#include "exchange/access.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
@@ -76,6 +77,14 @@ bool moon_gateway_is_over(const struct moon_gateway *gateway)
 
 // ---- opening
 
+// Control's own requests are not logged.
+static struct moon_ring *access_ring_of(struct moon_gateway *gateway, const struct moon_seat *seat)
+{
+    if (seat == &gateway->control)
+        return NULL;
+    return moon_telemetry_ring(gateway->telemetry, (unsigned)(seat - gateway->seats));
+}
+
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections)
 {
@@ -84,6 +93,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                     .buffers = &gateway->buffers,
                                     .connections = connections,
                                     .log = gateway->args.log,
+                                    .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
                                     .owner = seat};
     seat->gateway = gateway;
@@ -153,7 +163,9 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         abort();
     gateway->args = *args;
     gateway->start_ms = moon_world_wall_ms(args->world);
-    moon_sections_init(&gateway->sections, args->filters, NULL);
+    gateway->telemetry = moon_telemetry_new(args->world, args->log);
+    moon_sections_init(&gateway->sections, args->filters, NULL,
+                       moon_telemetry_names(gateway->telemetry));
     int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
     if (err)
         goto fail;
@@ -169,7 +181,10 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
-    err = open_ports(gateway, report);
+    err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
+                              gateway->seat_count, report);
+    if (!err)
+        err = open_ports(gateway, report);
     if (!err)
         err = make_workers(gateway);
     if (!err)
@@ -191,7 +206,7 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
 {
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
-    moon_sections_init(&sections, filters, NULL);
+    moon_sections_init(&sections, filters, NULL, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     moon_snapshot_unref(snapshot);
     return err;
@@ -205,7 +220,7 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     struct moon_explain_question question;
     char *text;
     size_t len;
-    moon_sections_init(&sections, filters, NULL);
+    moon_sections_init(&sections, filters, NULL, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     if (err)
         return err;
@@ -238,6 +253,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);
+    moon_telemetry_free(gateway->telemetry);
     moon_snapshot_unref(gateway->snapshot);
     moon_snapshot_unref(gateway->admin_snapshot);
     free(gateway->seats);
@@ -251,6 +267,8 @@ static void on_signal(void *owner, int signal_number)
     struct moon_gateway *gateway = owner;
     if (signal_number == SIGHUP)
         moon_gateway_reload(gateway, NULL);
+    else if (signal_number == SIGUSR1)
+        moon_telemetry_reopen(gateway->telemetry);
     else
         moon_gateway_drain(gateway);
 }
@@ -263,10 +281,12 @@ static void worker_thread(void *arg)
 
 int moon_gateway_run(struct moon_gateway *gateway)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     int err = 0;
     for (size_t i = 0; i < sizeof signals / sizeof *signals && !err; i++)
         err = moon_loop_signal(gateway->control.loop, signals[i], on_signal, gateway);
+    if (!err)
+        err = moon_telemetry_start(gateway->telemetry);
     for (unsigned i = 0; i < gateway->seat_count && !err; i++)
         err = moon_thread_start(gateway->args.world, worker_thread, &gateway->seats[i],
                                 &gateway->seats[i].thread);
@@ -278,6 +298,7 @@ int moon_gateway_run(struct moon_gateway *gateway)
     err = moon_loop_run(gateway->control.loop);
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_thread_join(gateway->seats[i].thread);
+    moon_telemetry_stop(gateway->telemetry);
     moon_log_info(gateway->args.log, "stopped");
     return err;
 }
