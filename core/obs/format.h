@@ -16,13 +16,33 @@ struct moon_format;
 enum { MOON_FORMAT_RECORD_LEN = 65536, MOON_FORMAT_FIELD_LEN = 4096, MOON_FORMAT_ITEM_COUNT = 64 };
 
 // X(name): the names of fields; beside them "request.header.NAME" and "response.header.NAME".
-#define MOON_FORMAT_FIELDS(X)                                                             \
-    X(time)                                                                               \
-    X(time_clf)                                                                           \
-    X(client)                                                                             \
-    X(port) X(method) X(scheme) X(host) X(path) X(query) X(protocol) X(request) X(status) \
-        X(request_bytes) X(response_bytes) X(duration) X(route) X(upstream) X(endpoint)   \
-            X(upstream_duration) X(attempts) X(complete) X(id) X(user_agent) X(referer)
+// clang-format off: it would fill the lines
+#define MOON_FORMAT_FIELDS(X) \
+    X(time)                   \
+    X(time_clf)               \
+    X(client)                 \
+    X(port)                   \
+    X(method)                 \
+    X(scheme)                 \
+    X(host)                   \
+    X(path)                   \
+    X(query)                  \
+    X(protocol)               \
+    X(request)                \
+    X(status)                 \
+    X(request_bytes)          \
+    X(response_bytes)         \
+    X(duration)               \
+    X(route)                  \
+    X(upstream)               \
+    X(endpoint)               \
+    X(upstream_duration)      \
+    X(attempts)               \
+    X(complete)               \
+    X(id)                     \
+    X(user_agent)             \
+    X(referer)
+// clang-format on
 
 enum moon_format_field {
 #define X(name) MOON_FORMAT_##name,
