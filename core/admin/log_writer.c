@@ -95,8 +95,7 @@ static void note_success(struct moon_log_writer *writer)
 static bool drain_ring(struct moon_log_writer *writer, struct source *source)
 {
     struct moon_slice parts[2];
-    size_t len;
-    while ((len = moon_ring_peek(source->ring, parts)) > 0) {
+    while (moon_ring_peek(source->ring, parts) > 0) {
         ssize_t n = moon_file_append(writer->file, parts);
         if (n > 0 && settle(writer, source, parts, (size_t)n) > 0)
             continue;

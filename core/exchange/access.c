@@ -209,11 +209,17 @@ static uint16_t status_of(const struct moon_exchange *ex)
     return ex->is_client_gone ? STATUS_CLIENT_GONE : STATUS_BROKEN_OFF;
 }
 
+// NULL: none was asked.
+static const struct moon_upstream *upstream_of(const struct moon_exchange *ex)
+{
+    return ex->action && ex->was_forwarded ? ex->action->upstream : NULL;
+}
+
 static void count(struct moon_exchange *ex, uint64_t us)
 {
+    const struct moon_upstream *upstream = upstream_of(ex);
     struct moon_series_sample sample = {.route = ex->action ? ex->action->series : MOON_SERIES_NONE,
-                                        .upstream = ex->was_forwarded ? ex->action->upstream->series
-                                                                      : MOON_SERIES_NONE,
+                                        .upstream = upstream ? upstream->series : MOON_SERIES_NONE,
                                         .status = status_of(ex),
                                         .has_upstream_us = ex->has_upstream_us,
                                         .us = us,
@@ -267,8 +273,9 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     record->is_complete = ex->flow.is_complete;
     if (ex->action)
         record->route = moon_slice_from(ex->action->name);
-    if (ex->was_forwarded)
-        record->upstream = ex->action->upstream->name;
+    const struct moon_upstream *upstream = upstream_of(ex);
+    if (upstream)
+        record->upstream = upstream->name;
     if (moon_format_has(format, MOON_FORMAT_user_agent))
         record->user_agent = field_of(&request->headers, MOON_H_USER_AGENT);
     if (moon_format_has(format, MOON_FORMAT_referer))

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -87,7 +86,7 @@ size_t moon_process_resident_len(const struct moon_world *world)
 {
     (void)world;
     char text[128];
-    unsigned long all, resident;
+    char *resident;
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
@@ -96,7 +95,6 @@ size_t moon_process_resident_len(const struct moon_world *world)
     if (n <= 0)
         return 0;
     text[n] = '\0';
-    if (sscanf(text, "%lu %lu", &all, &resident) != 2)
-        return 0;
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
+    strtoul(text, &resident, 10); // all pages, then those that are in memory
+    return strtoul(resident, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
 }

@@ -4,7 +4,7 @@
 uint64_t moon_histogram_floor_us(unsigned bucket)
 {
     if (bucket < MOON_HISTOGRAM_LINEAR_COUNT)
-        return bucket * 8u;
+        return UINT64_C(8) * bucket;
     unsigned at = bucket - MOON_HISTOGRAM_LINEAR_COUNT;
     return (uint64_t)(8 + at % 8) << (at / 8 + 2);
 }
