@@ -257,7 +257,7 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     bool is_asked = ex->asked_path.ptr != NULL; // filters may have changed it since
     record->method = request->method;
     record->scheme = moon_slice_from(ex->flow.scheme);
-    record->host = request->host_text;
+    record->host = is_asked ? ex->asked_host : request->host_text;
     record->path = is_asked ? ex->asked_path : request->target.path;
     record->query = is_asked ? ex->asked_query : request->target.query;
     if (request->method.ptr)

@@ -130,6 +130,7 @@ static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
     ex->was_asked = true;
+    ex->asked_host = ex->request.host_text;
     ex->asked_path = ex->request.target.path;
     if (ex->request.target.has_query)
         ex->asked_query = ex->request.target.query;

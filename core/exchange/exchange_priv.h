@@ -43,7 +43,7 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
-    struct moon_slice asked_path, asked_query; // as routed, before filters edit them
+    struct moon_slice asked_host, asked_path, asked_query; // as routed, before filters edit them
     struct moon_address endpoint;              // of the last attempt
     uint64_t start_ns, sent_ns;                // when the request came; when the last attempt began
     uint64_t upstream_us;                      // from sent_ns to the response head

@@ -9,6 +9,7 @@
 #include "obs/log.h"
 #include "obs/series.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 struct moon_telemetry {
@@ -56,6 +57,10 @@ int moon_telemetry_open(struct moon_telemetry *telemetry, const struct moon_acce
                                         .ring_count = worker_count,
                                         .log = telemetry->log};
     int err = moon_log_writer_new(&args, &telemetry->writer);
+    if (err == -ENOTSUP) {
+        moon_log_warn(telemetry->log, "there is no access log in this world");
+        return 0;
+    }
     if (err)
         moon_report_addf(report, (struct moon_place){NULL, 0}, "settings", "access_log.file",
                          "a file that can be written to, or \"stdout\"", "cannot open \"%.*s\": %s",

@@ -9,7 +9,7 @@ struct moon_file;
 struct moon_world;
 
 // Opens for appending, creating it (0640) where it is missing; "stdout" is the standard output. 0 or -errno (-ENXIO: a FIFO
-// that nobody reads).
+// that nobody reads; -ENOTSUP: the simulated world keeps no log).
 int moon_file_open(struct moon_world *world, const char *path, struct moon_file **out);
 // NULL is fine.
 void moon_file_close(struct moon_file *file);

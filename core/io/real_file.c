@@ -1,6 +1,6 @@
 // Appending in the real world. What is no regular file (a pipe, a terminal) is asked with poll first and written in pieces
 // that fit a pipe, because its O_NONBLOCK may be shared with other processes and is left alone.
-#include "io/file.h"
+#include "io/real_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@ struct moon_file {
     bool is_regular;
 };
 
-int moon_file_open(struct moon_world *world, const char *path, struct moon_file **out)
+int real_file_open(struct moon_world *world, const char *path, struct moon_file **out)
 {
     (void)world;
     struct stat at;
@@ -82,7 +82,7 @@ bool moon_file_take_back(struct moon_file *file, size_t len)
     return ftruncate(file->fd, end - (off_t)len) == 0;
 }
 
-size_t moon_process_resident_len(const struct moon_world *world)
+size_t real_resident_len(const struct moon_world *world)
 {
     (void)world;
     char text[128];

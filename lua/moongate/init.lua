@@ -125,6 +125,15 @@ moongate.route = config.route
 ---@field buffer_bytes? integer all connection buffers together; default a quarter of the memory, at most 1 GiB
 ---@field connections? integer client connections; default what the descriptors allow
 
+---@class moongate.AccessLog
+---@field file string a path, or "stdout"
+---@field format? string "json", "combined", or a text with $fields; default "json"
+---@field fields? string[] with "json": which fields, in this order
+---@field buffer_bytes? integer of each worker, for lines that wait for the disk; default 1048576
+
+---@class moongate.Metrics
+---@field series? integer names of routes, and of upstreams, that are counted one by one; default 2000
+
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU
 ---@field timeouts? moongate.Timeouts
@@ -137,6 +146,8 @@ moongate.route = config.route
 ---@field request_id? boolean send X-Request-Id; default false
 ---@field splice? boolean move long bodies inside the kernel; default true
 ---@field log_level? "debug"|"info"|"warn"|"error"
+---@field access_log? moongate.AccessLog default: none
+---@field metrics? moongate.Metrics
 
 --- What holds for the whole gateway. At most one call.
 ---@type fun(settings: moongate.Settings)

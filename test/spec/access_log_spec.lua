@@ -120,6 +120,14 @@ describe("the access log", function()
       '"request.header.none":null,"complete":true}' }, wait_lines(1, path))
   end))
 
+  it("names what the client asked for, whatever plugins make of it", h.test(function()
+    local options = echo()
+    options.routes[1].plugins = { { "url-rewrite", hostname = "inner.example", path = "/new" } }
+    local gateway, path = logging(options, { format = "$host $path" })
+    gateway:get "/old"
+    assert.same({ "test.example /old" }, wait_lines(1, path))
+  end))
+
   it("can be combined, or a text of one's own", h.test(function()
     local gateway, path = logging(echo(), { format = "combined" })
     gateway:get("/x?y", 'User-Agent: a "b"\r\n')
