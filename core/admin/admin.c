@@ -1,74 +1,23 @@
-// The admin built-in: a path, an answer. Counters are summed here, at the reader's cost; no worker is asked (DESIGN 3).
+// The admin built-in: a path, an answer.
 #include "admin/admin.h"
 
 #include "admin/control.h"
+#include "admin/metrics.h"
 #include "base/arena.h"
 #include "http/head.h"
-#include "obs/counters.h"
 
-#include <stddef.h>
-#include <stdio.h>
+#include <stdlib.h>
 
-enum { METRICS_CAP_LEN = 16384 };
-
-struct metric {
-    const char *name, *type, *help;
-    size_t offset;
-};
-
-static const struct metric metrics[] = {
-#define X(name, type, help) {#name, type, help, offsetof(struct moon_counters, name)},
-    MOON_COUNTERS(X)
-#undef X
-};
-
-static uint64_t sum(const struct moon_admin_ops *ops, const struct metric *metric)
-{
-    uint64_t total = 0;
-    const struct moon_counters *counters;
-    for (size_t i = 0; (counters = ops->counters(ops->owner, i)) != NULL; i++) {
-        const _Atomic uint64_t *value = (const void *)((const char *)counters + metric->offset);
-        total += atomic_load_explicit((_Atomic uint64_t *)value, memory_order_relaxed);
-    }
-    return total;
-}
-
-// The Prometheus text format, version 0.0.4.
-static size_t write_metrics(const struct moon_admin_ops *ops, char *to, size_t cap)
-{
-    size_t len = 0;
-    for (size_t i = 0; i < sizeof metrics / sizeof *metrics && len + 512 < cap; i++) {
-        const struct metric *metric = &metrics[i];
-        bool is_class = strncmp(metric->name, "responses_", 10) == 0;
-        unsigned long long value = sum(ops, metric);
-        if (!is_class || metric->name[10] == '1')
-            len += (size_t)snprintf(to + len, cap - len,
-                                    "# HELP moongate_%s %s\n# TYPE moongate_%s %s\n",
-                                    is_class ? "responses_total" : metric->name, metric->help,
-                                    is_class ? "responses_total" : metric->name, metric->type);
-        if (is_class)
-            len += (size_t)snprintf(to + len, cap - len,
-                                    "moongate_responses_total{class=\"%s\"} %llu\n",
-                                    metric->name + 10, value);
-        else
-            len += (size_t)snprintf(to + len, cap - len, "moongate_%s %llu\n", metric->name, value);
-    }
-    len += (size_t)snprintf(to + len, cap - len,
-                            "# HELP moongate_buffer_bytes Bytes in connection buffers\n"
-                            "# TYPE moongate_buffer_bytes gauge\nmoongate_buffer_bytes %zu\n",
-                            ops->buffer_len(ops->owner));
-    return len;
-}
-
+// The text may be of many megabytes, so it does not come out of the arena, but goes with it.
 static void answer_metrics(struct moon_flow *flow, const struct moon_admin_ops *ops)
 {
-    char *text = moon_arena_try_bytes(flow->arena, METRICS_CAP_LEN);
-    if (!text) {
+    struct moon_slice text = moon_metrics_write(ops);
+    if (!text.ptr) {
         flow->ops->respond(flow, 500, MOON_SLICE(""), MOON_SLICE("out of memory\n"));
         return;
     }
-    struct moon_slice body = {text, write_metrics(ops, text, METRICS_CAP_LEN)};
-    flow->ops->respond(flow, 200, MOON_SLICE("text/plain; version=0.0.4"), body);
+    moon_arena_on_free(flow->arena, free, (void *)text.ptr);
+    flow->ops->respond(flow, 200, MOON_SLICE("text/plain; version=0.0.4"), text);
 }
 
 static enum moon_verdict answer(struct moon_flow *flow, void *owner, void **state)

@@ -11,6 +11,9 @@
 #include <stddef.h>
 
 struct moon_counters;
+struct moon_histogram;
+struct moon_series;
+struct moon_series_names;
 
 // Documents of the control surface, JSON.
 enum moon_admin_document {
@@ -29,12 +32,23 @@ struct moon_admin_wait {
     void *order; // gateway's
 };
 
+// What gateway/ knows of the process.
+struct moon_admin_facts {
+    size_t buffer_len, resident_len;
+    size_t snapshot_count, generation_count; // alive
+    uint64_t reload_fine_count, reload_failed_count;
+    bool is_log_stuck;
+};
+
 // Filled in by gateway/; all on the control thread.
 struct moon_admin_ops {
     bool (*is_ready)(void *owner);
-    // Workers' counters, one after another; NULL behind the last.
+    // What the data workers count, one after another; NULL behind the last.
     const struct moon_counters *(*counters)(void *owner, size_t index);
-    size_t (*buffer_len)(void *owner);
+    const struct moon_series *(*series)(void *owner, size_t index);
+    const struct moon_histogram *(*turns)(void *owner, size_t index);
+    struct moon_series_names *names;
+    void (*facts)(void *owner, struct moon_admin_facts *facts);
     // A malloc'd text, NUL-terminated. `query` is that of the request, raw.
     char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,
                       size_t *len);

@@ -43,6 +43,7 @@ void moon_model_write_json(const struct moon_model *model, const char *kind, FIL
 
 struct moon_snapshot;
 struct moon_section;
+struct moon_series_names;
 
 struct moon_compile {
     const struct moon_section *section;
@@ -60,6 +61,8 @@ struct moon_section {
     bool is_single;                   // at most one object of the kind
     // what gateway/ hands to the compiler (filters, built-ins); may be NULL
     const void *registry;
+    // where the names that its objects are counted by get their ids; NULL: they are not counted
+    struct moon_series_names *series;
     // 0, or MOON_ECONFIG with problems in the report
     int (*compile)(const struct moon_compile *compile, void **part);
     void (*unref)(void *part);

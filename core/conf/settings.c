@@ -77,7 +77,6 @@ static const struct moon_schema_key settings_keys[] = {
     SWITCH("forwarded"),
     SWITCH("request_id"),
     SWITCH("splice"),
-    {.name = "access_log", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "admin", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "resolver",
      .types = MOON_TYPE_TABLE,

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "exchange/plugins.h"
+#include "obs/series.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 
@@ -245,6 +246,8 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     action->name = moon_route_name(value);
     action->timeouts.request_ms = ms_of(timeouts, "request", 0);
     action->timeouts.response_ms = ms_of(timeouts, "response", 0);
+    action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,
+                                           moon_slice_from(action->name));
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
     bool is_fine =
         moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);

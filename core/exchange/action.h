@@ -18,6 +18,7 @@ struct moon_retry {
 
 struct moon_action {
     const char *name; // of the route, for logs and counters
+    uint32_t series;  // the id of its name there
     struct moon_chain chain;
     uint32_t prefix_len;     // of the path prefix that the route matches; 0 for "/"
     bool answers;            // no request gets beyond the access phase

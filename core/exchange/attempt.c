@@ -10,6 +10,7 @@
 #include "conf/settings.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "upstream/registry.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -124,6 +125,9 @@ static void on_head(void *owner)
     if (ex->response.status >= 200 || ex->response.status == 101) {
         if (moon_retry_status(ex))
             return;
+        uint64_t now_ns = moon_loop_turn_ns(ex->res->loop); // of the turn that brought it
+        ex->has_upstream_us = true;
+        ex->upstream_us = now_ns > ex->sent_ns ? (now_ns - ex->sent_ns) / 1000 : 0;
         moon_wait_stop(ex);
         ex->keeps_replay = false;
         moon_buffer_fini(&ex->replay, ex->res->buffers);
@@ -206,6 +210,7 @@ static void begin(struct moon_exchange *ex)
     if (ex->action->timeouts.response_ms > silence_ms)
         silence_ms = ex->action->timeouts.response_ms;
     ex->up = ex->lease.lane;
+    ex->sent_ns = moon_loop_now_ns(ex->res->loop);
     moon_lane_attach(ex->up, &(struct moon_lane_attachment){.events = &up_events,
                                                             .owner = ex,
                                                             .arena = ex->flow.arena,
@@ -235,6 +240,8 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
     }
     moon_wait_stop(ex);
     ex->avoid = ex->lease.state;
+    if (ex->lease.state)
+        ex->endpoint = ex->lease.state->address;
     if (err) // -ENOENT and the like concern no endpoint
         moon_attempt_failed(ex, &(struct moon_failure){.err = err});
     else

@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/settings.h"
+#include "exchange/access.h"
 #include "exchange/exchange_priv.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -50,6 +51,7 @@ static void start_log(struct moon_exchange *ex)
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
         moon_count_up(&ex->res->counters->aborts_total);
+    moon_access_record(ex);
     log_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_LOG));
 }
 
@@ -89,6 +91,7 @@ static void after_access(struct moon_exchange *ex)
                                      : "no backend of the route has a weight");
         return;
     }
+    ex->was_forwarded = true;
     if (!ex->upstream->builtin) {
         moon_attempt_start(ex);
         return;
@@ -139,7 +142,11 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
 static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
-    moon_count_up(&ex->res->counters->requests_total);
+    ex->was_asked = true;
+    ex->asked_host = ex->request.host_text;
+    ex->asked_path = ex->request.target.path;
+    if (ex->request.target.has_query)
+        ex->asked_query = ex->request.target.query;
     if (ex->request.method_id == MOON_METHOD_TRACE) {
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
@@ -172,8 +179,7 @@ static void on_fault(void *owner, const struct moon_fault *fault)
 {
     struct moon_exchange *ex = owner;
     ex->has_fault = true;
-    if (ex->step == STEP_HEAD)
-        moon_count_up(&ex->res->counters->requests_total);
+    ex->was_asked = true;
     moon_attempt_end(ex, false);
     moon_exchange_answer(ex, fault->status, fault->reason);
 }
@@ -249,6 +255,8 @@ static void on_end(void *owner, const struct moon_headers *trailers)
     struct moon_exchange *ex = owner;
     ex->is_request_whole = true;
     ex->request_trailers = *trailers;
+    if (ex->request.body == MOON_BODY_LENGTH)
+        ex->flow.request_body_len = ex->request.content_length; // spliced bytes did not pass here
     moon_exchange_push_request_end(ex);
 }
 
@@ -257,6 +265,7 @@ static void on_abort(void *owner, int err)
     struct moon_exchange *ex = owner;
     moon_log_debug(ex->res->log, "the client went away: %s", moon_err_text(err));
     ex->down = NULL;
+    ex->is_client_gone = true;
     moon_attempt_end(ex, false);
     start_log(ex);
 }
@@ -437,6 +446,7 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->flow.response = &ex->response;
     ex->flow.scheme = "http";
     ex->flow.start_ms = moon_loop_now_ms(res->loop);
+    ex->start_ns = moon_loop_turn_ns(res->loop);
     ex->service = service;
     ex->res = res;
     ex->down = down;

@@ -6,6 +6,8 @@
 // An exchange lives in its own arena, belongs to its worker and frees itself. edge/ only opens it.
 #pragma once
 
+#include "obs/format.h"
+
 #include <stdint.h>
 
 struct moon_exchange;
@@ -22,6 +24,7 @@ struct moon_service {
     struct moon_pool *pool;
     struct moon_hold *hold; // of the newest snapshot
     struct moon_route_scratch *route_scratch;
+    struct moon_format_clock log_clock;
     uint64_t date_ms; // second that `date` stands for
     char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
 };

@@ -58,8 +58,12 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
-    void *builtin_state;     // of the built-in upstream that is asked
-    struct moon_lease lease; // of `up`, or of the attempt that failed
+    struct moon_slice asked_host, asked_path, asked_query; // as routed, before filters edit them
+    struct moon_address endpoint;                          // of the last attempt
+    uint64_t start_ns, sent_ns; // when the request came; when the last attempt began
+    uint64_t upstream_us;       // from sent_ns to the response head
+    void *builtin_state;        // of the built-in upstream that is asked
+    struct moon_lease lease;    // of `up`, or of the attempt that failed
     // where the last attempt went; compared, never followed
     const struct moon_endpoint_state *avoid;
     struct moon_waiter waiter;
@@ -67,6 +71,11 @@ struct moon_exchange {
     uint8_t step; // enum moon_step
     uint8_t wait; // enum moon_wait
     uint8_t attempt_count, retry_count, interim_count;
+    bool was_asked : 1;       // the request was understood, or refused
+    bool was_forwarded : 1;   // an upstream was chosen
+    bool has_upstream_us : 1; // a response head came from it
+    bool is_head_sent : 1;    // the final response head, or 101
+    bool is_client_gone : 1;
     bool is_request_whole : 1;  // its end event came
     bool is_request_sent : 1;   // and went upstream
     bool keeps_replay : 1;      // `replay` is complete so far

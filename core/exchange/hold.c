@@ -1,6 +1,7 @@
 // See hold.h. The last reference to the snapshot itself is dropped by gateway/, off the workers: freeing 10,000 routes takes a while.
 #include "exchange/hold.h"
 
+#include "exchange/access.h"
 #include "exchange/action.h"
 #include "route/route.h"
 
@@ -14,6 +15,7 @@ struct moon_hold *moon_hold_new(struct moon_snapshot *snapshot)
     hold->snapshot = moon_snapshot_ref(snapshot);
     hold->routes = moon_snapshot_routes(snapshot);
     hold->actions = moon_snapshot_actions(snapshot);
+    hold->log_format = moon_snapshot_access_log(snapshot)->format;
     hold->is_current = true;
     return hold;
 }

@@ -20,6 +20,7 @@ static void count_class(struct moon_exchange *ex)
 // 101: the tunnel begins once this head was handed to the downstream link (A24).
 static void send_switch(struct moon_exchange *ex)
 {
+    ex->is_head_sent = true;
     ex->is_response_sent = true;
     ex->step = STEP_RESPONSE;
     moon_head_strip_hop(&ex->response);
@@ -44,6 +45,7 @@ static void send_head(struct moon_exchange *ex)
         return;
     }
     count_class(ex);
+    ex->is_head_sent = true;
     ex->step = STEP_RESPONSE;
     if (moon_response_is_bodiless(ex))
         ex->local_body.len = 0;

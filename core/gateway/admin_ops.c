@@ -3,6 +3,7 @@
 #include "conf/conf.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
+#include "io/file.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/counters.h"
@@ -22,9 +23,28 @@ static const struct moon_counters *counters(void *owner, size_t index)
     return moon_gateway_counters(owner, index);
 }
 
-static size_t buffer_len(void *owner)
+static const struct moon_series *series(void *owner, size_t index)
 {
-    return moon_gateway_buffer_len(owner);
+    struct moon_gateway *gateway = owner;
+    return index < gateway->seat_count ? moon_worker_series(gateway->seats[index].worker) : NULL;
+}
+
+static const struct moon_histogram *turns(void *owner, size_t index)
+{
+    struct moon_gateway *gateway = owner;
+    return index < gateway->seat_count ? moon_worker_turns(gateway->seats[index].worker) : NULL;
+}
+
+static void find_facts(void *owner, struct moon_admin_facts *facts)
+{
+    struct moon_gateway *gateway = owner;
+    facts->buffer_len = moon_gateway_buffer_len(gateway);
+    facts->resident_len = moon_process_resident_len(gateway->args.world);
+    facts->snapshot_count = 1 + gateway->reload.retired_count;
+    facts->generation_count = facts->snapshot_count; // no code is kept apart from its snapshot yet
+    facts->reload_fine_count = gateway->reload.fine_count;
+    facts->reload_failed_count = gateway->reload.failed_count;
+    facts->is_log_stuck = moon_telemetry_is_stuck(gateway->telemetry);
 }
 
 // ---- documents
@@ -204,7 +224,10 @@ void moon_admin_ops_init(struct moon_gateway *gateway)
 {
     gateway->admin_ops = (struct moon_admin_ops){.is_ready = is_ready,
                                                  .counters = counters,
-                                                 .buffer_len = buffer_len,
+                                                 .series = series,
+                                                 .turns = turns,
+                                                 .names = moon_telemetry_names(gateway->telemetry),
+                                                 .facts = find_facts,
                                                  .document = document,
                                                  .reload = reload,
                                                  .forget = forget,

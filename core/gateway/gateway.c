@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "edge/listener.h"
+#include "exchange/access.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
@@ -99,6 +100,14 @@ bool moon_gateway_is_over(const struct moon_gateway *gateway)
 
 // ---- opening
 
+// Control's own requests are not logged.
+static struct moon_ring *access_ring_of(struct moon_gateway *gateway, const struct moon_seat *seat)
+{
+    if (seat == &gateway->control)
+        return NULL;
+    return moon_telemetry_ring(gateway->telemetry, (unsigned)(seat - gateway->seats));
+}
+
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections)
 {
@@ -108,6 +117,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                     .connections = connections,
                                     .log = gateway->args.log,
                                     .on_draining = on_draining,
+                                    .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
                                     .owner = seat};
     seat->gateway = gateway;
@@ -178,7 +188,9 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->args = *args;
     gateway->start_ms = moon_world_wall_ms(args->world);
     gateway->registry = moon_registry_new();
-    moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL);
+    gateway->telemetry = moon_telemetry_new(args->world, args->log);
+    moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
+                       moon_telemetry_names(gateway->telemetry));
     int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
     if (err)
         goto fail;
@@ -196,7 +208,10 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
-    err = open_ports(gateway, report);
+    err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
+                              gateway->seat_count, report);
+    if (!err)
+        err = open_ports(gateway, report);
     if (!err)
         err = make_workers(gateway);
     if (!err)
@@ -219,7 +234,7 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
     struct moon_registry *registry = moon_registry_new();
-    moon_sections_init(&sections, filters, registry, NULL);
+    moon_sections_init(&sections, filters, registry, NULL, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     moon_snapshot_unref(snapshot);
     moon_registry_free(registry);
@@ -235,7 +250,7 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     char *text;
     size_t len;
     struct moon_registry *registry = moon_registry_new();
-    moon_sections_init(&sections, filters, registry, NULL);
+    moon_sections_init(&sections, filters, registry, NULL, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
     if (err) {
         moon_registry_free(registry);
@@ -272,6 +287,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);
+    moon_telemetry_free(gateway->telemetry);
     moon_snapshot_unref(gateway->snapshot);
     moon_snapshot_unref(gateway->admin_snapshot);
     moon_registry_free(gateway->registry);
@@ -286,6 +302,8 @@ static void on_signal(void *owner, int signal_number)
     struct moon_gateway *gateway = owner;
     if (signal_number == SIGHUP)
         moon_gateway_reload(gateway, NULL);
+    else if (signal_number == SIGUSR1)
+        moon_telemetry_reopen(gateway->telemetry);
     else
         moon_gateway_drain(gateway);
 }
@@ -314,10 +332,12 @@ static void start_workers(void *owner)
 
 int moon_gateway_run(struct moon_gateway *gateway)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     int err = 0;
     for (size_t i = 0; i < sizeof signals / sizeof *signals && !err; i++)
         err = moon_loop_signal(gateway->control.loop, signals[i], on_signal, gateway);
+    if (!err)
+        err = moon_telemetry_start(gateway->telemetry);
     if (err)
         return err;
     // Host names are given a moment, so that a restart does not begin with 503s.
@@ -325,6 +345,7 @@ int moon_gateway_run(struct moon_gateway *gateway)
     err = moon_loop_run(gateway->control.loop);
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_thread_join(gateway->seats[i].thread);
+    moon_telemetry_stop(gateway->telemetry);
     moon_log_info(gateway->args.log, "stopped");
     return gateway->run_err ? gateway->run_err : err;
 }

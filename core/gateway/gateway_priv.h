@@ -9,17 +9,18 @@
 #include "gateway/gateway.h"
 #include "gateway/ports.h"
 #include "gateway/reload.h"
+#include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include "io/mailbox.h"
 #include "upstream/upstream.h"
 
 #include <stdatomic.h>
 
-enum { SECTION_COUNT = 5 };
+enum { SECTION_COUNT = 6 };
 
 // Sections with their registries filled in; they outlive the snapshots compiled from them.
 struct moon_sections {
-    struct moon_section upstreams, actions;
+    struct moon_section access, upstreams, actions;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
     struct moon_upstream_parts upstream_parts;
@@ -38,6 +39,7 @@ struct moon_gateway {
     struct moon_sections sections, admin_sections;
     struct moon_registry *registry; // what is known of upstreams beyond any snapshot
     struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
+    struct moon_telemetry *telemetry;                // outlives snapshots and workers
     struct moon_ports ports;
     struct moon_admin_ops admin_ops;
     struct moon_builtin admin_builtin;
@@ -56,9 +58,11 @@ struct moon_gateway {
 };
 
 // sections.c
+// `series`: what the model names is counted there; NULL: it is not.
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        struct moon_registry *registry, const struct moon_builtin *extra);
+                        struct moon_registry *registry, const struct moon_builtin *extra,
+                        struct moon_series_names *series);
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
                           struct moon_report *report, struct moon_snapshot **out);

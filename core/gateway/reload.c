@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "edge/listener.h"
+#include "exchange/access.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
@@ -179,6 +180,12 @@ static void warn_of_fixed(const struct moon_reload *reload)
         now->limits.connections != new->limits.connections)
         moon_log_warn(log_of(reload), "settings workers, limits.buffer_bytes and "
                                       "limits.connections take effect at the next start");
+    const struct moon_access_log *log = moon_snapshot_access_log(reload->gateway->snapshot),
+                                 *new_log = moon_snapshot_access_log(reload->snapshot);
+    if (new_log->format &&
+        (!moon_slice_equal(log->file, new_log->file) || log->buffer_len != new_log->buffer_len))
+        moon_log_warn(log_of(reload), "settings access_log.file and access_log.buffer_bytes take "
+                                      "effect at the next start");
 }
 
 static void on_built(struct moon_reload *reload)

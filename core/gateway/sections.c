@@ -1,6 +1,7 @@
 // The sections of a configuration in rank order, and compiling with them.
 #include "conf/settings.h"
 #include "edge/listener.h"
+#include "exchange/access.h"
 #include "exchange/action.h"
 #include "filter/filter.h"
 #include "gateway/gateway_priv.h"
@@ -11,18 +12,24 @@
 
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        struct moon_registry *registry, const struct moon_builtin *extra)
+                        struct moon_registry *registry, const struct moon_builtin *extra,
+                        struct moon_series_names *series)
 {
     sections->builtins[0] = &moon_builtin_echo;
     sections->builtins[1] = extra;
+    sections->access = moon_access_section;
+    sections->access.series = series;
     sections->upstreams = moon_upstream_section;
     sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
     sections->upstreams.registry = &sections->upstream_parts;
+    sections->upstreams.series = series;
     sections->actions = moon_action_section;
     sections->actions.registry = filters;
-    const struct moon_section *order[SECTION_COUNT] = {&moon_settings_section, &sections->upstreams,
-                                                       &moon_route_section, &sections->actions,
-                                                       &moon_listener_section};
+    sections->actions.series = series;
+    // access before its rank: it bounds the names that later sections count by
+    const struct moon_section *order[SECTION_COUNT] = {
+        &moon_settings_section, &sections->access,  &sections->upstreams,
+        &moon_route_section,    &sections->actions, &moon_listener_section};
     memcpy(sections->order, order, sizeof order);
 }
 

@@ -12,7 +12,9 @@
 #include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "obs/histogram.h"
 #include "obs/log.h"
+#include "obs/series.h"
 #include "route/route.h"
 #include "upstream/pool.h"
 #include "upstream/upstream.h"
@@ -30,6 +32,7 @@ struct moon_worker {
     struct moon_resources res;
     struct moon_service service;
     struct moon_counters counters;
+    struct moon_histogram turns;
     struct moon_edge *edge;
     struct moon_mailbox *mailbox;
     struct moon_message orders[ORDER_COUNT]; // each is posted at most once
@@ -149,6 +152,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     res->arenas = moon_arena_pool_new(ARENA_KEEP_COUNT);
     res->buffers = moon_buffer_pool_new(args->buffers);
     res->counters = &worker->counters;
+    res->series = moon_series_new();
+    res->access_ring = args->access_ring;
     res->log = args->log;
     res->read_buffer = malloc(MOON_READ_BODY_LEN);
     if (!res->read_buffer)
@@ -166,6 +171,7 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
     worker->drain_check.fn = on_drain_check;
     args->loop->owner = worker;
+    args->loop->turns = &worker->turns;
     return worker;
 }
 
@@ -182,6 +188,8 @@ void moon_worker_free(struct moon_worker *worker)
     moon_arena_pool_free(worker->res.arenas);
     moon_route_scratch_free(worker->service.route_scratch);
     free(worker->res.read_buffer);
+    moon_series_free(worker->res.series);
+    worker->args.loop->turns = NULL;
     moon_service_fini(&worker->service);
     free(worker);
 }
@@ -204,4 +212,14 @@ size_t moon_worker_buffer_len(const struct moon_worker *worker)
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker)
 {
     return &worker->counters;
+}
+
+const struct moon_series *moon_worker_series(const struct moon_worker *worker)
+{
+    return worker->res.series;
+}
+
+const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker)
+{
+    return &worker->turns;
 }

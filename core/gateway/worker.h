@@ -10,8 +10,11 @@
 
 struct moon_buffer_budget;
 struct moon_counters;
+struct moon_histogram;
 struct moon_log;
 struct moon_loop;
+struct moon_ring;
+struct moon_series;
 struct moon_snapshot;
 struct moon_socket;
 struct moon_worker;
@@ -22,6 +25,7 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
+    struct moon_ring *access_ring; // NULL: no access log
     // Told on the worker's thread when it begins to drain: from then on every answer says that it closes. May be NULL.
     void (*on_draining)(void *owner, struct moon_worker *worker);
     // Told on the worker's thread when it has drained: nothing is left on its loop but its mailbox.
@@ -50,8 +54,10 @@ void moon_worker_free(struct moon_worker *worker);
 // Before the loop runs. The worker takes the socket, and closes it when it drains.
 int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket);
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
-// Both thread safe.
+// All thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
+const struct moon_series *moon_worker_series(const struct moon_worker *worker);
+const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker);
 size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
 void moon_worker_drain(struct moon_worker *worker);

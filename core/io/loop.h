@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+struct moon_histogram;
 struct moon_loop;
 struct moon_resolver;
 struct moon_resolver_options;
@@ -20,10 +21,13 @@ struct moon_loop {
     const struct moon_loop_ops *ops;
     // monotonic, as of the start of this turn (refreshed before timers fire)
     uint64_t now_ms;
+    uint64_t now_ns;          // the same time, more precisely; 0 where a world does not keep it
     struct moon_wheel *wheel; // of this loop
     struct moon_list tasks;   // deferred
     struct moon_world *world;
     void *owner; // free for the room that made the loop: a worker
+    // how long turns take, from waking up to waiting again; NULL: not measured
+    struct moon_histogram *turns;
 };
 
 // Runs once, soon: after the on_ready, timer or mail now being dispatched has returned. Embedded, zeroed before first use.
@@ -56,6 +60,12 @@ struct moon_loop_ops {
 static inline uint64_t moon_loop_now_ms(const struct moon_loop *loop)
 {
     return loop->now_ms;
+}
+
+// The start of this turn, for durations that are recorded: when what is dispatched now had come. No system call.
+static inline uint64_t moon_loop_turn_ns(const struct moon_loop *loop)
+{
+    return loop->now_ns ? loop->now_ns : loop->now_ms * 1000000u;
 }
 
 // A precise reading, for durations that are recorded.

@@ -4,6 +4,7 @@
 //   epoll_wait -> clock -> each event: on_ready, deferred tasks -> `again` streams -> timers -> libuv -> bury closed streams
 #include "base/err.h"
 #include "io/real_priv.h"
+#include "obs/histogram.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -90,12 +91,24 @@ static bool dispatch(struct real_loop *loop, const struct epoll_event *event)
     return false;
 }
 
+static void measure_turn(struct real_loop *loop)
+{
+    uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+    moon_histogram_add(loop->base.turns, (now_ns - loop->base.now_ns) / 1000u);
+}
+
+static void read_clock(struct real_loop *loop)
+{
+    loop->base.now_ns = clock_ns(CLOCK_MONOTONIC);
+    loop->base.now_ms = loop->base.now_ns / 1000000u;
+}
+
 static void turn(struct real_loop *loop)
 {
     struct epoll_event events[REAL_EVENT_COUNT];
     int count = epoll_wait(loop->epoll_fd, events, REAL_EVENT_COUNT, wait_ms(loop));
     bool is_uv_ready = uv_backend_timeout(&loop->uv) == 0;
-    loop->base.now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    read_clock(loop);
     moon_loop_run_tasks(&loop->base);
     for (int i = 0; i < count; i++)
         is_uv_ready = dispatch(loop, &events[i]) || is_uv_ready;
@@ -107,12 +120,14 @@ static void turn(struct real_loop *loop)
         moon_loop_run_tasks(&loop->base);
     }
     real_streams_bury(loop);
+    if (loop->base.turns)
+        measure_turn(loop);
 }
 
 static int loop_run(struct moon_loop *base)
 {
     struct real_loop *loop = real_loop(base);
-    base->now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    read_clock(loop);
     uv_run(&loop->uv, UV_RUN_NOWAIT); // puts its handles into its set
     while (!atomic_load_explicit(&loop->is_stopping, memory_order_relaxed))
         turn(loop);
@@ -217,7 +232,7 @@ struct moon_loop *real_loop_new(struct moon_world *world)
         abort();
     loop->base.ops = &loop_ops;
     loop->base.world = world;
-    loop->base.now_ms = clock_ns(CLOCK_MONOTONIC) / 1000000u;
+    read_clock(loop);
     loop->base.wheel = moon_wheel_new(loop->base.now_ms);
     moon_list_init(&loop->base.tasks);
     moon_list_init(&loop->again);

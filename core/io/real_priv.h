@@ -71,6 +71,10 @@ int real_listen_local(struct moon_world *world, const char *path, struct moon_so
 int real_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
                    int timeout_ms, char **out, size_t *out_len);
 
+// real_file.c
+int real_file_open(struct moon_world *world, const char *path, struct moon_file **out);
+size_t real_resident_len(const struct moon_world *world);
+
 // real_loop.c
 struct moon_loop *real_loop_new(struct moon_world *world);
 int real_watch(struct real_loop *loop, int fd, struct real_source *source, uint32_t events);

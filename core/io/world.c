@@ -39,6 +39,16 @@ void moon_world_notify(struct moon_world *world, const char *state)
         world->ops->notify(world, state);
 }
 
+int moon_file_open(struct moon_world *world, const char *path, struct moon_file **out)
+{
+    return world->ops->file_open ? world->ops->file_open(world, path, out) : -ENOTSUP;
+}
+
+size_t moon_process_resident_len(const struct moon_world *world)
+{
+    return world->ops->resident_len ? world->ops->resident_len(world) : 0;
+}
+
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)
 {
     socket->ops->address(socket, out);

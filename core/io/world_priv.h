@@ -2,6 +2,7 @@
 // body of either kind. world.c dispatches to them; none of it is on the way of a request.
 #pragma once
 
+#include "io/file.h"
 #include "io/loop.h"
 #include "io/mailbox.h"
 #include "io/world.h"
@@ -16,6 +17,9 @@ struct moon_world_ops {
     void (*notify)(struct moon_world *world, const char *state);
     int (*ask_local)(struct moon_world *world, const char *path, struct moon_slice question,
                      int timeout_ms, char **out, size_t *out_len);
+    // The world has no files to append to; its memory is not known.
+    int (*file_open)(struct moon_world *world, const char *path, struct moon_file **out);
+    size_t (*resident_len)(const struct moon_world *world);
     struct moon_mailbox *(*mailbox_new)(struct moon_loop *loop,
                                         void (*on_message)(void *owner,
                                                            struct moon_message *message),

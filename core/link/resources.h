@@ -12,6 +12,8 @@ struct moon_buffer_pool;
 struct moon_counters;
 struct moon_log;
 struct moon_loop;
+struct moon_ring;
+struct moon_series;
 struct moon_settings;
 
 enum {
@@ -26,6 +28,8 @@ struct moon_resources {
     struct moon_arena_pool *arenas;
     struct moon_buffer_pool *buffers;
     struct moon_counters *counters;
+    struct moon_series *series;    // requests by route and upstream; NULL: not counted
+    struct moon_ring *access_ring; // to the log writer; NULL: there is no access log
     const struct moon_log *log;
     const struct moon_settings *settings; // of the newest snapshot
     char *read_buffer;                    // MOON_READ_BODY_LEN; only loop dispatch reads into it

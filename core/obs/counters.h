@@ -12,7 +12,6 @@
     X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")               \
     X(arenas_live, "gauge", "Exchange arenas not freed yet")                                      \
     X(pipes_live, "gauge", "Pipes in use for splice")                                             \
-    X(requests_total, "counter", "Requests whose head was understood or refused")                 \
     X(tunnels_live, "gauge", "Upgraded connections relayed now")                                  \
     X(upstream_connections_live, "gauge", "Upstream connections open now")                        \
     X(upstream_connects_total, "counter", "Upstream connections attempted")                       \
@@ -30,7 +29,10 @@
     X(responses_3xx, "counter", "Responses sent")                                                 \
     X(responses_4xx, "counter", "Responses sent")                                                 \
     X(responses_5xx, "counter", "Responses sent")                                                 \
-    X(aborts_total, "counter", "Exchanges that ended without a whole response")
+    X(aborts_total, "counter", "Exchanges that ended without a whole response")                   \
+    X(access_log_lines_total, "counter", "Lines handed to the access log")                        \
+    X(access_log_dropped_total, "counter",                                                        \
+      "Lines lost: the access log could not be written fast enough")
 
 struct moon_counters {
 #define X(name, type, help) _Atomic uint64_t name;

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "obs/series.h"
 #include "upstream/registry.h"
 
 #include <stdio.h>
@@ -306,6 +307,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
         abort();
     upstream->name = (struct moon_slice){copy, name.len};
     upstream->index = (uint32_t)all->count;
+    upstream->series = moon_series_names_add(compile->section->series, MOON_SERIES_UPSTREAM, name);
     all->names[all->count++] = copy;
     compile_rest(compile, object, upstream);
     return compile_endpoints(compile, object, upstream);

@@ -23,6 +23,7 @@ struct moon_origin {
 
 struct moon_upstream {
     struct moon_slice name;
+    uint32_t series;                    // the id of its name among counters
     uint32_t index;                     // in its part: names its turn in each worker's pool
     const struct moon_builtin *builtin; // answers inside the binary; then there are no endpoints
     struct moon_origin *origins;

@@ -148,6 +148,15 @@ moongate.route = config.route
 ---@field negative? number seconds until a name that is not there is asked for again; default 5
 ---@field stale? number seconds that old addresses serve while the resolver fails; default: without limit
 
+---@class moongate.AccessLog
+---@field file string a path, or "stdout"
+---@field format? string "json", "combined", or a text with $fields; default "json"
+---@field fields? string[] with "json": which fields, in this order
+---@field buffer_bytes? integer of each worker, for lines that wait for the disk; default 1048576
+
+---@class moongate.Metrics
+---@field series? integer names of routes, and of upstreams, that are counted one by one; default 2000
+
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU
 ---@field timeouts? moongate.Timeouts
@@ -161,6 +170,8 @@ moongate.route = config.route
 ---@field request_id? boolean send X-Request-Id; default false
 ---@field splice? boolean move long bodies inside the kernel; default true
 ---@field log_level? "debug"|"info"|"warn"|"error"
+---@field access_log? moongate.AccessLog default: none
+---@field metrics? moongate.Metrics
 
 --- What holds for the whole gateway. At most one call.
 ---@type fun(settings: moongate.Settings)

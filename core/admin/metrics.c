@@ -1,0 +1,347 @@
+// Sums the workers up and writes the text. Lines of series are put together by hand: at 10,000 routes there are 190,000.
+#include "admin/metrics.h"
+
+#include "admin/admin.h"
+#include "obs/counters.h"
+#include "obs/escape.h"
+#include "obs/series.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LABEL_LEN = 256, LINE_ROOM_LEN = 1024 };
+
+struct text {
+    char *ptr;
+    size_t len, cap;
+    bool is_broken; // out of memory
+};
+
+// ---- text
+
+// Whether `len` more bytes fit.
+static bool reserve(struct text *text, size_t len)
+{
+    if (text->cap - text->len >= len)
+        return !text->is_broken;
+    size_t cap = (text->cap + len) * 2;
+    char *ptr = text->is_broken ? NULL : realloc(text->ptr, cap);
+    if (!ptr) {
+        text->is_broken = true;
+        return false;
+    }
+    text->ptr = ptr;
+    text->cap = cap;
+    return true;
+}
+
+static void put(struct text *text, struct moon_slice bytes)
+{
+    if (bytes.len == 0 || !reserve(text, bytes.len))
+        return;
+    memcpy(text->ptr + text->len, bytes.ptr, bytes.len);
+    text->len += bytes.len;
+}
+
+#define PUT(text, literal) put((text), MOON_SLICE(literal))
+
+static void put_number(struct text *text, uint64_t number)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    put(text, (struct moon_slice){digits + at, sizeof digits - at});
+}
+
+__attribute__((format(printf, 2, 3))) static void putf(struct text *text, const char *format, ...)
+{
+    va_list args;
+    if (!reserve(text, LINE_ROOM_LEN))
+        return;
+    va_start(args, format);
+    int len = vsnprintf(text->ptr + text->len, LINE_ROOM_LEN, format, args);
+    va_end(args);
+    if (len > 0)
+        text->len += len < LINE_ROOM_LEN ? (size_t)len : LINE_ROOM_LEN - 1;
+}
+
+static void head(struct text *text, const char *name, const char *type, const char *help)
+{
+    putf(text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+// ---- counters of workers
+
+struct metric {
+    const char *name, *type, *help;
+    size_t offset;
+};
+
+static const struct metric metrics[] = {
+#define X(name, type, help) {#name, type, help, offsetof(struct moon_counters, name)},
+    MOON_COUNTERS(X)
+#undef X
+};
+
+static uint64_t sum(const struct moon_admin_ops *ops, const struct metric *metric)
+{
+    uint64_t total = 0;
+    const struct moon_counters *counters;
+    for (size_t i = 0; (counters = ops->counters(ops->owner, i)) != NULL; i++) {
+        const _Atomic uint64_t *value = (const void *)((const char *)counters + metric->offset);
+        total += atomic_load_explicit((_Atomic uint64_t *)value, memory_order_relaxed);
+    }
+    return total;
+}
+
+static void write_counters(struct text *text, const struct moon_admin_ops *ops)
+{
+    char name[64];
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+        const struct metric *metric = &metrics[i];
+        bool is_class = strncmp(metric->name, "responses_", 10) == 0;
+        unsigned long long value = sum(ops, metric);
+        snprintf(name, sizeof name, "moongate_%s", is_class ? "responses_total" : metric->name);
+        if (!is_class || metric->name[10] == '1')
+            head(text, name, metric->type, metric->help);
+        if (is_class)
+            putf(text, "%s{class=\"%s\"} %llu\n", name, metric->name + 10, value);
+        else
+            putf(text, "%s %llu\n", name, value);
+    }
+}
+
+// ---- histograms
+
+struct bound {
+    uint64_t us;
+    struct moon_slice text;
+};
+
+#define BOUND(us, text)            \
+    {                              \
+        (us),                      \
+        {                          \
+            text, sizeof(text) - 1 \
+        }                          \
+    }
+static const struct bound bounds[] = {
+    BOUND(500, "0.0005"),  BOUND(1000, "0.001"),  BOUND(2500, "0.0025"), BOUND(5000, "0.005"),
+    BOUND(10000, "0.01"),  BOUND(25000, "0.025"), BOUND(50000, "0.05"),  BOUND(100000, "0.1"),
+    BOUND(250000, "0.25"), BOUND(500000, "0.5"),  BOUND(1000000, "1"),   BOUND(2500000, "2.5"),
+    BOUND(5000000, "5"),   BOUND(10000000, "10"), BOUND(60000000, "60"),
+};
+
+struct label {
+    char text[2 * LABEL_LEN];
+    size_t len;
+};
+
+// name="value", the value escaped and cut.
+static void label_set(struct label *label, const char *name, struct moon_slice value)
+{
+    label->len = (size_t)snprintf(label->text, LABEL_LEN / 2, "%s=\"", name);
+    label->len += moon_escape_label(value, label->text + label->len, LABEL_LEN);
+    label->text[label->len++] = '"';
+}
+
+static void put_series(struct text *text, struct moon_slice name, const char *suffix,
+                       const struct label *label)
+{
+    put(text, name);
+    put(text, moon_slice_from(suffix));
+    PUT(text, "{");
+    put(text, (struct moon_slice){label->text, label->len});
+}
+
+static void put_histogram(struct text *text, struct moon_slice name, const struct label *label,
+                          const struct moon_histogram_sum *values)
+{
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
+        put_series(text, name, "_bucket", label);
+        PUT(text, ",le=\"");
+        put(text, bounds[i].text);
+        PUT(text, "\"} ");
+        put_number(text, moon_histogram_sum_below(values, bounds[i].us));
+        PUT(text, "\n");
+    }
+    put_series(text, name, "_bucket", label);
+    PUT(text, ",le=\"+Inf\"} ");
+    put_number(text, values->count);
+    PUT(text, "\n");
+    put_series(text, name, "_sum", label);
+    putf(text, "} %.6f\n", (double)values->sum_us / 1e6);
+    put_series(text, name, "_count", label);
+    PUT(text, "} ");
+    put_number(text, values->count);
+    PUT(text, "\n");
+}
+
+// ---- series
+
+typedef const struct moon_histogram *histogram_of(const struct moon_series *series, uint32_t id);
+
+struct family {
+    enum moon_series_kind kind;
+    const char *name, *help, *label;
+    histogram_of *histogram;
+};
+
+static const struct family families[] = {
+    {MOON_SERIES_ROUTE, "moongate_request_duration_seconds",
+     "From the first byte of a request to the end of its response", "route", moon_series_route},
+    {MOON_SERIES_UPSTREAM, "moongate_upstream_duration_seconds",
+     "From sending a request upstream, connecting included, to the response head", "upstream",
+     moon_series_upstream},
+};
+
+static void write_histograms(struct text *text, const struct moon_admin_ops *ops,
+                             const struct family *family)
+{
+    uint32_t count = moon_series_names_count(ops->names, family->kind);
+    head(text, family->name, "histogram", family->help);
+    for (uint32_t id = 0; id < count; id++) {
+        struct moon_histogram_sum values = {0};
+        const struct moon_series *series;
+        struct label label;
+        for (size_t i = 0; (series = ops->series(ops->owner, i)) != NULL; i++)
+            moon_histogram_sum_add(&values, family->histogram(series, id));
+        if (values.count == 0)
+            continue;
+        label_set(&label, family->label, moon_series_names_get(ops->names, family->kind, id));
+        put_histogram(text, moon_slice_from(family->name), &label, &values);
+    }
+}
+
+// One route's requests by upstream, as the workers' lists are walked.
+struct tally {
+    uint32_t upstream;
+    uint64_t counts[MOON_SERIES_CLASS_COUNT];
+};
+
+enum { TALLY_MAX_COUNT = 256 }; // upstreams of one route; what is beyond counts as "other"
+
+static struct tally *tally_of(struct tally *tallies, size_t *count, uint32_t upstream)
+{
+    for (size_t i = 0; i < *count; i++)
+        if (tallies[i].upstream == upstream)
+            return &tallies[i];
+    if (*count == TALLY_MAX_COUNT - 1 && upstream != MOON_SERIES_OTHER)
+        return tally_of(tallies, count, MOON_SERIES_OTHER);
+    tallies[*count] = (struct tally){.upstream = upstream};
+    return &tallies[(*count)++];
+}
+
+static size_t tally_route(const struct moon_admin_ops *ops, uint32_t route, struct tally *tallies)
+{
+    const struct moon_series *series;
+    size_t count = 0;
+    for (size_t i = 0; (series = ops->series(ops->owner, i)) != NULL; i++) {
+        const struct moon_series_pair *pair = moon_series_pairs(series, route);
+        for (; pair; pair = moon_series_pair_next(pair)) {
+            struct tally *tally = tally_of(tallies, &count, moon_series_pair_upstream(pair));
+            for (unsigned class = 0; class < MOON_SERIES_CLASS_COUNT; class ++)
+                tally->counts[class] += moon_series_pair_count(pair, class);
+        }
+    }
+    return count;
+}
+
+static void put_tally(struct text *text, const struct moon_admin_ops *ops,
+                      const struct label *route, const struct tally *tally)
+{
+    struct label upstream;
+    label_set(&upstream, "upstream",
+              moon_series_names_get(ops->names, MOON_SERIES_UPSTREAM, tally->upstream));
+    for (unsigned class = 0; class < MOON_SERIES_CLASS_COUNT; class ++) {
+        if (tally->counts[class] == 0)
+            continue;
+        put_series(text, MOON_SLICE("moongate_requests_total"), "", route);
+        PUT(text, ",");
+        put(text, (struct moon_slice){upstream.text, upstream.len});
+        PUT(text, ",class=\"");
+        put_number(text, class + 1);
+        PUT(text, "xx\"} ");
+        put_number(text, tally->counts[class]);
+        PUT(text, "\n");
+    }
+}
+
+static void write_requests(struct text *text, const struct moon_admin_ops *ops)
+{
+    struct tally tallies[TALLY_MAX_COUNT];
+    uint32_t routes = moon_series_names_count(ops->names, MOON_SERIES_ROUTE);
+    head(text, "moongate_requests_total", "counter",
+         "Requests that have ended, by the status sent; 499 and 444 count as 4xx");
+    for (uint32_t id = 0; id < routes; id++) {
+        struct label route;
+        size_t count = tally_route(ops, id, tallies);
+        if (count)
+            label_set(&route, "route", moon_series_names_get(ops->names, MOON_SERIES_ROUTE, id));
+        for (size_t i = 0; i < count; i++)
+            put_tally(text, ops, &route, &tallies[i]);
+    }
+}
+
+// ---- the process
+
+static void write_turns(struct text *text, const struct moon_admin_ops *ops)
+{
+    static const char name[] = "moongate_loop_turn_seconds";
+    const struct moon_histogram *turns;
+    head(text, name, "histogram", "Turns of a worker's event loop: how long what is ready waits");
+    for (size_t i = 0; (turns = ops->turns(ops->owner, i)) != NULL; i++) {
+        struct moon_histogram_sum values = {0};
+        struct label label;
+        char worker[24];
+        snprintf(worker, sizeof worker, "%zu", i);
+        moon_histogram_sum_add(&values, turns);
+        label_set(&label, "worker", moon_slice_from(worker));
+        put_histogram(text, MOON_SLICE("moongate_loop_turn_seconds"), &label, &values);
+    }
+}
+
+static void write_gauge(struct text *text, const char *name, const char *help, uint64_t value)
+{
+    head(text, name, "gauge", help);
+    putf(text, "%s %llu\n", name, (unsigned long long)value);
+}
+
+static void write_facts(struct text *text, const struct moon_admin_ops *ops)
+{
+    struct moon_admin_facts facts = {0};
+    ops->facts(ops->owner, &facts);
+    write_gauge(text, "moongate_buffer_bytes", "Bytes in connection buffers", facts.buffer_len);
+    write_gauge(text, "process_resident_memory_bytes", "Memory that the process occupies",
+                facts.resident_len);
+    write_gauge(text, "moongate_snapshots_live", "Compiled configurations in memory",
+                facts.snapshot_count);
+    write_gauge(text, "moongate_generations_live", "Generations of script code in memory",
+                facts.generation_count);
+    write_gauge(text, "moongate_access_log_stuck", "1 while the access log cannot be written",
+                facts.is_log_stuck);
+    head(text, "moongate_reloads_total", "counter", "Reloads asked for, by result");
+    putf(text, "moongate_reloads_total{result=\"fine\"} %llu\n",
+         (unsigned long long)facts.reload_fine_count);
+    putf(text, "moongate_reloads_total{result=\"failed\"} %llu\n",
+         (unsigned long long)facts.reload_failed_count);
+}
+
+struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
+{
+    struct text text = {0};
+    write_counters(&text, ops);
+    write_requests(&text, ops);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        write_histograms(&text, ops, &families[i]);
+    write_turns(&text, ops);
+    write_facts(&text, ops);
+    if (!text.is_broken)
+        return (struct moon_slice){text.ptr, text.len};
+    free(text.ptr);
+    return (struct moon_slice){NULL, 0};
+}

@@ -1,0 +1,188 @@
+-- What /metrics says: requests by route, upstream and class; latencies; bounded series; and that asking costs the traffic nothing.
+local h = require "test.support.harness"
+
+local GET = "GET %s HTTP/1.1\r\nHost: h.example\r\n%s\r\n"
+
+local function key(name, route, upstream, class)
+  return ('%s{route="%s",upstream="%s",class="%s"}'):format(name, route, upstream, class)
+end
+
+local function requests(metrics, route, upstream, class)
+  return metrics[key("moongate_requests_total", route, upstream, class)] or 0
+end
+
+-- Waits until that many requests are counted in all.
+local function wait_requests(gateway, count)
+  return gateway:wait_metrics(count .. " requests", function(metrics)
+    local sum = 0
+    for name, value in pairs(metrics) do
+      if name:find "^moongate_requests_total{" then sum = sum + value end
+    end
+    return sum == count
+  end)
+end
+
+describe("metrics", function()
+  it("count requests by route, upstream and class", h.test(function()
+    local backend = h.backend(h.always(h.http1.response("204 No Content")))
+    local gateway = h.gateway {
+      upstreams = { backend = backend, dead = "127.0.0.1:" .. h.dead_port(), echo = "builtin:echo" },
+      routes = {
+        { path = "/a", name = "a", backends = "backend" }, { path = "/dead", backends = "dead" },
+        { path = "/echo", name = 'quo"te', backends = "echo" },
+      },
+    }
+    for _ = 1, 3 do assert.equal(204, gateway:get("/a").status) end
+    for _ = 1, 2 do assert.equal(502, gateway:get("/dead").status) end
+    assert.equal(200, gateway:get("/echo").status)
+    assert.equal(404, gateway:get("/nothing").status)
+    assert.equal(400, gateway:request("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").status)
+    local metrics = wait_requests(gateway, 8)
+    assert.equal(3, requests(metrics, "a", "backend", "2xx"))
+    assert.equal(2, requests(metrics, "/dead", "dead", "5xx"))
+    assert.equal(1, requests(metrics, 'quo\\"te', "echo", "2xx"))
+    assert.equal(2, requests(metrics, "", "", "4xx"))
+    assert.equal(3, metrics['moongate_request_duration_seconds_count{route="a"}'])
+    assert.equal(3, metrics['moongate_upstream_duration_seconds_count{upstream="backend"}'])
+    assert.is_nil(metrics['moongate_upstream_duration_seconds_count{upstream="dead"}'])
+    assert.is_true(metrics.process_resident_memory_bytes > 1000000)
+    assert.is_true(metrics['moongate_loop_turn_seconds_count{worker="0"}'] > 0)
+    assert.equal(1, metrics.moongate_snapshots_live)
+  end))
+
+  it("count a client that went away as 4xx, once", h.test(function()
+    local backend = h.backend(function(connection)
+      connection:read_request()
+      connection:wait_end(10000)
+    end)
+    local gateway = h.gateway { backend = backend }
+    local client = gateway:connect()
+    client:send(GET:format("/", ""))
+    backend:wait_requests(1)
+    client:close()
+    local metrics = wait_requests(gateway, 1)
+    assert.equal(1, requests(metrics, "/", "backend", "4xx"))
+    -- Half a head is no request.
+    client = gateway:connect()
+    client:send "GET / HT"
+    client:flush()
+    client:close()
+    gateway:expect_quiet()
+    wait_requests(gateway, 1)
+  end))
+
+  it("put latencies where they belong", h.test(function()
+    local backend = h.backend(function(connection)
+      while connection:read_request() do
+        h.pass(150)
+        connection:send(h.http1.response("200 OK", "late"))
+      end
+    end)
+    local gateway = h.gateway { backend = backend }
+    for _ = 1, 2 do assert.equal(200, gateway:get("/").status) end
+    local metrics = wait_requests(gateway, 2)
+    for _, name in ipairs { 'moongate_request_duration_seconds%s{route="/"%s}',
+      'moongate_upstream_duration_seconds%s{upstream="backend"%s}' } do
+      assert.equal(0, metrics[name:format("_bucket", ',le="0.1"')])
+      assert.equal(2, metrics[name:format("_bucket", ',le="+Inf"')])
+      assert.equal(2, metrics[name:format("_count", "")])
+      local sum = metrics[name:format("_sum", "")]
+      assert.is_true(sum >= 0.3 and sum < 2 * h.loop.scale, "sum " .. sum)
+    end
+  end))
+
+  it("are a text that Prometheus reads", h.test(function()
+    local gateway = h.gateway { backend = h.backend() }
+    gateway:get "/"
+    wait_requests(gateway, 1)
+    local answer = gateway:admin "/metrics"
+    assert.equal("text/plain; version=0.0.4", answer.headers["content-type"])
+    assert.equal("\n", answer.body:sub(-1))
+    local types, last = {}, {}
+    for line in answer.body:gmatch "([^\n]*)\n" do
+      local name, kind = line:match "^# TYPE ([%w_]+) (%a+)$"
+      if name then
+        assert.is_nil(types[name], line)
+        types[name] = kind
+      elseif not line:find "^# HELP [%w_]+ %S" then
+        local series, labels, value = line:match "^([%w_]+)(%b{}) (%S+)$"
+        if not series then series, value = line:match "^([%w_]+) (%S+)$" end
+        assert.is_not_nil(series, line)
+        assert.is_number(tonumber(value), line)
+        local base = series:gsub("_bucket$", ""):gsub("_sum$", ""):gsub("_count$", "")
+        assert.is_not_nil(types[series] or types[base], line)
+        if series:find "_bucket$" then
+          local of = base .. labels:gsub(',?le="[^"]*"', "")
+          assert.is_true(tonumber(value) >= (last[of] or 0), line)
+          last[of] = tonumber(value)
+        end
+      end
+    end
+    assert.equal("histogram", types.moongate_request_duration_seconds)
+    assert.equal("counter", types.moongate_requests_total)
+  end))
+
+  it("are bounded: what is over the bound is \"other\"", h.test(function()
+    local routes = {}
+    for i = 1, 5 do routes[i] = { path = "/" .. i, name = "r" .. i, backends = "backend" } end
+    local gateway = h.gateway { backend = h.backend(), routes = routes, settings = { metrics = { series = 2 } } }
+    for i = 1, 5 do gateway:get("/" .. i) end
+    local metrics = wait_requests(gateway, 5)
+    assert.equal(1, requests(metrics, "r1", "backend", "2xx"))
+    assert.equal(1, requests(metrics, "r2", "backend", "2xx"))
+    assert.equal(3, requests(metrics, "other", "backend", "2xx"))
+    assert.equal(3, metrics['moongate_request_duration_seconds_count{route="other"}'])
+  end))
+
+  it("keep counting over a reload, by name", h.test(function()
+    local gateway = h.gateway { backend = h.backend() }
+    gateway:get "/"
+    wait_requests(gateway, 1)
+    gateway:rewrite { backend = h.backend(), routes = { { path = "/new", backends = "backend" },
+      { path = "/", backends = "backend" } } }
+    gateway:signal "sighup"
+    gateway:wait_log "configuration 2 serves"
+    gateway:get "/"
+    gateway:get "/new"
+    local metrics = wait_requests(gateway, 3)
+    assert.equal(2, requests(metrics, "/", "backend", "2xx"))
+    assert.equal(1, requests(metrics, "/new", "backend", "2xx"))
+    assert.equal(1, metrics['moongate_reloads_total{result="fine"}'])
+  end))
+
+  it("may be of many megabytes", h.test(function()
+    local routes = {}
+    for i = 1, 1500 do routes[i] = { path = "/" .. i, backends = "echo" } end
+    local gateway = h.gateway { upstreams = { echo = "builtin:echo" }, routes = routes }
+    local client = gateway:connect()
+    for first = 1, 1500, 50 do
+      local batch = {}
+      for i = 1, 50 do batch[i] = GET:format("/" .. first + i - 1, "") end
+      client:send(table.concat(batch))
+      for _ = 1, 50 do assert.equal(200, h.read_response(client).status) end
+    end
+    wait_requests(gateway, 1500)
+    local text = gateway:admin("/metrics").body
+    assert.is_true(#text > 1500000, #text .. " bytes")
+    local _, count = text:gsub("moongate_request_duration_seconds_count", "")
+    assert.equal(1500, count)
+    client:close()
+    gateway:expect_quiet()
+  end, 30000))
+
+  it("are read while workers count, and disturb none #threads", h.test(function()
+    local gateway = h.gateway { upstreams = { echo = "builtin:echo" }, settings = { workers = 4 },
+      routes = { { path = "/", backends = "echo" } } }
+    local clients = {}
+    for i = 1, 16 do clients[i] = gateway:connect() end
+    for _ = 1, 10 do
+      for i = 1, 16 do clients[i]:send(GET:format("/", ""):rep(10)) end
+      gateway:metrics()
+      for i = 1, 16 do
+        for _ = 1, 10 do assert.equal(200, h.read_response(clients[i]).status) end
+      end
+    end
+    local metrics = wait_requests(gateway, 1600)
+    assert.equal(1600, metrics['moongate_request_duration_seconds_count{route="/"}'])
+  end, 60000))
+end)
