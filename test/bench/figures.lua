@@ -2,6 +2,11 @@
 -- something to tell, notes by name. `run` (bench.lua) offers load(proxy, options) -> report, crowd(proxy, options) -> wait().
 local figures = {}
 
+-- How long the proxy stood ready while something else had its core: over a few percent, latencies mean nothing.
+local function disturbed(report)
+  return report.wait_ns / report.seconds / 1e7
+end
+
 local function merged(base, over)
   local out = {}
   for key, value in pairs(base) do out[key] = value end
@@ -14,7 +19,7 @@ figures.cpu = {
   unit = "us",
   take = function(run, work, proxy)
     local report = run.load(proxy, work.load)
-    return report.cpu_ns / report.requests / 1000, { rate = report.requests / report.seconds }
+    return report.cpu_ns / report.requests / 1000, { rate = report.requests / report.seconds, ["disturbed_%"] = disturbed(report) }
   end,
 }
 
@@ -32,7 +37,7 @@ figures.latency = {
       others.rate = math.floor(best * others.share)
     end
     local report = run.load(proxy, merged(work.load, { rate = others.rate }))
-    return report.p99_us, { rate = report.requests / report.seconds, p50_us = report.p50_us }
+    return report.p99_us, { rate = others.rate, p50_us = report.p50_us, ["disturbed_%"] = disturbed(report) }
   end,
 }
 
@@ -59,6 +64,7 @@ figures.slow = {
     return beside.p99_us / alone.p99_us, {
       alone_us = alone.p99_us,
       beside_us = beside.p99_us,
+      ["disturbed_%"] = disturbed(beside),
       bytes_each = (crowd.rss_after - crowd.rss_before) / work.others.crowd.connections,
     }
   end,

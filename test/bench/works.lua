@@ -58,8 +58,7 @@ return {
 
   { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
     load = { connections = 64, response = 128 },
-    proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" },
-    bars = { ["poll-nested"] = 1.0, ["poll-uv"] = 1.0 } },
+    proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },
 
   { name = "poll-1m", title = "loops: relay of 1 MiB, full sockets", figure = "cpu",
     load = { connections = 16, response = 1048576 },

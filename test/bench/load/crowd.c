@@ -58,6 +58,7 @@ static void note_peak(const struct options *options, struct report *report)
     struct usage usage;
     usage_read(options->pid, &usage);
     report->after.cpu_ns = usage.cpu_ns;
+    report->after.wait_ns = usage.wait_ns;
     if (usage.rss_len > report->after.rss_len)
         report->after.rss_len = usage.rss_len;
 }

@@ -35,6 +35,7 @@ struct options {
 
 struct usage {
     uint64_t cpu_ns;  // of all threads
+    uint64_t wait_ns; // ready to run, and others had the core
     uint64_t rss_len; // resident bytes
 };
 

@@ -26,14 +26,19 @@ static uint64_t ticks_ns(const char *stat)
     return (user + system) * (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK));
 }
 
-static uint64_t thread_ns(int pid, const char *thread)
+static void add_thread(int pid, const char *thread, struct usage *usage)
 {
     char path[320], text[1024];
     snprintf(path, sizeof path, "/proc/%d/task/%.16s/schedstat", pid, thread);
-    if (read_text(path, text, sizeof text))
-        return strtoull(text, NULL, 10);
+    if (read_text(path, text, sizeof text)) {
+        char *end;
+        usage->cpu_ns += strtoull(text, &end, 10);
+        usage->wait_ns += strtoull(end, NULL, 10);
+        return;
+    }
     snprintf(path, sizeof path, "/proc/%d/task/%.16s/stat", pid, thread);
-    return read_text(path, text, sizeof text) ? ticks_ns(text) : 0;
+    if (read_text(path, text, sizeof text))
+        usage->cpu_ns += ticks_ns(text);
 }
 
 static uint64_t resident_len(int pid)
@@ -60,7 +65,7 @@ void usage_read(int pid, struct usage *usage)
         fail("the proxy is gone");
     for (struct dirent *entry; (entry = readdir(threads)) != NULL;)
         if (entry->d_name[0] != '.')
-            usage->cpu_ns += thread_ns(pid, entry->d_name);
+            add_thread(pid, entry->d_name, usage);
     closedir(threads);
     usage->rss_len = resident_len(pid);
 }
