@@ -1,6 +1,7 @@
 // The admin built-in: a path, an answer. Counters are summed here, at the reader's cost; no worker is asked (DESIGN 3).
 #include "admin/admin.h"
 
+#include "admin/control.h"
 #include "base/arena.h"
 #include "http/head.h"
 #include "obs/counters.h"
@@ -70,26 +71,29 @@ static void answer_metrics(struct moon_flow *flow, const struct moon_admin_ops *
     flow->ops->respond(flow, 200, MOON_SLICE("text/plain; version=0.0.4"), body);
 }
 
-static void answer(struct moon_flow *flow, void *owner)
+static enum moon_verdict answer(struct moon_flow *flow, void *owner, void **state)
 {
     const struct moon_admin_ops *ops = owner;
     struct moon_slice path = flow->request->target.path;
-    if (flow->request->method_id != MOON_METHOD_GET && flow->request->method_id != MOON_METHOD_HEAD)
-        flow->ops->respond(flow, 405, MOON_SLICE(""), MOON_SLICE("only GET is offered here\n"));
-    else if (moon_slice_equal(path, MOON_SLICE("/metrics")))
+    bool is_read =
+        flow->request->method_id == MOON_METHOD_GET || flow->request->method_id == MOON_METHOD_HEAD;
+    if (is_read && moon_slice_equal(path, MOON_SLICE("/metrics")))
         answer_metrics(flow, ops);
-    else if (moon_slice_equal(path, MOON_SLICE("/healthz")))
+    else if (is_read && moon_slice_equal(path, MOON_SLICE("/healthz")))
         flow->ops->respond(flow, 200, MOON_SLICE(""), MOON_SLICE("ok\n"));
-    else if (!moon_slice_equal(path, MOON_SLICE("/readyz")))
-        flow->ops->respond(flow, 404, MOON_SLICE(""),
-                           MOON_SLICE("try /metrics, /healthz or /readyz\n"));
+    else if (!is_read || !moon_slice_equal(path, MOON_SLICE("/readyz")))
+        return moon_admin_control(flow, ops, state);
     else if (ops->is_ready(ops->owner))
         flow->ops->respond(flow, 200, MOON_SLICE(""), MOON_SLICE("ready\n"));
     else
         flow->ops->respond(flow, 503, MOON_SLICE(""), MOON_SLICE("draining\n"));
+    return MOON_DONE;
 }
 
 struct moon_builtin moon_admin_builtin(const struct moon_admin_ops *ops)
 {
-    return (struct moon_builtin){.name = "admin", .answer = answer, .owner = (void *)ops};
+    return (struct moon_builtin){.name = "admin",
+                                 .answer = answer,
+                                 .cancel = moon_admin_control_cancel,
+                                 .owner = (void *)ops};
 }

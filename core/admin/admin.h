@@ -1,7 +1,10 @@
-// Admin: what is going on, over HTTP, as the built-in upstream "builtin:admin". Read-only so far: /healthz, /readyz, /metrics.
-// gateway/ runs it on the control thread, behind a listener of its own.
+// Admin: what is going on, and orders, over HTTP, as the built-in upstream "builtin:admin" on the control thread.
+// Two surfaces (DESIGN 5): reading (/metrics, /healthz, /readyz) for anybody who can connect; control (the rest) only for a
+// client on this machine (a unix socket, or loopback) that names a local Host and sends no Origin, so that no web page gets
+// at it through a browser.
 #pragma once
 
+#include "base/slice.h"
 #include "filter/filter.h"
 
 #include <stdbool.h>
@@ -9,12 +12,37 @@
 
 struct moon_counters;
 
-// Filled in by gateway/.
+// Documents of the control surface, JSON.
+enum moon_admin_document {
+    MOON_ADMIN_STATUS,
+    MOON_ADMIN_CONFIG,
+    MOON_ADMIN_ROUTES,
+    MOON_ADMIN_UPSTREAMS,
+    MOON_ADMIN_CONNECTIONS,
+    MOON_ADMIN_ERRORS,
+    MOON_ADMIN_EXPLAIN,
+};
+
+// Somebody who waits for a reload. `done` is told once, with a malloc'd JSON text that it takes.
+struct moon_admin_wait {
+    void (*done)(struct moon_admin_wait *wait, bool is_fine, char *json, size_t len);
+    void *order; // gateway's
+};
+
+// Filled in by gateway/; all on the control thread.
 struct moon_admin_ops {
     bool (*is_ready)(void *owner);
     // Workers' counters, one after another; NULL behind the last.
     const struct moon_counters *(*counters)(void *owner, size_t index);
     size_t (*buffer_len)(void *owner);
+    // A malloc'd text, NUL-terminated. `query` is that of the request, raw.
+    char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,
+                      size_t *len);
+    void (*reload)(void *owner, struct moon_admin_wait *wait);
+    void (*forget)(void *owner, struct moon_admin_wait *wait);
+    void (*drain)(void *owner);
+    // False: there is no such level.
+    bool (*set_log_level)(void *owner, struct moon_slice level);
     void *owner;
 };
 

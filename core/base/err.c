@@ -27,6 +27,7 @@ static const struct err_entry entries[] = {
     {-EAGAIN, "resource temporarily unavailable"},
     {-EALREADY, "already in progress"},
     {-EBADF, "bad file descriptor"},
+    {-EBADMSG, "bad message"},
     {-EBUSY, "device or resource busy"},
     {-ECANCELED, "operation canceled"},
     {-ECONNABORTED, "connection aborted"},

@@ -12,12 +12,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 // One call of a script: moongate.route { ... }.
 struct moon_object {
     const char *kind; // "settings", "listener", "upstream", "route"
     struct moon_place place;
     struct moon_value value; // a table
+    // its producer applies objects one by one: a reference to nothing is no error but answers 500
+    bool is_lenient;
 };
 
 struct moon_model;
@@ -33,6 +36,10 @@ size_t moon_model_count(const struct moon_model *model);
 const struct moon_object *moon_model_at(const struct moon_model *model, size_t index);
 // `route "users"`, `listener` for messages; a text in the model.
 const char *moon_object_title(struct moon_model *model, const struct moon_object *object);
+
+// The objects of one kind (NULL: all) as a JSON list of { kind, place, value }. Values of keys that name secrets are
+// "***"; functions are "<function>".
+void moon_model_write_json(const struct moon_model *model, const char *kind, FILE *out);
 
 struct moon_snapshot;
 struct moon_section;
@@ -63,6 +70,15 @@ struct moon_section {
 int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
                       size_t section_count, struct moon_report *report, struct moon_snapshot **out);
 
+// The snapshot takes the model it was compiled from, which is freed with it.
+void moon_snapshot_adopt(struct moon_snapshot *snapshot, struct moon_model *model);
+// NULL unless adopted.
+const struct moon_model *moon_snapshot_model(const struct moon_snapshot *snapshot);
+// A number that grows with every snapshot that was put into service; 0 before.
+void moon_snapshot_set_number(struct moon_snapshot *snapshot, uint64_t number);
+uint64_t moon_snapshot_number(const struct moon_snapshot *snapshot);
+// Whether nobody else holds a reference: for the owner that frees it off the workers. Thread safe.
+bool moon_snapshot_is_last(const struct moon_snapshot *snapshot);
 // Thread safe.
 struct moon_snapshot *moon_snapshot_ref(struct moon_snapshot *snapshot);
 void moon_snapshot_unref(struct moon_snapshot *snapshot);

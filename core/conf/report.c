@@ -1,6 +1,8 @@
 // Reports: problems collected, never printed here. Allocation failure aborts: reports belong to the builder, not to a worker.
 #include "conf/report.h"
 
+#include "base/json.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +113,26 @@ char *moon_report_text(const struct moon_report *report)
     if (fclose(out) != 0)
         abort();
     return text;
+}
+
+void moon_report_write_json(const struct moon_report *report, FILE *out)
+{
+    fputc('[', out);
+    for (size_t i = 0; i < kept(report); i++) {
+        const struct moon_problem *problem = &report->problems[i];
+        fputs(i ? ",\n  {" : "\n  {", out);
+        moon_json_member(out, "file", problem->place.file);
+        fprintf(out, ",\"line\":%u,", problem->place.line);
+        moon_json_member(out, "object", problem->object);
+        fputc(',', out);
+        moon_json_member(out, "path", problem->path);
+        fputc(',', out);
+        moon_json_member(out, "message", problem->message);
+        fputc(',', out);
+        moon_json_member(out, "hint", problem->hint);
+        fputc('}', out);
+    }
+    fputc(']', out);
 }
 
 static unsigned min3(unsigned a, unsigned b, unsigned c)

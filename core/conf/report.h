@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct moon_report;
 
@@ -27,6 +28,8 @@ void moon_report_addf(struct moon_report *report, struct moon_place place, const
     __attribute__((format(printf, 6, 7)));
 size_t moon_report_count(const struct moon_report *report);
 const struct moon_problem *moon_report_at(const struct moon_report *report, size_t index);
+// The problems as a JSON list of { file, line, object, path, message, hint }.
+void moon_report_write_json(const struct moon_report *report, FILE *out);
 // One line a problem, as shown above; malloc'd, NUL-terminated.
 char *moon_report_text(const struct moon_report *report);
 // The name of `choices` (NULL-terminated) nearest to `found` by edit distance, NULL when none is near (distance > 1/3).

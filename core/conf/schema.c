@@ -201,5 +201,6 @@ bool moon_schema_check(const struct moon_schema_check *check, const struct moon_
                        const struct moon_schema *const *schemas, size_t schema_count)
 {
     struct checking at = {.check = check, .is_fine = true};
+    snprintf(at.path, sizeof at.path, "%s", check->path ? check->path : "");
     return check_table(&at, value, schemas, schema_count);
 }

@@ -38,6 +38,8 @@ struct moon_schema_check {
     struct moon_place place;
     const char *object;
     struct moon_report *report;
+    // key path of the table itself, put before the paths of its problems; NULL: a whole object
+    const char *path;
 };
 
 // Checks one table against the union of several schemas (rooms that share a kind of object each bring their keys).

@@ -1,6 +1,9 @@
 // Compiles moongate.settings { ... }; absent keys take the defaults here, which are safe and fast as shipped.
 #include "conf/settings.h"
 
+#include "base/err.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
 #define SECONDS(key)                                                        \
@@ -35,6 +38,22 @@ static const struct moon_schema_key limit_keys[] = {
 };
 static const struct moon_schema limit_schema = {limit_keys, NULL, NULL};
 
+static const struct moon_schema_key no_keys[] = {{.name = NULL}};
+static const struct moon_schema_key server_item = {
+    .types = MOON_TYPE_STRING, .expected = "an IP address, or one with a port: \"127.0.0.1:5353\""};
+static const struct moon_schema servers_schema = {no_keys, &server_item, NULL};
+static const struct moon_schema_key resolver_keys[] = {
+    {.name = "servers",
+     .types = MOON_TYPE_TABLE,
+     .table = &servers_schema,
+     .expected = "a list of IP addresses"},
+    SECONDS("timeout"),
+    SECONDS("negative"),
+    SECONDS("stale"),
+    {.name = NULL},
+};
+static const struct moon_schema resolver_schema = {resolver_keys, NULL, NULL};
+
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 static const struct moon_schema_key settings_keys[] = {
@@ -60,7 +79,10 @@ static const struct moon_schema_key settings_keys[] = {
     SWITCH("splice"),
     {.name = "access_log", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "admin", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "resolver", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "resolver",
+     .types = MOON_TYPE_TABLE,
+     .table = &resolver_schema,
+     .expected = "{ servers = { \"127.0.0.1:53\" } }"},
     {.name = "state", .types = MOON_TYPE_STRING, .is_later = true},
     {.name = "drain", .types = MOON_TYPE_NUMBER, .is_later = true},
     {.name = NULL},
@@ -89,11 +111,43 @@ static void read_timeouts(const struct moon_value *table, struct moon_settings *
     settings->timeouts.linger_ms = ms_of(table, "linger", 2);
 }
 
+enum { DNS_PORT = 53 };
+
+static bool read_resolver(const struct moon_compile *compile, const struct moon_value *table,
+                          struct moon_settings *settings)
+{
+    const struct moon_value *servers = moon_value_get(table, "servers");
+    uint32_t count = servers ? servers->table.item_count : 0;
+    bool is_fine = true;
+    settings->resolver.timeout_ms = ms_of(table, "timeout", 1);
+    settings->resolver.negative_ms = ms_of(table, "negative", 5);
+    settings->resolver.stale_ms = ms_of(table, "stale", 0);
+    settings->resolver.servers = calloc((size_t)count + 1, sizeof *settings->resolver.servers);
+    if (!settings->resolver.servers)
+        abort();
+    settings->resolver.server_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct moon_slice text = servers->table.items[i].string;
+        struct moon_address *out = &settings->resolver.servers[i];
+        char path[48];
+        if (moon_address_parse(text, out) || moon_address_parse_ip(text, DNS_PORT, out))
+            continue;
+        snprintf(path, sizeof path, "resolver.servers[%u]", i + 1);
+        moon_report_addf(compile->report, compile->objects[0]->place, "settings", path,
+                         "an IP address, or one with a port: \"127.0.0.1:5353\"",
+                         "not an address: \"%.*s\"", MOON_SLICE_ARG(text));
+        is_fine = false;
+    }
+    return is_fine;
+}
+
 static void settings_unref(void *part)
 {
     struct moon_settings *settings = part;
-    if (settings)
+    if (settings) {
         free((void *)settings->log_level.ptr);
+        free(settings->resolver.servers);
+    }
     free(settings);
 }
 
@@ -120,6 +174,10 @@ static int settings_compile(const struct moon_compile *compile, void **part)
     settings->splice = moon_value_bool(value, "splice", true);
     struct moon_slice level = moon_value_string(value, "log_level", MOON_SLICE("info"));
     settings->log_level = (struct moon_slice){strndup(level.ptr, level.len), level.len};
+    if (!read_resolver(compile, moon_value_get(value, "resolver"), settings)) {
+        settings_unref(settings);
+        return MOON_ECONFIG;
+    }
     *part = settings;
     return 0;
 }

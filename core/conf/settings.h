@@ -1,6 +1,7 @@
 // moongate.settings { ... }: what holds for the whole gateway. Durations are seconds in scripts, milliseconds here.
 #pragma once
 
+#include "base/address.h"
 #include "conf/conf.h"
 
 #include <stdbool.h>
@@ -22,6 +23,13 @@ struct moon_settings {
         uint32_t drain_ms;  // 30 s
         uint32_t linger_ms; // 2 s
     } timeouts;
+    struct {
+        struct moon_address *servers; // none: /etc/resolv.conf
+        uint32_t server_count;
+        uint32_t timeout_ms;  // 1 s: one try at one server
+        uint32_t negative_ms; // 5 s: until a name that is not there is asked for again
+        uint32_t stale_ms;    // old addresses serve so long without a new answer; 0: without limit
+    } resolver;
     // bytes a second that a request body must average after a grace of 10 s; 0: none. Default 240
     uint32_t body_rate;
     // requests a downstream connection may carry: 0: no bound. Default 0

@@ -15,6 +15,8 @@ struct moon_snapshot {
     const struct moon_section *const *sections;
     size_t section_count;
     void *parts[SECTION_MAX_COUNT];
+    struct moon_model *model; // adopted, or NULL
+    uint64_t number;
 };
 
 struct compiling {
@@ -43,8 +45,9 @@ static void check_object(struct compiling *at, const struct moon_object *object)
                          object->kind);
         return;
     }
-    struct moon_schema_check check = {object->place, moon_object_title(at->model, object),
-                                      at->report};
+    struct moon_schema_check check = {.place = object->place,
+                                      .object = moon_object_title(at->model, object),
+                                      .report = at->report};
     bool is_fine = moon_schema_check(&check, &object->value, schemas, count);
     for (size_t i = 0; !is_fine && i < at->section_count; i++)
         at->is_bad[i] |= is_of[i];
@@ -135,7 +138,33 @@ void moon_snapshot_unref(struct moon_snapshot *snapshot)
         return;
     for (size_t i = snapshot->section_count; i > 0; i--)
         snapshot->sections[i - 1]->unref(snapshot->parts[i - 1]);
+    moon_model_free(snapshot->model);
     free(snapshot);
+}
+
+void moon_snapshot_adopt(struct moon_snapshot *snapshot, struct moon_model *model)
+{
+    snapshot->model = model;
+}
+
+const struct moon_model *moon_snapshot_model(const struct moon_snapshot *snapshot)
+{
+    return snapshot->model;
+}
+
+void moon_snapshot_set_number(struct moon_snapshot *snapshot, uint64_t number)
+{
+    snapshot->number = number;
+}
+
+uint64_t moon_snapshot_number(const struct moon_snapshot *snapshot)
+{
+    return snapshot->number;
+}
+
+bool moon_snapshot_is_last(const struct moon_snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->ref_count, memory_order_acquire) == 1;
 }
 
 void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name)

@@ -21,6 +21,7 @@ struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
     struct moon_link *link;
+    const struct acceptor *acceptor; // it came through; NULL once that is gone
 };
 
 struct acceptor {
@@ -28,6 +29,7 @@ struct acceptor {
     struct moon_edge *edge;
     struct moon_socket *socket;
     struct moon_task task; // takes further connections in the next turn
+    bool is_closing;       // a connection that still comes gets one answer
 };
 
 struct moon_edge {
@@ -74,13 +76,15 @@ static const struct moon_link_events connection_events = {
     .closed = on_closed,
 };
 
-static void connection_start(struct moon_edge *edge, struct moon_stream *stream)
+static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
 {
+    struct moon_edge *edge = acceptor->edge;
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection)
         abort();
     struct moon_counters *counters = edge->service->res->counters;
     connection->edge = edge;
+    connection->acceptor = acceptor;
     moon_list_add_before(&edge->connections, &connection->node);
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
@@ -88,7 +92,7 @@ static void connection_start(struct moon_edge *edge, struct moon_stream *stream)
     connection->link =
         moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
     struct moon_link *link = connection->link;
-    if (edge->is_draining) // arrived before the drain: one answer, then it closes
+    if (acceptor->is_closing)
         moon_link_drain_next(link);
     moon_link_start(link);
 }
@@ -131,7 +135,8 @@ static bool is_exhausted(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
-static void take(struct acceptor *acceptor)
+// True when more may wait: a turn takes only so many.
+static bool take(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     struct moon_loop *loop = edge->service->res->loop;
@@ -139,22 +144,28 @@ static void take(struct acceptor *acceptor)
         struct moon_stream *stream;
         if (!reserve(edge)) {
             pause_accepting(edge, "as many connections as the descriptors allow are open");
-            return;
+            return false;
         }
         int err = moon_loop_accept(loop, acceptor->socket, &stream);
         if (!err) {
-            connection_start(edge, stream);
+            connection_start(acceptor, stream);
             continue;
         }
         release(edge);
         if (err == -EAGAIN)
-            return;
+            return false;
         if (is_exhausted(err)) {
             pause_accepting(edge, moon_err_text(err));
-            return;
+            return false;
         }
     }
-    moon_loop_defer(loop, &acceptor->task);
+    return true;
+}
+
+static void take_turn(struct acceptor *acceptor)
+{
+    if (take(acceptor))
+        moon_loop_defer(acceptor->edge->service->res->loop, &acceptor->task);
 }
 
 static void on_ready(void *owner, unsigned ready)
@@ -162,14 +173,14 @@ static void on_ready(void *owner, unsigned ready)
     (void)ready;
     struct acceptor *acceptor = owner;
     if (!acceptor->edge->is_paused)
-        take(acceptor);
+        take_turn(acceptor);
 }
 
 static void acceptor_task(struct moon_task *task)
 {
     struct acceptor *acceptor = MOON_CONTAINER(task, struct acceptor, task);
     if (!acceptor->edge->is_draining && !acceptor->edge->is_paused)
-        take(acceptor);
+        take_turn(acceptor);
 }
 
 static void resume_accepting(struct moon_edge *edge)
@@ -212,27 +223,61 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
     return 0;
 }
 
+// Serves what the kernel has accepted for us already, then closes the socket.
+static void acceptor_free(struct acceptor *acceptor)
+{
+    struct moon_edge *edge = acceptor->edge;
+    acceptor->is_closing = true;
+    while (take(acceptor))
+        ;
+    for (struct moon_list *at = edge->connections.next; at != &edge->connections; at = at->next) {
+        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
+        if (connection->acceptor == acceptor)
+            connection->acceptor = NULL;
+    }
+    moon_loop_accept_stop(edge->service->res->loop, acceptor->socket);
+    moon_socket_free(acceptor->socket);
+    moon_task_cancel(&acceptor->task);
+    free(acceptor);
+}
+
+// Connections of one acceptor, or of all (NULL).
+static void drain_connections(struct moon_edge *edge, const struct acceptor *acceptor)
+{
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
+         at = next) {
+        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
+        next = at->next;
+        if (!acceptor || connection->acceptor == acceptor)
+            moon_link_drain(connection->link);
+    }
+}
+
+void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket)
+{
+    for (struct acceptor **at = &edge->acceptors; *at; at = &(*at)->next) {
+        struct acceptor *acceptor = *at;
+        if (acceptor->socket != socket)
+            continue;
+        *at = acceptor->next;
+        drain_connections(edge, acceptor);
+        acceptor_free(acceptor);
+        return;
+    }
+}
+
 void moon_edge_drain(struct moon_edge *edge)
 {
-    struct moon_loop *loop = edge->service->res->loop;
     if (edge->is_draining)
         return;
     edge->is_draining = true;
-    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
-         at = next) {
-        next = at->next;
-        moon_link_drain(MOON_CONTAINER(at, struct connection, node)->link);
-    }
+    drain_connections(edge, NULL);
     for (struct acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
         next = acceptor->next;
-        take(acceptor); // what the kernel has accepted for us already is served
-        moon_loop_accept_stop(loop, acceptor->socket);
-        moon_socket_free(acceptor->socket);
-        moon_task_cancel(&acceptor->task);
-        free(acceptor);
+        acceptor_free(acceptor);
     }
     edge->acceptors = NULL;
-    moon_loop_timer_del(loop, &edge->retry);
+    moon_loop_timer_del(edge->service->res->loop, &edge->retry);
 }
 
 void moon_edge_close_all(struct moon_edge *edge)

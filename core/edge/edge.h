@@ -22,6 +22,9 @@ struct moon_edge *moon_edge_new(struct moon_service *service,
 void moon_edge_free(struct moon_edge *edge);
 // Takes connections from a socket until moon_edge_drain, which closes it. 0, or -errno: then the socket stays the caller's.
 int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket);
+// Stops taking connections from one of its sockets: serves what has arrived already, closes the socket, and drains the
+// connections that came through it. A socket that it does not have is left alone.
+void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket);
 // Takes what has arrived already, then closes its sockets, so that new clients are refused at once; idle connections close, others after the answer under way.
 void moon_edge_drain(struct moon_edge *edge);
 // Closes every connection now.

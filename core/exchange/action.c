@@ -1,7 +1,9 @@
-// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends.
+// Compiles the part of moongate.route { ... } that says what to do: name, plugins, backends, timeouts, retry.
 #include "exchange/action.h"
 
 #include "base/err.h"
+#include "exchange/plugins.h"
+#include "route/route.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -13,17 +15,74 @@ struct moon_actions {
     size_t count;
 };
 
+static const struct moon_schema_key no_keys[] = {{.name = NULL}};
+static const struct moon_schema_key backend_weight = {
+    .types = MOON_TYPE_NUMBER,
+    .is_integer = true,
+    .min = 0,
+    .max = 1000000,
+    .expected = "a weight, 0 to 1000000, such as { users = 95, [\"users-next\"] = 5 }"};
+static const struct moon_schema backends_schema = {no_keys, NULL, &backend_weight};
+
+static const struct moon_schema_key timeout_keys[] = {
+    {.name = "request",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = "response",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = NULL},
+};
+static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
+
+static const char *const retry_hint =
+    "expected \"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\"";
+static const struct moon_schema_key retry_condition = {
+    .types = MOON_TYPE_STRING,
+    .expected = "\"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\""};
+static const struct moon_schema conditions_schema = {no_keys, &retry_condition, NULL};
+static const struct moon_schema_key retry_keys[] = {
+    {.name = "attempts",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 1,
+     .max = 10,
+     .expected = "how many more after the first, 1 to 10"},
+    {.name = "on",
+     .types = MOON_TYPE_TABLE,
+     .table = &conditions_schema,
+     .expected = "a list such as { \"connect\", \"503\" }"},
+    {.name = "backoff",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0,
+     .max = 60,
+     .expected = "seconds, 0 to 60"},
+    {.name = NULL},
+};
+static const struct moon_schema retry_schema = {retry_keys, NULL, NULL};
+
 static const struct moon_schema_key route_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "backends",
-     .types = MOON_TYPE_STRING,
-     .is_required = true,
-     .expected = "the name of an upstream"},
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
+     .table = &backends_schema,
+     .expected =
+         "the name of an upstream, or weights such as { users = 95, [\"users-next\"] = 5 }"},
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
-    {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "retry", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "timeouts",
+     .types = MOON_TYPE_TABLE,
+     .table = &timeouts_schema,
+     .expected = "{ request = 5, response = 2 }"},
+    {.name = "retry",
+     .types = MOON_TYPE_TABLE,
+     .table = &retry_schema,
+     .expected = "{ attempts = 2, on = { \"connect\", \"503\" } }"},
     {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "access", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "balancer", .types = MOON_TYPE_FUNCTION, .is_later = true},
@@ -47,93 +106,152 @@ static void report(const struct compiling *at, const char *path, const char *hin
                      message, MOON_SLICE_ARG(found));
 }
 
-static const struct moon_filter_type *find_type(const struct compiling *at, struct moon_slice name)
+// The path prefix of one match, without a slash at its end. False: it is an exact path or an expression.
+static bool match_prefix(const struct moon_value *match, struct moon_slice *prefix)
 {
-    const struct moon_filter_type *const *types = at->compile->section->registry;
-    for (; types && *types; types++)
-        if (moon_slice_equal(moon_slice_from((*types)->name), name))
-            return *types;
-    return NULL;
+    const struct moon_value *path = moon_value_get(match, "path");
+    if (path && path->kind != MOON_VALUE_STRING)
+        return false;
+    *prefix = path ? path->string : MOON_SLICE("/");
+    if (prefix->len && prefix->ptr[prefix->len - 1] == '/')
+        prefix->len--;
+    return true;
 }
 
-// One item of plugins: { "name", key = value } or "name".
-static bool compile_filter(const struct compiling *at, const struct moon_value *item,
-                           uint32_t index, struct moon_filter *filter)
+// The length of the path prefix that all requests of the route share. False: its matches have no one prefix.
+static bool find_prefix(const struct moon_object *route, uint32_t *len)
 {
-    char path[32];
-    struct moon_slice name = MOON_SLICE("");
-    snprintf(path, sizeof path, "plugins[%u]", index + 1);
-    if (item->kind == MOON_VALUE_STRING)
-        name = item->string;
-    else if (item->kind == MOON_VALUE_TABLE && item->table.item_count == 1 &&
-             item->table.items[0].kind == MOON_VALUE_STRING)
-        name = item->table.items[0].string;
-    filter->type = find_type(at, name);
-    if (!filter->type) {
-        report(at, path, "plugins come with a later version; this one has none",
-               "there is no plugin", name);
+    const struct moon_value *list = moon_value_get(&route->value, "matches");
+    struct moon_slice first, other;
+    *len = 0;
+    if (list && list->table.item_count == 0)
         return false;
-    }
-    struct moon_value conf = {.kind = MOON_VALUE_TABLE};
-    if (item->kind == MOON_VALUE_TABLE) {
-        conf.table.entries = item->table.entries;
-        conf.table.entry_count = item->table.entry_count;
-    }
-    struct moon_schema_check check = {
-        at->object->place, moon_object_title(at->compile->model, at->object), at->compile->report};
-    if (filter->type->schema && !moon_schema_check(&check, &conf, &filter->type->schema, 1))
+    if (!match_prefix(list ? &list->table.items[0] : &route->value, &first))
         return false;
-    return !filter->type->compile ||
-           filter->type->compile(&conf, at->compile->report, &filter->conf) == 0;
+    for (uint32_t i = 1; list && i < list->table.item_count; i++)
+        if (!match_prefix(&list->table.items[i], &other) || !moon_slice_equal(first, other))
+            return false;
+    *len = (uint32_t)first.len;
+    return true;
 }
 
-static bool compile_chain(const struct compiling *at, struct moon_chain *chain)
+// The upstream of that name. False when there is none and its producer does not allow that.
+static bool find_backend(const struct compiling *at, struct moon_slice name, const char *path,
+                         struct moon_backend *backend)
 {
-    const struct moon_value *list = moon_value_get(&at->object->value, "plugins");
-    uint32_t count = list ? list->table.item_count : 0;
-    bool is_fine = true;
-    if (count > 64) {
-        report(at, "plugins", "at most 64 plugins", "too many plugins", MOON_SLICE(""));
+    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    if (!upstreams) // their problems are told already
+        return true;
+    backend->upstream = moon_upstreams_find(upstreams, name);
+    if (backend->upstream || at->object->is_lenient)
+        return true;
+    const char *nearest = moon_nearest_name(name, moon_upstreams_names(upstreams));
+    char hint[160];
+    if (nearest)
+        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
+    else
+        snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
+    report(at, path, hint, "there is no upstream", name);
+    return false;
+}
+
+// The upstreams and their weights; a route whose plugins answer every request needs none.
+static bool compile_backends(const struct compiling *at, bool is_needed, struct moon_split *split)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "backends");
+    if (!value && !at->object->is_lenient) {
+        if (is_needed)
+            moon_report_addf(at->compile->report, at->object->place,
+                             moon_object_title(at->compile->model, at->object), "backends",
+                             "expected the name of an upstream, weights by name, or a plugin that "
+                             "answers (redirect, direct-response)",
+                             "missing");
+        return !is_needed;
+    }
+    bool is_table = value && value->kind == MOON_VALUE_TABLE, is_fine = true;
+    uint32_t count = is_table ? value->table.entry_count : value ? 1 : 0;
+    if (!at->object->is_lenient && (count == 0 || count > UINT16_MAX)) {
+        report(at, "backends", "expected the name of an upstream, or weights by name",
+               count ? "too many backends" : "no backends in", MOON_SLICE("{}"));
         return false;
     }
-    struct moon_filter *filters = calloc(count + 1, sizeof *filters);
-    if (!filters)
+    count = count > UINT16_MAX ? UINT16_MAX : count;
+    struct moon_backend *backends = calloc(count + 1, sizeof *backends);
+    if (!backends)
         abort();
-    chain->filters = filters;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!compile_filter(at, &list->table.items[i], i, &filters[i])) {
-            is_fine = false;
-            continue;
-        }
-        chain->has_request_body |= filters[i].type->request_body != NULL;
-        chain->has_response_body |= filters[i].type->response_body != NULL;
+    for (uint32_t i = 0; i < count; i++) { // entries are in order of their keys
+        char path[160] = "backends";
+        struct moon_slice name = is_table ? value->table.entries[i].key : value->string;
+        if (is_table)
+            snprintf(path, sizeof path, "backends.%.*s", MOON_SLICE_ARG(name));
+        backends[i].weight = is_table ? (uint32_t)value->table.entries[i].value.number : 1;
+        is_fine = find_backend(at, name, path, &backends[i]) && is_fine;
     }
-    chain->count = (uint16_t)count;
+    moon_split_init(split, backends, (uint16_t)count);
+    return is_fine;
+}
+
+static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
+{
+    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
+}
+
+static bool compile_condition(const struct compiling *at, struct moon_slice text, uint32_t index,
+                              struct moon_retry *retry)
+{
+    static const char *const names[] = {"connect", "reset", "timeout", NULL};
+    bool *const flags[] = {&retry->on_connect, &retry->on_reset, &retry->on_timeout};
+    char path[32];
+    for (size_t i = 0; names[i]; i++) {
+        if (!moon_slice_equal(moon_slice_from(names[i]), text))
+            continue;
+        *flags[i] = true;
+        return true;
+    }
+    bool is_status = text.len == 3 && (text.ptr[0] == '4' || text.ptr[0] == '5');
+    for (size_t i = 0; is_status && i < text.len; i++)
+        is_status = text.ptr[i] >= '0' && text.ptr[i] <= '9';
+    if (is_status) {
+        unsigned bit =
+            (unsigned)((text.ptr[0] - '4') * 100 + (text.ptr[1] - '0') * 10 + (text.ptr[2] - '0'));
+        retry->statuses[bit / 64] |= (uint64_t)1 << (bit % 64);
+        return true;
+    }
+    snprintf(path, sizeof path, "retry.on[%u]", index + 1);
+    report(at, path, retry_hint, "found", text);
+    return false;
+}
+
+// Without `on`: what can't have done anything twice.
+static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
+{
+    const struct moon_value *value = moon_value_get(&at->object->value, "retry");
+    const struct moon_value *on = moon_value_get(value, "on");
+    bool is_fine = true;
+    if (!value)
+        return true;
+    retry->attempts = (uint8_t)moon_value_number(value, "attempts", 1);
+    retry->backoff_ms = ms_of(value, "backoff", 0.025);
+    retry->on_connect = on == NULL;
+    for (uint32_t i = 0; on && i < on->table.item_count; i++)
+        is_fine = compile_condition(at, on->table.items[i].string, i, retry) && is_fine;
     return is_fine;
 }
 
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
-    struct moon_slice name =
-        moon_value_string(value, "name", moon_value_string(value, "path", MOON_SLICE("/")));
-    struct moon_slice backend = moon_value_string(value, "backends", MOON_SLICE(""));
-    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
-    action->name = strndup(name.ptr, name.len);
-    bool is_fine = compile_chain(at, &action->chain);
-    if (!upstreams) // their problems are told already
-        return is_fine;
-    action->upstream = moon_upstreams_find(upstreams, backend);
-    if (action->upstream)
-        return is_fine;
-    const char *nearest = moon_nearest_name(backend, moon_upstreams_names(upstreams));
-    char hint[160];
-    if (nearest)
-        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
-    else
-        snprintf(hint, sizeof hint, "define it with moongate.upstream { name = ... }");
-    report(at, "backends", hint, "there is no upstream", backend);
-    return false;
+    const struct moon_value *timeouts = moon_value_get(value, "timeouts");
+    action->name = moon_route_name(value);
+    action->timeouts.request_ms = ms_of(timeouts, "request", 0);
+    action->timeouts.response_ms = ms_of(timeouts, "response", 0);
+    bool has_prefix = find_prefix(at->object, &action->prefix_len);
+    bool is_fine =
+        moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);
+    // A plugin that is broken might be the one that answers.
+    bool is_needed = is_fine && !action->answers;
+    is_fine = compile_retry(at, &action->retry) && is_fine;
+    return compile_backends(at, is_needed, &action->split) && is_fine;
 }
 
 static void actions_unref(void *part)
@@ -143,13 +261,9 @@ static void actions_unref(void *part)
         return;
     for (size_t i = 0; i < all->count; i++) {
         struct moon_action *action = &all->actions[i];
-        for (uint16_t k = 0; k < action->chain.count; k++) {
-            const struct moon_filter *filter = &action->chain.filters[k];
-            if (filter->type && filter->type->unref && filter->conf)
-                filter->type->unref(filter->conf);
-        }
-        free((void *)action->chain.filters);
+        moon_plugins_fini(&action->chain);
         free((void *)action->name);
+        free(action->split.backends);
     }
     free(all->actions);
     free(all);
@@ -159,6 +273,7 @@ static int actions_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_actions *all = calloc(1, sizeof *all);
     bool is_fine = true;
+    uint32_t phase_count = 0;
     if (!all)
         abort();
     all->actions = calloc(compile->object_count + 1, sizeof *all->actions);
@@ -166,7 +281,9 @@ static int actions_compile(const struct moon_compile *compile, void **part)
         abort();
     for (size_t i = 0; i < compile->object_count; i++) {
         struct compiling at = {compile, compile->objects[i]};
-        is_fine = compile_one(&at, &all->actions[all->count++]) && is_fine;
+        struct moon_action *action = &all->actions[all->count++];
+        is_fine = compile_one(&at, action) && is_fine;
+        action->split.index = action->split.has_phase ? phase_count++ : 0;
     }
     if (!is_fine) {
         actions_unref(all);

@@ -3,13 +3,31 @@
 
 #include "conf/conf.h"
 #include "filter/chain.h"
+#include "upstream/balance/split.h"
 
-struct moon_upstream;
+#include <stdbool.h>
+#include <stdint.h>
+
+// attempts: after the first one. Which failures: retry.c.
+struct moon_retry {
+    uint32_t backoff_ms;
+    uint64_t statuses[4]; // bit n: status 400 + n
+    uint8_t attempts;     // 0: the route does not retry
+    bool on_connect, on_reset, on_timeout;
+};
 
 struct moon_action {
     const char *name; // of the route, for logs and counters
     struct moon_chain chain;
-    const struct moon_upstream *upstream;
+    uint32_t prefix_len;     // of the path prefix that the route matches; 0 for "/"
+    bool answers;            // no request gets beyond the access phase
+    struct moon_split split; // over its backends
+    struct {
+        uint32_t request_ms; // from the request's head to the whole response; 0: unbounded
+        // from the request sent to the response's head, each attempt; 0: as the settings say
+        uint32_t response_ms;
+    } timeouts;
+    struct moon_retry retry;
 };
 
 struct moon_actions;

@@ -2,7 +2,7 @@
 // be safe. Events of the upstream lane come in here.
 //
 //   lend a link -> send the head -> (body follows) -> response head -> response.c
-//        ^------- replay: a reused link died unanswered, or a connect failed
+//        ^------------ retry.c: whether, and when, to try once more; waiting for a link
 #include "exchange/exchange_priv.h"
 
 #include "base/arena.h"
@@ -16,7 +16,6 @@
 
 enum {
     REPLAY_MAX_LEN = 49152, // fits the link's queue together with any head
-    ATTEMPT_MAX_COUNT = 3,
     INTERIM_MAX_COUNT = 16, // A23
     SPLICE_MIN_LEN = 65536, // shorter bodies are mostly read together with their head
 };
@@ -24,35 +23,17 @@ enum {
 void moon_attempt_end(struct moon_exchange *ex, bool reuse)
 {
     struct moon_lane *up = ex->up;
+    moon_wait_stop(ex);
     if (!up)
         return;
     ex->up = NULL;
     moon_lane_end(up, reuse && ex->is_request_sent);
 }
 
-// RFC 9110 9.2.2.
-static bool is_idempotent(enum moon_method method)
-{
-    switch (method) {
-    case MOON_METHOD_GET:
-    case MOON_METHOD_HEAD:
-    case MOON_METHOD_PUT:
-    case MOON_METHOD_DELETE:
-    case MOON_METHOD_OPTIONS:
-    case MOON_METHOD_TRACE:
-        return true;
-    case MOON_METHOD_OTHER:
-    case MOON_METHOD_POST:
-    case MOON_METHOD_PATCH:
-    case MOON_METHOD_CONNECT:
-    case MOON_METHOD_EXTENSION:
-        return false;
-    }
-    return false;
-}
-
 static void fail_attempt(struct moon_exchange *ex, int err)
 {
+    // Where a route retries, 502 would say that it had not (gateway-api 7.6).
+    uint16_t status = ex->action->retry.attempts ? 503 : 502;
     switch (err) {
     case MOON_ETIMEOUT:
         moon_exchange_answer(ex, 504, "the upstream did not answer in time");
@@ -70,40 +51,35 @@ static void fail_attempt(struct moon_exchange *ex, int err)
         moon_exchange_answer(ex, 503, "no local port or descriptor is left for the upstream");
         return;
     case -ECONNREFUSED:
-        moon_exchange_answer(ex, 502, "the upstream refused the connection");
+        moon_exchange_answer(ex, status, "the upstream refused the connection");
         return;
     case MOON_EOF:
-        moon_exchange_answer(ex, 502, "the upstream closed the connection without an answer");
+        moon_exchange_answer(ex, status, "the upstream closed the connection without an answer");
         return;
     default:
-        moon_exchange_answer(ex, 502, "the connection to the upstream failed");
+        moon_exchange_answer(ex, status, "the connection to the upstream failed");
     }
-}
-
-// Whether the request can be sent once more: nothing of an answer was seen, and all that was sent is still here.
-static bool may_replay(const struct moon_exchange *ex, bool was_connected, bool had_input)
-{
-    if (ex->step != STEP_UPSTREAM || had_input || !ex->keeps_replay ||
-        ex->attempt_count >= ATTEMPT_MAX_COUNT)
-        return false;
-    if (!was_connected) // nothing can have reached anybody
-        return ex->action->upstream->endpoint_count > ex->attempt_count;
-    return ex->is_reused_link && is_idempotent(ex->request.method_id);
 }
 
 static void on_abort(void *owner, int err)
 {
     struct moon_exchange *ex = owner;
-    bool had_input = moon_lane_has_input(ex->up), was_connected = moon_lane_is_connected(ex->up);
+    struct moon_failure failure = {.err = err,
+                                   .had_input = moon_lane_has_input(ex->up),
+                                   .was_connected = moon_lane_is_connected(ex->up)};
+    if (!failure.was_connected)
+        moon_pooled_failed(ex->lease.pooled);
     ex->up = NULL;
-    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s",
-                   MOON_SLICE_ARG(ex->action->upstream->name), moon_err_text(err));
-    if (err != MOON_ETIMEOUT && may_replay(ex, was_connected, had_input)) {
-        moon_count_up(&ex->res->counters->upstream_replays_total);
-        moon_attempt_start(ex, true);
-        return;
-    }
-    fail_attempt(ex, err);
+    moon_attempt_failed(ex, &failure);
+}
+
+void moon_attempt_failed(struct moon_exchange *ex, const struct moon_failure *failure)
+{
+    moon_attempt_end(ex, false);
+    moon_log_debug(ex->res->log, "upstream \"%.*s\": %s", MOON_SLICE_ARG(ex->upstream->name),
+                   moon_err_text(failure->err));
+    if (!moon_retry_failed(ex, failure))
+        fail_attempt(ex, failure->err);
 }
 
 static void on_fault(void *owner, const struct moon_fault *fault)
@@ -129,7 +105,7 @@ static void on_interim(struct moon_exchange *ex)
     ex->response.status = 0;
 }
 
-// 101: both sides become a tunnel, once the answer was handed to the downstream link (A24).
+// 101: both sides become a tunnel, after header_filter (A24).
 static void on_switch(struct moon_exchange *ex)
 {
     const struct moon_field *given = moon_headers_get(&ex->response.headers, MOON_H_UPGRADE);
@@ -138,23 +114,20 @@ static void on_switch(struct moon_exchange *ex)
         moon_exchange_answer(ex, 502, "the upstream switched protocols unasked");
         return;
     }
-    struct moon_framing framing = {.body = MOON_BODY_NONE, .upgrade = given->value};
-    moon_head_strip_hop(&ex->response);
-    ex->is_response_sent = true;
-    moon_count_up(&ex->res->counters->responses_1xx);
-    if (moon_lane_send_head(ex->down, &ex->response, &framing) < 0) {
-        moon_exchange_break(ex);
-        return;
-    }
-    ex->wants_tunnel = true;
-    moon_loop_defer(ex->res->loop, &ex->task);
+    ex->sent = (struct moon_framing){.body = MOON_BODY_NONE, .upgrade = given->value};
+    moon_response_start(ex);
 }
 
 static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
-    ex->keeps_replay = false;
-    moon_buffer_fini(&ex->replay, ex->res->buffers);
+    if (ex->response.status >= 200 || ex->response.status == 101) {
+        if (moon_retry_status(ex))
+            return;
+        moon_wait_stop(ex);
+        ex->keeps_replay = false;
+        moon_buffer_fini(&ex->replay, ex->res->buffers);
+    }
     if (ex->response.status == 101)
         on_switch(ex);
     else if (ex->response.status < 200)
@@ -168,7 +141,7 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_exchange *ex = owner;
     if (ex->step != STEP_RESPONSE)
         return 0; // header_filter waits
-    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_RESPONSE, bytes, false);
+    ssize_t taken = moon_response_pass(ex, bytes, false);
     if (taken == MOON_BODY_FAIL) {
         moon_exchange_break(ex);
         return bytes.len;
@@ -176,6 +149,8 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     if (taken < 0)
         return 0;
     ex->flow.response_body_len += (size_t)taken;
+    if (ex->is_response_sent) // a filter has ended it: the rest is not waited for
+        moon_exchange_finish(ex);
     return (size_t)taken;
 }
 
@@ -223,47 +198,64 @@ static bool is_spliceable(const struct moon_exchange *ex, const struct moon_fram
            !(ex->run.chain && ex->run.chain->has_request_body);
 }
 
-void moon_attempt_start(struct moon_exchange *ex, bool fresh)
+// The link is lent: sends what the request is so far.
+static void begin(struct moon_exchange *ex)
 {
-    struct moon_lease lease;
-    struct moon_framing framing;
-    bool was_sent = ex->is_request_sent, is_first = ex->attempt_count == 0;
-    ex->step = STEP_UPSTREAM;
-    int err = is_first ? moon_forward_request(ex, &framing) : 0;
-    if (err) {
-        moon_exchange_answer(ex, 431, "the request head is too large to forward");
-        return;
-    }
-    if (is_first)
-        ex->request_framing = framing;
-    framing = ex->request_framing;
-    ex->attempt_count++;
-    err = moon_pool_lend(ex->service->pool, ex->action->upstream, fresh, &lease);
-    if (err) {
-        fail_attempt(ex, err);
-        return;
-    }
-    ex->up = lease.lane;
-    ex->is_reused_link = lease.is_reused;
-    ex->is_request_sent = false;
-    if (is_first)
-        ex->keeps_replay =
-            framing.body != MOON_BODY_LENGTH || framing.content_length <= REPLAY_MAX_LEN;
-    moon_lane_attach(ex->up, &(struct moon_lane_attachment){
-                                 .events = &up_events,
-                                 .owner = ex,
-                                 .arena = ex->flow.arena,
-                                 .head = &ex->response,
-                                 .request_method = ex->request.method_id,
-                                 .response_ms = ex->res->settings->timeouts.response_ms});
-    moon_lane_send_head(ex->up, &ex->request, &framing);
-    if (!is_first)
-        resend(ex, was_sent);
-    if (is_spliceable(ex, &framing))
+    const struct moon_framing *framing = &ex->request_framing;
+    uint32_t silence_ms = ex->res->settings->timeouts.response_ms;
+    if (ex->action->timeouts.response_ms > silence_ms)
+        silence_ms = ex->action->timeouts.response_ms;
+    ex->up = ex->lease.lane;
+    moon_lane_attach(ex->up, &(struct moon_lane_attachment){.events = &up_events,
+                                                            .owner = ex,
+                                                            .arena = ex->flow.arena,
+                                                            .head = &ex->response,
+                                                            .request_method = ex->request.method_id,
+                                                            .response_ms = silence_ms});
+    moon_lane_send_head(ex->up, &ex->request, framing);
+    if (ex->attempt_count > 1)
+        resend(ex, ex->was_request_sent);
+    if (is_spliceable(ex, framing))
         moon_lane_splice(ex->down, ex->up);
     moon_exchange_push_request_end(ex);
     if (ex->step == STEP_UPSTREAM && ex->down)
         moon_lane_resume(ex->down);
+}
+
+void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
+{
+    struct moon_lend_args args = {.upstream = ex->upstream,
+                                  .avoid = ex->avoid,
+                                  .waiter = &ex->waiter,
+                                  .fresh = ex->attempt_count > 1};
+    int err = moon_pool_lend(ex->service->pool, &args, &ex->lease);
+    if (err == -EAGAIN) {
+        moon_wait_for_link(ex, is_again);
+        return;
+    }
+    moon_wait_stop(ex);
+    ex->avoid = ex->lease.state;
+    if (err) // -ENOENT and the like concern no endpoint
+        moon_attempt_failed(ex, &(struct moon_failure){.err = err});
+    else
+        begin(ex);
+}
+
+void moon_attempt_start(struct moon_exchange *ex)
+{
+    ex->step = STEP_UPSTREAM;
+    ex->was_request_sent = ex->is_request_sent;
+    ex->is_request_sent = false;
+    if (ex->attempt_count++ == 0) {
+        struct moon_framing *framing = &ex->request_framing;
+        if (moon_forward_request(ex, framing) < 0) {
+            moon_exchange_answer(ex, 431, "the request head is too large to forward");
+            return;
+        }
+        ex->keeps_replay =
+            framing->body != MOON_BODY_LENGTH || framing->content_length <= REPLAY_MAX_LEN;
+    }
+    moon_attempt_lend(ex, false);
 }
 
 // Keeps a copy of what is sent while a replay may need it: not where the method rules it out on a standing connection.
@@ -271,9 +263,8 @@ static void keep_replay(struct moon_exchange *ex, struct moon_slice bytes)
 {
     if (!ex->keeps_replay || bytes.len == 0)
         return;
-    bool is_useful = is_idempotent(ex->request.method_id)
-                         ? ex->is_reused_link || !moon_lane_is_connected(ex->up)
-                         : !moon_lane_is_connected(ex->up);
+    bool is_useful = !moon_lane_is_connected(ex->up) || ex->action->retry.attempts ||
+                     (ex->lease.is_reused && moon_method_is_idempotent(ex->request.method_id));
     if (is_useful && moon_buffer_len(&ex->replay) + bytes.len <= REPLAY_MAX_LEN &&
         moon_buffer_append(&ex->replay, ex->res->buffers, bytes) == 0)
         return;
@@ -296,5 +287,6 @@ ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, boo
         return (ssize_t)taken;
     ex->is_request_sent = true;
     moon_lane_send_end(ex->up, &ex->request_trailers);
+    moon_wait_for_head(ex);
     return (ssize_t)taken;
 }

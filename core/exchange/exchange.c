@@ -1,7 +1,8 @@
 // An exchange's life, its phases and the request side. Events of the downstream lane come in here.
 //
 // Invariant: whatever waits (a filter, a full peer, the rest of the request) is found again by looking at `step` and the flags;
-// nothing is queued. resume() and `writable` both end in go_on(), which tries everything that may be due.
+// nothing is queued. resume() and `writable` both end in go_on(), which tries everything that may be due; the chain keeps
+// what is tried in vain from hooks that wait. What filters ask for (resume, abort) is done by the task, never under a hook.
 #include "exchange/exchange.h"
 
 #include "base/arena.h"
@@ -24,8 +25,10 @@ static void exchange_free(struct moon_exchange *ex)
     moon_list_del(&ex->node);
     moon_buffer_fini(&ex->replay, ex->res->buffers);
     struct moon_resources *res = ex->res;
+    struct moon_hold *hold = ex->hold;
     moon_count_down(&res->counters->exchanges_live);
-    moon_arena_free(ex->flow.arena);
+    moon_arena_free(ex->flow.arena); // its hooks may look at what filters were compiled to
+    moon_hold_unref(hold);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
 }
 
@@ -41,6 +44,8 @@ static void log_continue(struct moon_exchange *ex, enum moon_verdict verdict)
 static void start_log(struct moon_exchange *ex)
 {
     ex->step = STEP_LOG;
+    moon_exchange_cancel_builtin(ex);
+    moon_deadline_stop(ex);
     moon_chain_cancel(&ex->run, &ex->flow);
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
@@ -76,9 +81,16 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 static void after_access(struct moon_exchange *ex)
 {
-    const struct moon_upstream *upstream = ex->action->upstream;
-    if (!upstream->builtin) {
-        moon_attempt_start(ex, false);
+    const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
+    ex->upstream = backend ? backend->upstream : NULL;
+    if (!ex->upstream) {
+        moon_exchange_answer(ex, 500,
+                             backend ? "the route refers to an upstream that does not exist"
+                                     : "no backend of the route has a weight");
+        return;
+    }
+    if (!ex->upstream->builtin) {
+        moon_attempt_start(ex);
         return;
     }
     ex->step = STEP_BUILTIN;
@@ -96,20 +108,27 @@ static void after_access(struct moon_exchange *ex)
 // Runs the request's head phases from where they stand. `verdict` is of the phase in ex->step.
 static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
 {
-    if (verdict == MOON_NEXT && ex->step == STEP_REWRITE) {
+    if (verdict == MOON_NEXT && ex->step == STEP_REWRITE && !ex->is_local && !ex->was_aborted) {
         ex->step = STEP_ACCESS;
         verdict = moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_ACCESS);
     }
-    if (ex->step == STEP_LOG)
+    if (ex->was_aborted) // the task breaks it off
         return;
+    if (verdict == MOON_NEXT && ex->is_local) // an answer is an answer
+        verdict = MOON_DONE;
     switch (verdict) {
     case MOON_NEXT:
         after_access(ex);
         return;
     case MOON_WAIT:
+        if (!ex->is_request_whole)
+            moon_lane_hold(ex->down);
         return;
     case MOON_DONE:
-        moon_response_start(ex);
+        if (ex->is_local)
+            moon_response_start(ex);
+        else
+            moon_exchange_answer(ex, 500, "a filter gave no answer");
         return;
     case MOON_FAIL:
         moon_exchange_answer(ex, 500, "a filter failed");
@@ -125,14 +144,27 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    int index = moon_routes_find(ex->service->routes, &ex->request);
+    ex->hold = moon_hold_ref(ex->service->hold);
+    int index = moon_routes_find(ex->hold->routes, &ex->request, ex->service->route_scratch);
+    if (index == MOON_ELIMIT) {
+        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+        return;
+    }
     if (index < 0) {
         moon_exchange_answer(ex, 404, "no route matches");
         return;
     }
-    ex->action = moon_actions_at(ex->service->actions, index);
+    ex->action = moon_actions_at(ex->hold->actions, index);
+    if (ex->request.target.path.len >= ex->action->prefix_len)
+        ex->flow.matched_prefix =
+            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
+    if (moon_forward_begin(ex) < 0) {
+        moon_exchange_answer(ex, 431, "the request head is too large to forward");
+        return;
+    }
     moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
     ex->step = STEP_REWRITE;
+    moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
 }
 
@@ -148,11 +180,24 @@ static void on_fault(void *owner, const struct moon_fault *fault)
 
 // ---- the request body
 
+// Through the filters, if there is a body for them (RFC 9112 6: a request without framing has none). A failure is dealt with.
+static ssize_t push_request(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+{
+    bool is_filtered = ex->request.body != MOON_BODY_NONE;
+    ssize_t taken = is_filtered ? moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, end)
+                                : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
+    if (taken == MOON_BODY_FAIL && !ex->was_aborted)
+        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+    return taken;
+}
+
 // Takes what comes out of the last request body filter.
 static ssize_t request_sink(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
+    if (ex->was_aborted)
+        return MOON_BODY_FAIL;
     if (ex->step == STEP_BUILTIN) {
-        ex->is_request_sent = end;
+        ex->is_request_sent |= end;
         return (ssize_t)bytes.len;
     }
     return moon_attempt_send(ex, bytes, end);
@@ -171,13 +216,15 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_exchange *ex = owner;
     if (ex->step < STEP_BUILTIN)
         return 0; // a head phase waits
+    if (ex->step == STEP_UPSTREAM && !ex->up)
+        return 0; // waits for a link
     if (ex->step > STEP_BUILTIN && !ex->up)
         return bytes.len; // answered already: what still comes is dropped
-    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, false);
-    if (taken == MOON_BODY_FAIL) {
-        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+    ssize_t taken = push_request(ex, bytes, false);
+    if (taken == MOON_BODY_FAIL)
         return bytes.len;
-    }
+    if (moon_chain_body_waits(&ex->run, MOON_REQUEST))
+        moon_lane_hold(ex->down);
     if (taken < 0)
         return 0;
     ex->flow.request_body_len += (size_t)taken;
@@ -186,18 +233,15 @@ static size_t on_body(void *owner, struct moon_slice bytes)
 
 void moon_exchange_push_request_end(struct moon_exchange *ex)
 {
-    if (!ex->is_request_whole || ex->is_request_sent || ex->step < STEP_BUILTIN ||
-        ex->step == STEP_LOG || (ex->step > STEP_BUILTIN && !ex->up))
-        return;
     struct moon_slice none = {"", 0};
-    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, none, true);
-    if (taken == MOON_BODY_FAIL)
-        moon_exchange_answer(ex, 500, "a filter failed on the request body");
-    if (taken < 0 || ex->step != STEP_BUILTIN || !ex->is_request_sent)
+    if (!ex->is_request_whole || ex->step < STEP_BUILTIN || ex->step == STEP_LOG ||
+        (ex->step > STEP_BUILTIN && !ex->up))
         return;
-    const struct moon_builtin *builtin = ex->action->upstream->builtin;
-    builtin->answer(&ex->flow, builtin->owner);
-    moon_response_start(ex);
+    if (!ex->is_request_sent) // a filter may have ended the body before
+        push_request(ex, none, true);
+    if (ex->step != STEP_BUILTIN || !ex->is_request_sent || ex->builtin_waits)
+        return;
+    moon_exchange_ask_builtin(ex);
 }
 
 static void on_end(void *owner, const struct moon_headers *trailers)
@@ -249,14 +293,9 @@ static const struct moon_lane_events down_events = {
 
 // ---- what filters may ask for
 
-static void resumed(struct moon_exchange *ex)
+// The head hook that waits is called again.
+static void continue_phase(struct moon_exchange *ex)
 {
-    ex->was_resumed = false;
-    bool head_waits = ex->run.chain && ex->run.waiting_head >= 0;
-    if (!head_waits) {
-        go_on(ex);
-        return;
-    }
     switch ((enum moon_step)ex->step) {
     case STEP_REWRITE:
         request_phases(ex, moon_chain_continue(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
@@ -279,6 +318,21 @@ static void resumed(struct moon_exchange *ex)
     }
 }
 
+// Every hook that waits gets its turn: a request body may wait while the response's head does.
+static void resumed(struct moon_exchange *ex)
+{
+    ex->was_resumed = false;
+    if (ex->builtin_waits) {
+        moon_exchange_ask_builtin(ex);
+        return;
+    }
+    moon_chain_wake(&ex->run);
+    if (moon_chain_head_waits(&ex->run))
+        continue_phase(ex);
+    if (ex->step >= STEP_BUILTIN && !ex->was_aborted)
+        go_on(ex);
+}
+
 static void exchange_task(struct moon_task *task)
 {
     struct moon_exchange *ex = MOON_CONTAINER(task, struct moon_exchange, task);
@@ -286,10 +340,16 @@ static void exchange_task(struct moon_task *task)
         exchange_free(ex);
         return;
     }
+    if (ex->was_aborted && ex->step != STEP_LOG) {
+        moon_exchange_break(ex);
+        return;
+    }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
+        struct moon_claim claim;
+        moon_pooled_claim(ex->lease.pooled, &claim);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up);
+        moon_relay_start(ex->res, down, up, &claim);
         start_log(ex);
         return;
     }
@@ -307,7 +367,9 @@ static void flow_resume(struct moon_flow *flow)
 static void flow_respond(struct moon_flow *flow, uint16_t status, struct moon_slice type,
                          struct moon_slice body)
 {
-    moon_response_local((struct moon_exchange *)flow, status, type, body);
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    if (ex->step == STEP_REWRITE || ex->step == STEP_ACCESS || ex->step == STEP_BUILTIN)
+        moon_response_local(ex, status, type, body);
 }
 
 static ssize_t flow_pass(struct moon_flow *flow, enum moon_direction direction,
@@ -319,12 +381,22 @@ static ssize_t flow_pass(struct moon_flow *flow, enum moon_direction direction,
 
 static void flow_abort(struct moon_flow *flow)
 {
-    moon_exchange_break((struct moon_exchange *)flow);
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    ex->was_aborted = true;
+    moon_loop_defer(ex->res->loop, &ex->task);
 }
 
 static struct moon_slice flow_id(struct moon_flow *flow)
 {
     return moon_exchange_id((struct moon_exchange *)flow);
+}
+
+static void flow_local(struct moon_flow *flow, struct moon_address *out)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    *out = (struct moon_address){.family = MOON_FAMILY_NONE};
+    if (ex->down)
+        moon_link_address(moon_lane_link(ex->down), false, out);
 }
 
 static const struct moon_flow_ops flow_ops = {
@@ -333,9 +405,24 @@ static const struct moon_flow_ops flow_ops = {
     .pass = flow_pass,
     .abort = flow_abort,
     .id = flow_id,
+    .local = flow_local,
 };
 
 // ---- public
+
+void moon_service_switch(struct moon_service *service, struct moon_snapshot *snapshot)
+{
+    struct moon_hold *before = service->hold;
+    service->hold = moon_hold_new(snapshot);
+    service->res->settings = moon_snapshot_settings(snapshot);
+    moon_hold_retire(before);
+}
+
+void moon_service_fini(struct moon_service *service)
+{
+    moon_hold_retire(service->hold);
+    service->hold = NULL;
+}
 
 void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
 {

@@ -8,23 +8,28 @@
 
 #include <stdint.h>
 
-struct moon_actions;
 struct moon_exchange;
+struct moon_hold;
 struct moon_lane;
 struct moon_pool;
 struct moon_resources;
-struct moon_routes;
+struct moon_route_scratch;
+struct moon_snapshot;
 
 // What the exchanges of one worker stand on; made by gateway/, changed as a whole when a new snapshot arrives.
 struct moon_service {
     struct moon_resources *res;
     struct moon_pool *pool;
-    const struct moon_routes *routes;
-    const struct moon_actions *actions;
+    struct moon_hold *hold; // of the newest snapshot
+    struct moon_route_scratch *route_scratch;
     uint64_t date_ms; // second that `date` stands for
     char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
 };
 
+// Puts a snapshot into service: what begins from now on stands on it. Settings change for all (res->settings).
+void moon_service_switch(struct moon_service *service, struct moon_snapshot *snapshot);
+// Lets go of the newest snapshot; no exchange is left.
+void moon_service_fini(struct moon_service *service);
 // For the open event of a server link: makes an exchange and attaches it to the lane.
 void moon_exchange_open(struct moon_service *service, struct moon_lane *down);
 // Breaks off every exchange and tunnel of the worker, waiting log phases included: the end of a drain.

@@ -1,11 +1,12 @@
 // The body of struct moon_exchange and the seams between its files:
 //   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
-//   forward.c   edits of the two heads            relay.c    tunnels
+//   forward.c   edits of the two heads            relay.c    tunnels              retry.c       retries, waits, deadlines
 #pragma once
 
 #include "base/buffer.h"
 #include "exchange/action.h"
 #include "exchange/exchange.h"
+#include "exchange/hold.h"
 #include "filter/chain.h"
 #include "http/head.h"
 #include "io/loop.h"
@@ -24,12 +25,28 @@ enum moon_step {
     STEP_LOG,           // the lanes are given back
 };
 
+// What an exchange without a peer to wait for waits for.
+enum moon_wait {
+    WAIT_NONE,
+    WAIT_LINK,  // the upstream is at its limit
+    WAIT_PAUSE, // before a retry
+    WAIT_HEAD,  // the response head, where the route bounds it
+};
+
+// How an attempt ended without a response.
+struct moon_failure {
+    int err;
+    bool was_connected, had_input;
+};
+
 struct moon_exchange {
     struct moon_flow flow; // first, so that a flow is its exchange
     struct moon_service *service;
     struct moon_resources *res;
-    const struct moon_action *action; // NULL when no route matched
-    struct moon_lane *down, *up;      // NULL when gone
+    struct moon_hold *hold;               // what `action` belongs to; NULL before the head
+    const struct moon_action *action;     // NULL when no route matched
+    const struct moon_upstream *upstream; // chosen after access
+    struct moon_lane *down, *up;          // NULL when gone
     struct moon_chain_run run;
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
@@ -41,19 +58,29 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
+    void *builtin_state;     // of the built-in upstream that is asked
+    struct moon_lease lease; // of `up`, or of the attempt that failed
+    // where the last attempt went; compared, never followed
+    const struct moon_endpoint_state *avoid;
+    struct moon_waiter waiter;
+    struct moon_timer wait_timer, deadline;
     uint8_t step; // enum moon_step
-    uint8_t attempt_count, interim_count;
-    bool is_request_whole : 1; // its end event came
-    bool is_request_sent : 1;  // and went upstream
-    bool keeps_replay : 1;     // `replay` is complete so far
-    bool is_reused_link : 1;
+    uint8_t wait; // enum moon_wait
+    uint8_t attempt_count, retry_count, interim_count;
+    bool is_request_whole : 1;  // its end event came
+    bool is_request_sent : 1;   // and went upstream
+    bool keeps_replay : 1;      // `replay` is complete so far
+    bool was_request_sent : 1;  // so it was in the attempt before
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream
     bool has_fault : 1;         // the request itself is broken: no framing to rely on
+    bool has_failed : 1;        // a filter failed on the response: its replacement is not filtered
     bool was_resumed : 1;
+    bool was_aborted : 1; // by a filter; carried out by the task
     bool wants_tunnel : 1;
     bool is_over : 1;
+    bool builtin_waits : 1;
 };
 
 // exchange.c
@@ -64,12 +91,36 @@ void moon_exchange_finish(struct moon_exchange *ex);
 // Pushes the request's end through its filters once it is due.
 void moon_exchange_push_request_end(struct moon_exchange *ex);
 
+// builtin.c
+void moon_exchange_ask_builtin(struct moon_exchange *ex);
+void moon_exchange_cancel_builtin(struct moon_exchange *ex);
+
 // attempt.c
-void moon_attempt_start(struct moon_exchange *ex, bool fresh);
+void moon_attempt_start(struct moon_exchange *ex);
+// Goes on with an attempt that has no link yet; `is_again`: it has waited for one.
+void moon_attempt_lend(struct moon_exchange *ex, bool is_again);
+// Ends the attempt: tries again where that may be, else answers.
+void moon_attempt_failed(struct moon_exchange *ex, const struct moon_failure *failure);
 // Into the upstream lane; results as moon_flow_ops.pass.
 ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 // Gives the upstream lane up; `reuse` only when the exchange went through whole.
 void moon_attempt_end(struct moon_exchange *ex, bool reuse);
+
+// retry.c
+bool moon_method_is_idempotent(enum moon_method method);
+bool moon_retry_has_status(const struct moon_retry *retry, uint16_t status);
+// True: the attempt that failed in this way is followed by another.
+bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *failure);
+// True: the response whose head has come is thrown away for another attempt.
+bool moon_retry_status(struct moon_exchange *ex);
+void moon_wait_for_link(struct moon_exchange *ex, bool is_again);
+// The request is sent: from now on the route's time for a response runs.
+void moon_wait_for_head(struct moon_exchange *ex);
+// Harmless when nothing is waited for.
+void moon_wait_stop(struct moon_exchange *ex);
+// The route's time for the whole exchange.
+void moon_deadline_start(struct moon_exchange *ex);
+void moon_deadline_stop(struct moon_exchange *ex);
 
 // response.c
 // The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).
@@ -83,10 +134,15 @@ void moon_response_start(struct moon_exchange *ex);
 void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict);
 // Goes on with the body: what waits of an own answer, and the end.
 void moon_response_push(struct moon_exchange *ex);
+// Through the filters of the body, where it has any, and on with moon_response_send; results as moon_flow_ops.pass.
+ssize_t moon_response_pass(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 // Into the downstream lane; results as moon_flow_ops.pass.
 ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end);
 
 // forward.c
+// Before the first filter: takes off what the client's Connection named, adds X-Forwarded-* and the like. So policy sees what
+// the backend will see, filters may edit all of it, and a client cannot have a filter's fields taken away. 0 or -ENOMEM.
+int moon_forward_begin(struct moon_exchange *ex);
 // Edits the request head for its way upstream and says how it is framed. 0 or -ENOMEM.
 int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing);
 // Edits the response head for its way downstream, into ex->sent. 0 or -ENOMEM.
@@ -96,8 +152,12 @@ struct moon_slice moon_forward_date(struct moon_service *service);
 struct moon_slice moon_exchange_id(struct moon_exchange *ex);
 // No body follows this response head, whatever its fields say.
 bool moon_response_is_bodiless(const struct moon_exchange *ex);
+// Filters read this response's body, were there one: its length and digests are not what the upstream said.
+bool moon_response_is_filtered(const struct moon_exchange *ex);
 
 // relay.c
 // Takes both lanes over as one tunnel. The exchange keeps neither.
-void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up);
+// `claim` is what the upstream connection counts as; the tunnel takes it over.
+void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
+                      const struct moon_claim *claim);
 void moon_relay_stop_all(struct moon_resources *res);

@@ -94,18 +94,10 @@ static bool accepts_trailers(const struct moon_head *request)
     return false;
 }
 
-int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
+int moon_forward_begin(struct moon_exchange *ex)
 {
     struct moon_head *request = &ex->request;
-    *framing =
-        (struct moon_framing){.body = request->body, .content_length = request->content_length};
-    framing->te_trailers = accepts_trailers(request);
-    if (request->has_upgrade)
-        framing->upgrade =
-            moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
-    if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body)
-        framing->body = MOON_BODY_CHUNKED;
-    moon_head_strip_hop(request);
+    moon_head_strip_named(request);
     struct moon_slice ip = client_ip(ex);
     int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
     if (!err)
@@ -117,6 +109,23 @@ int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
     if (!err)
         err = put_via(ex, &request->headers, request->minor);
     return err ? err : put_request_id(ex);
+}
+
+int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
+{
+    struct moon_head *request = &ex->request;
+    *framing =
+        (struct moon_framing){.body = request->body, .content_length = request->content_length};
+    framing->te_trailers = accepts_trailers(request);
+    if (request->has_upgrade)
+        framing->upgrade =
+            moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
+    if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body) {
+        framing->body = MOON_BODY_CHUNKED;
+        moon_head_forget_digests(&request->headers);
+    }
+    moon_head_strip_hop(request);
+    return framing->upgrade.len && !framing->upgrade.ptr ? -ENOMEM : 0;
 }
 
 struct moon_slice moon_forward_date(struct moon_service *service)
@@ -138,13 +147,19 @@ bool moon_response_is_bodiless(const struct moon_exchange *ex)
     return ex->request.method_id == MOON_METHOD_HEAD || status == 204 || status == 304;
 }
 
-// What a response without body says of its length: what the upstream said (RFC 9110 8.6), never for 204.
+bool moon_response_is_filtered(const struct moon_exchange *ex)
+{
+    return !ex->has_failed && ex->run.chain && ex->run.chain->has_response_body;
+}
+
+// What a response without body says of its length: what the upstream said (RFC 9110 8.6), never for 204, nor where a filter
+// would have changed the body.
 static void frame_bodiless(struct moon_exchange *ex)
 {
     const struct moon_head *response = &ex->response;
     uint64_t len;
     ex->sent.body = MOON_BODY_NONE;
-    if (response->status == 204)
+    if (response->status == 204 || moon_response_is_filtered(ex))
         return;
     const struct moon_field *field =
         moon_headers_has(&response->headers, MOON_H_CONTENT_LENGTH)
@@ -161,26 +176,34 @@ static void frame_bodiless(struct moon_exchange *ex)
 static void frame_body(struct moon_exchange *ex)
 {
     const struct moon_head *response = &ex->response;
-    bool is_filtered = ex->run.chain && ex->run.chain->has_response_body;
+    bool is_filtered = moon_response_is_filtered(ex);
     if (moon_response_is_bodiless(ex)) {
         frame_bodiless(ex);
         return;
     }
-    if (response->body == MOON_BODY_NONE || (response->body == MOON_BODY_LENGTH && !is_filtered)) {
+    bool is_known = response->body == MOON_BODY_NONE || response->body == MOON_BODY_LENGTH;
+    if (is_known && !is_filtered) {
         ex->sent.body = MOON_BODY_LENGTH;
         ex->sent.content_length = response->body == MOON_BODY_NONE ? 0 : response->content_length;
         return;
     }
     ex->sent.body = ex->request.minor ? MOON_BODY_CHUNKED : MOON_BODY_CLOSE;
-    if (is_filtered)
-        moon_headers_del_id(&ex->response.headers, MOON_H_CONTENT_DIGEST);
+}
+
+// Whether bytes of the request may still come. A request without body is whole with its head, before its end event.
+static bool is_request_open(const struct moon_exchange *ex)
+{
+    const struct moon_head *request = &ex->request;
+    bool has_body = request->body == MOON_BODY_LENGTH ? request->content_length > 0
+                                                      : request->body != MOON_BODY_NONE;
+    return has_body && !ex->is_request_whole;
 }
 
 static bool must_close(const struct moon_exchange *ex)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
     uint32_t bound = ex->res->settings->keepalive_requests;
-    return !ex->request.keep_alive || ex->has_fault || !ex->is_request_whole ||
+    return !ex->request.keep_alive || ex->has_fault || is_request_open(ex) ||
            ex->sent.body == MOON_BODY_CLOSE || moon_link_is_draining(link) ||
            (bound && moon_link_lane_count(link) >= bound);
 }

@@ -23,7 +23,8 @@ struct side {
 struct moon_relay {
     struct side client, upstream;
     struct moon_resources *res;
-    struct moon_list node; // in res->relays
+    struct moon_list node;   // in res->relays
+    struct moon_claim claim; // of the upstream connection
     struct moon_timer timer;
     struct moon_task task; // frees
     uint64_t active_ms;
@@ -42,6 +43,7 @@ static void relay_end(struct moon_relay *relay, bool is_error)
     moon_buffer_fini(&relay->upstream.to_write, relay->res->buffers);
     moon_loop_timer_del(relay->res->loop, &relay->timer);
     moon_list_del(&relay->node);
+    moon_claim_release(&relay->claim);
     moon_count_down(&relay->res->counters->tunnels_live);
     moon_loop_defer(relay->res->loop, &relay->task);
 }
@@ -157,13 +159,15 @@ static int join(struct moon_resources *res, struct side *to, struct moon_buffer 
     return err;
 }
 
-void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up)
+void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
+                      const struct moon_claim *claim)
 {
     struct moon_relay *relay = calloc(1, sizeof *relay);
     struct moon_buffer client_read = {0}, upstream_read = {0};
     if (!relay)
         abort();
     relay->res = res;
+    relay->claim = *claim;
     relay->timer.fn = on_timer;
     relay->task.fn = relay_free;
     relay->active_ms = moon_loop_now_ms(res->loop);

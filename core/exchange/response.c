@@ -17,8 +17,27 @@ static void count_class(struct moon_exchange *ex)
         moon_count_up(classes[class - 1]);
 }
 
+// 101: the tunnel begins once this head was handed to the downstream link (A24).
+static void send_switch(struct moon_exchange *ex)
+{
+    ex->is_response_sent = true;
+    ex->step = STEP_RESPONSE;
+    moon_head_strip_hop(&ex->response);
+    count_class(ex);
+    if (moon_lane_send_head(ex->down, &ex->response, &ex->sent) < 0) {
+        moon_exchange_break(ex);
+        return;
+    }
+    ex->wants_tunnel = true;
+    moon_loop_defer(ex->res->loop, &ex->task);
+}
+
 static void send_head(struct moon_exchange *ex)
 {
+    if (ex->response.status == 101 && !ex->is_local) {
+        send_switch(ex);
+        return;
+    }
     if (moon_forward_response(ex) < 0 ||
         moon_lane_send_head(ex->down, &ex->response, &ex->sent) < 0) {
         moon_exchange_break(ex);
@@ -37,6 +56,8 @@ static void send_head(struct moon_exchange *ex)
 
 void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
 {
+    if (ex->was_aborted) // the task breaks it off
+        return;
     switch (verdict) {
     case MOON_WAIT:
         return;
@@ -46,24 +67,42 @@ void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
             send_head(ex);
         return;
     case MOON_FAIL:
-        if (ex->step == STEP_LOG)
-            return;
-        ex->run.chain = NULL; // the answer about a failed filter must not fail in it again
+        ex->has_failed = true; // the answer about a failed filter must not fail in it again
         moon_exchange_answer(ex, 500, "a filter failed");
         return;
     }
 }
 
+// What described the body as it was must not describe what filters make of it.
+static void forget_body(struct moon_headers *headers)
+{
+    moon_headers_del_id(headers, MOON_H_CONTENT_LENGTH);
+    moon_head_forget_digests(headers);
+}
+
 void moon_response_start(struct moon_exchange *ex)
 {
     ex->step = STEP_HEADER_FILTER;
-    moon_response_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER));
+    moon_head_strip_named(&ex->response); // before filters, whose fields no upstream may take away
+    if (moon_response_is_filtered(ex))
+        forget_body(&ex->response.headers);
+    enum moon_verdict verdict = MOON_NEXT;
+    if (!ex->has_failed)
+        verdict = moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_HEADER_FILTER);
+    moon_response_continue(ex, verdict);
+}
+
+ssize_t moon_response_pass(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+{
+    if (ex->has_failed || moon_response_is_bodiless(ex))
+        return moon_response_send(ex, bytes, end);
+    return moon_chain_push(&ex->run, &ex->flow, MOON_RESPONSE, bytes, end);
 }
 
 // Pushes one piece; false when it was not taken whole.
 static bool push(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
-    ssize_t taken = moon_chain_push(&ex->run, &ex->flow, MOON_RESPONSE, bytes, end);
+    ssize_t taken = moon_response_pass(ex, bytes, end);
     if (taken == MOON_BODY_FAIL)
         moon_exchange_break(ex);
     if (taken < 0)
@@ -78,6 +117,8 @@ static bool push(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 void moon_response_push(struct moon_exchange *ex)
 {
     struct moon_slice none = {"", 0};
+    if (ex->wants_tunnel)
+        return;
     if (ex->local_body.len && !push(ex, ex->local_body, false))
         return;
     if (ex->is_response_whole && !ex->is_response_sent && ex->step == STEP_RESPONSE)
@@ -88,7 +129,7 @@ void moon_response_push(struct moon_exchange *ex)
 
 ssize_t moon_response_send(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
-    if (!ex->down)
+    if (!ex->down || ex->was_aborted)
         return MOON_BODY_FAIL;
     size_t taken = bytes.len;
     if (bytes.len && !moon_response_is_bodiless(ex))

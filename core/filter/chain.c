@@ -1,9 +1,15 @@
 // The filter runner. A body chunk goes down the list by recursion: the hook of filter i calls ops->pass, which calls filter
 // i + 1, which at the end calls the sink. So back-pressure is a return value, and nothing is queued here.
+//
+//   body hook of a filter:   called --WAIT--> waiting --wake--> woken --push--> called
+//                            called --passes the end on--> ended: what still comes is dropped
+//
+// A filter that breaks the contract (filter.h) fails its message; it never corrupts it.
 #include "filter/chain.h"
 
 #include "base/arena.h"
 
+#include <assert.h>
 #include <string.h>
 
 typedef enum moon_verdict head_hook(struct moon_flow *flow, void *conf, void *state);
@@ -25,19 +31,38 @@ static head_hook *head_hook_of(const struct moon_filter_type *type, enum moon_ph
     return NULL;
 }
 
+static body_hook *body_hook_of(const struct moon_filter_type *type, enum moon_direction direction)
+{
+    return direction == MOON_REQUEST ? type->request_body : type->response_body;
+}
+
+static uint64_t bit_of(uint16_t at)
+{
+    return UINT64_C(1) << at;
+}
+
 void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *chain,
                          struct moon_flow *flow, moon_chain_sink_fn *sink)
 {
-    run->chain = chain && chain->count ? chain : NULL;
-    run->sink = sink;
-    run->waiting_head = run->waiting_body[MOON_REQUEST] = run->waiting_body[MOON_RESPONSE] = -1;
-    if (!run->chain)
+    bool is_empty = !chain || chain->count == 0;
+    *run = (struct moon_chain_run){
+        .chain = is_empty ? NULL : chain, .sink = sink, .waiting_head = -1, .body_at = {-1, -1}};
+    if (is_empty)
         return;
+    assert(chain->count <= MOON_CHAIN_MAX_COUNT);
     run->states = moon_arena_alloc(flow->arena, sizeof(void *) * chain->count);
     for (uint16_t i = 0; i < chain->count; i++) {
         size_t len = chain->filters[i].type->state_len;
         run->states[i] = len ? moon_arena_zalloc(flow->arena, len) : NULL;
     }
+}
+
+// ---- head phases
+
+// A log hook that fails hides nothing from the filters behind it.
+static bool stops(enum moon_phase phase, enum moon_verdict verdict)
+{
+    return verdict == MOON_WAIT || (verdict != MOON_NEXT && phase != MOON_PHASE_LOG);
 }
 
 enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_flow *flow,
@@ -52,7 +77,7 @@ enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_fl
         enum moon_verdict verdict = hook(flow, filter->conf, run->states[run->head_at]);
         if (verdict == MOON_WAIT)
             run->waiting_head = (int16_t)run->head_at;
-        if (verdict != MOON_NEXT)
+        if (stops(phase, verdict))
             return verdict;
     }
     return MOON_NEXT;
@@ -67,31 +92,62 @@ enum moon_verdict moon_chain_start(struct moon_chain_run *run, struct moon_flow 
     return moon_chain_continue(run, flow, phase);
 }
 
+bool moon_chain_head_waits(const struct moon_chain_run *run)
+{
+    return run->waiting_head >= 0;
+}
+
+// ---- bodies
+
+// One call of a body hook, unless it waits or has ended its message.
+static ssize_t call_hook(struct moon_chain_run *run, struct moon_flow *flow,
+                         enum moon_direction direction, uint16_t at, struct moon_slice bytes,
+                         bool end)
+{
+    const struct moon_filter *filter = &run->chain->filters[at];
+    uint64_t bit = bit_of(at);
+    if (run->ended_body[direction] & bit)
+        return (ssize_t)bytes.len;
+    if (run->waiting_body[direction] & ~run->woken_body[direction] & bit)
+        return MOON_BODY_WAIT;
+    run->waiting_body[direction] &= ~bit;
+    run->woken_body[direction] &= ~bit;
+    int16_t outer = run->body_at[direction];
+    run->body_at[direction] = (int16_t)at;
+    body_hook *hook = body_hook_of(filter->type, direction);
+    ssize_t taken = hook(flow, filter->conf, run->states[at], bytes, end);
+    run->body_at[direction] = outer;
+    if (taken == MOON_BODY_WAIT)
+        run->waiting_body[direction] |= bit;
+    bool is_stuck = taken == 0 && bytes.len, is_too_much = taken > (ssize_t)bytes.len;
+    bool is_end_lost = taken == 0 && end && !(run->ended_body[direction] & bit);
+    return is_stuck || is_too_much || is_end_lost ? MOON_BODY_FAIL : taken;
+}
+
+// A hook that takes a part is offered the rest at once: as long as it takes something it is not in the way.
 static ssize_t push_from(struct moon_chain_run *run, struct moon_flow *flow,
                          enum moon_direction direction, uint16_t at, struct moon_slice bytes,
                          bool end)
 {
-    for (; at < run->chain->count; at++) {
-        const struct moon_filter *filter = &run->chain->filters[at];
-        body_hook *hook =
-            direction == MOON_REQUEST ? filter->type->request_body : filter->type->response_body;
-        if (!hook)
-            continue;
-        uint16_t outer = run->body_at[direction];
-        run->body_at[direction] = at;
-        run->waiting_body[direction] = -1;
-        ssize_t taken = hook(flow, filter->conf, run->states[at], bytes, end);
-        if (taken == MOON_BODY_WAIT && run->waiting_body[direction] < 0)
-            run->waiting_body[direction] = (int16_t)at;
-        run->body_at[direction] = outer;
-        return taken;
-    }
-    return run->sink(flow, direction, bytes, end);
+    const struct moon_chain *chain = run->chain;
+    size_t taken = 0;
+    while (at < chain->count && !body_hook_of(chain->filters[at].type, direction))
+        at++;
+    if (at == chain->count)
+        return run->sink(flow, direction, bytes, end);
+    do {
+        ssize_t n = call_hook(run, flow, direction, at, moon_slice_skip(bytes, taken), end);
+        if (n < 0)
+            return taken && n != MOON_BODY_FAIL ? (ssize_t)taken : n;
+        taken += (size_t)n;
+    } while (taken < bytes.len);
+    return (ssize_t)taken;
 }
 
 ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end)
 {
+    assert(!end || bytes.len == 0);
     if (!run->chain)
         return run->sink(flow, direction, bytes, end);
     return push_from(run, flow, direction, 0, bytes, end);
@@ -100,24 +156,43 @@ ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
 ssize_t moon_chain_pass(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end)
 {
-    return push_from(run, flow, direction, (uint16_t)(run->body_at[direction] + 1), bytes, end);
+    int16_t from = run->body_at[direction];
+    if (from < 0 || (end && bytes.len))
+        return MOON_BODY_FAIL;
+    if (run->ended_body[direction] & bit_of((uint16_t)from))
+        return bytes.len ? MOON_BODY_FAIL : 0;
+    if (!end && bytes.len == 0)
+        return 0;
+    ssize_t taken = push_from(run, flow, direction, (uint16_t)(from + 1), bytes, end);
+    if (end && taken == 0)
+        run->ended_body[direction] |= bit_of((uint16_t)from);
+    return taken;
 }
 
-static void cancel_one(struct moon_chain_run *run, struct moon_flow *flow, int16_t *waiting)
+// ---- waiting
+
+bool moon_chain_body_waits(const struct moon_chain_run *run, enum moon_direction direction)
 {
-    if (*waiting < 0)
-        return;
-    const struct moon_filter *filter = &run->chain->filters[*waiting];
-    if (filter->type->cancel)
-        filter->type->cancel(flow, filter->conf, run->states[*waiting]);
-    *waiting = -1;
+    return run->waiting_body[direction] != 0;
+}
+
+void moon_chain_wake(struct moon_chain_run *run)
+{
+    run->woken_body[MOON_REQUEST] = run->waiting_body[MOON_REQUEST];
+    run->woken_body[MOON_RESPONSE] = run->waiting_body[MOON_RESPONSE];
 }
 
 void moon_chain_cancel(struct moon_chain_run *run, struct moon_flow *flow)
 {
-    if (!run->chain)
-        return;
-    cancel_one(run, flow, &run->waiting_head);
-    cancel_one(run, flow, &run->waiting_body[MOON_REQUEST]);
-    cancel_one(run, flow, &run->waiting_body[MOON_RESPONSE]);
+    uint64_t waiting = run->waiting_body[MOON_REQUEST] | run->waiting_body[MOON_RESPONSE];
+    if (run->waiting_head >= 0)
+        waiting |= bit_of((uint16_t)run->waiting_head);
+    run->waiting_head = -1;
+    for (int direction = MOON_REQUEST; direction <= MOON_RESPONSE; direction++)
+        run->waiting_body[direction] = run->woken_body[direction] = 0;
+    for (uint16_t i = 0; waiting; i++, waiting >>= 1) {
+        const struct moon_filter *filter = run->chain->filters + i;
+        if (waiting & 1 && filter->type->cancel)
+            filter->type->cancel(flow, filter->conf, run->states[i]);
+    }
 }

@@ -1,9 +1,13 @@
 // The runner of a route's filters: keeps where each phase and each body direction stands, over waits. Embedded in the exchange.
+// What filters are promised (filter.h) is kept here, whatever the exchange does in between: a hook that waits is not called
+// before a resume, what follows the end of a message reaches nobody, and every filter that waits is cancelled once.
 #pragma once
 
 #include "filter/filter.h"
 
 #include <stdint.h>
+
+enum { MOON_CHAIN_MAX_COUNT = 64 }; // a bit of a mask each
 
 // A route's filters, compiled once; shared by all its exchanges.
 struct moon_chain {
@@ -21,9 +25,10 @@ struct moon_chain_run {
     void **states; // one a filter, in the arena
     moon_chain_sink_fn *sink;
     uint16_t head_at;     // filter of the head phase now running
-    uint16_t body_at[2];  // filter whose body hook is on the stack, per direction
     int16_t waiting_head; // filter that waits in a head hook, -1: none
-    int16_t waiting_body[2];
+    int16_t body_at[2];   // per direction: filter whose body hook is on the stack, -1: none
+    // Per direction, a bit each filter: its body hook waits; it may be called again; it has passed the end on.
+    uint64_t waiting_body[2], woken_body[2], ended_body[2];
 };
 
 // `chain` NULL or empty costs nothing. Allocates the states in the flow's arena.
@@ -34,11 +39,16 @@ enum moon_verdict moon_chain_start(struct moon_chain_run *run, struct moon_flow 
                                    enum moon_phase phase);
 enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_flow *flow,
                                       enum moon_phase phase);
-// Pushes bytes through all body filters of a direction into the sink; results as ops->pass.
+// Whether a head hook waits / a body hook of that direction.
+bool moon_chain_head_waits(const struct moon_chain_run *run);
+bool moon_chain_body_waits(const struct moon_chain_run *run, enum moon_direction direction);
+// Somebody called resume: every body hook that waits may be called again, by the next push that gets there.
+void moon_chain_wake(struct moon_chain_run *run);
+// Pushes bytes, or the end, through all body filters of a direction into the sink; results as ops->pass.
 ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end);
 // From inside a body hook: on to the next one.
 ssize_t moon_chain_pass(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end);
-// Calls `cancel` of every filter that waits; nothing waits after it.
+// Calls `cancel` of every filter that waits, once each, wherever and how often it waits; nothing waits after it.
 void moon_chain_cancel(struct moon_chain_run *run, struct moon_flow *flow);

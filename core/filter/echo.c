@@ -76,19 +76,21 @@ static void describe(struct writer *w, const struct moon_flow *flow)
     put(w, (struct moon_slice){count, (size_t)len});
 }
 
-static void answer(struct moon_flow *flow, void *owner)
+static enum moon_verdict answer(struct moon_flow *flow, void *owner, void **state)
 {
     (void)owner;
+    (void)state;
     struct writer measure = {NULL, 0};
     describe(&measure, flow);
     struct writer w = {moon_arena_try_bytes(flow->arena, measure.len), 0};
     if (!w.to) {
         flow->ops->respond(flow, 500, MOON_SLICE("text/plain"),
                            MOON_SLICE("the request is too large to echo\n"));
-        return;
+        return MOON_DONE;
     }
     describe(&w, flow);
     flow->ops->respond(flow, 200, MOON_SLICE("application/json"), (struct moon_slice){w.to, w.len});
+    return MOON_DONE;
 }
 
 const struct moon_builtin moon_builtin_echo = {.name = "echo", .answer = answer};

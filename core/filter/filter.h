@@ -1,11 +1,30 @@
 // The filter contract: what a plugin in C, or the script room on behalf of one in Lua, may see and do. A filter sees a flow,
-// never an exchange, a link or a socket.
+// never an exchange, a link or a socket. Everything runs on the exchange's worker; filters of a phase run in list order, in
+// both directions.
 //
-// Head hooks (rewrite, access, header_filter, log) return a verdict. After MOON_WAIT the hook is called again once somebody
-// called flow->ops->resume; it keeps its own state to know where it stood. Body hooks are pushed: they take bytes and pass
-// on what they like with flow->ops->pass. An exchange that ends while a hook waits calls `cancel` of that filter, once.
+//   rewrite -> access -> request_body ... -> header_filter -> response_body ... -> log        (request_body may still run, and
+//      wait, while the response is on its way)
 //
-// Order: filters of a phase run in list order, in both directions. Everything runs on the exchange's worker.
+// Head hooks (rewrite, access, header_filter, log) return a verdict. header_filter runs for every final response and for 101,
+// the gateway's own answers included; it runs anew when another response replaces the one it saw (the upstream died while it
+// waited, the request turned out broken). log runs once, last, when the connection may be gone. A filter that fails in
+// header_filter gets a plain 500 in its place, which no filter sees but in log.
+//
+// Body hooks are pushed. They run for messages that have a body, an empty one included: not for requests without one, for
+// tunnels, nor for responses to HEAD, 204 and 304. A hook gets bytes (never none) or, last and by itself, the end (no bytes).
+// It returns how many bytes it has taken: passed on, kept, or dropped. The rest is offered again: at once when it took some;
+// else when there is room (MOON_BODY_FULL) or after a resume (MOON_BODY_WAIT). What pass refused is refused in turn, or kept
+// by the filter (bounded, never in the arena) for its next call; nobody calls it only for the sake of what it keeps.
+// - It has taken the end (0) when it has passed the end on; until then it returns MOON_BODY_WAIT or MOON_BODY_FULL.
+// - It may pass the end on early: the message ends there for all behind it, and what still comes is dropped unseen.
+// - Content-Length, digests and the like of a filtered message are gone before header_filter, or on the way upstream.
+//
+// Waiting: a hook that returned MOON_WAIT or MOON_BODY_WAIT is not called again before somebody called resume. A flow may wait
+// in several hooks at once (a request body, and a response head or body) and resume names none: every one is called again,
+// and one whose cause has not come returns the same again. It keeps its own state to know where it stood. A body hook that
+// is called again sees bytes that begin with those it refused.
+// An exchange, or a response, that ends before the hook was called again calls `cancel` of the filter, once for all of its
+// hooks that wait: timers are disarmed there. Later hooks of the filter may still run (header_filter of another response, log).
 #pragma once
 
 #include "base/address.h"
@@ -16,10 +35,10 @@
 #include <sys/types.h>
 
 struct moon_arena;
+struct moon_filter_compile;
 struct moon_flow;
 struct moon_head;
 struct moon_loop;
-struct moon_report;
 struct moon_schema;
 struct moon_value;
 
@@ -27,7 +46,8 @@ enum moon_verdict {
     MOON_NEXT, // go on with the next filter
     MOON_WAIT, // stop here until resume, then call this hook again
     MOON_DONE, // the flow was answered (ops->respond): later filters of the phase are left out
-    MOON_FAIL, // the filter failed: 500, or the response is broken off when it has begun
+    // the filter failed: 500, or the response is broken off when it has begun. In log: nothing, others still log
+    MOON_FAIL,
 };
 
 enum moon_phase { MOON_PHASE_REWRITE, MOON_PHASE_ACCESS, MOON_PHASE_HEADER_FILTER, MOON_PHASE_LOG };
@@ -37,28 +57,33 @@ enum moon_direction { MOON_REQUEST, MOON_RESPONSE };
 // Results of body hooks and of ops->pass besides a count of bytes taken.
 enum {
     MOON_BODY_WAIT = -1, // took nothing: call again with the same bytes after resume
-    // took nothing more: call again with the same bytes when there is room below
+    // took nothing, because pass did not: call again with the same bytes when there is room below
     MOON_BODY_FULL = -2,
-    MOON_BODY_FAIL = -3, // break the message off
+    MOON_BODY_FAIL =
+        -3, // break the message off: a request is answered 500 unless its response has begun
 };
 
 // What a filter may ask for; filled in by exchange/.
 struct moon_flow_ops {
-    // Ends a MOON_WAIT or MOON_BODY_WAIT. Safe to call from a timer; never calls back before it returns.
+    // Ends every wait of the flow. Safe to call from anywhere on the worker; never calls back before it returns.
     void (*resume)(struct moon_flow *flow);
-    // Answers the request (rewrite, access) with a body that lives in the arena or is static; the hook returns MOON_DONE.
-    // `type` may be empty: text/plain. Fields may be added to flow->response->headers after the call.
+    // From rewrite or access (elsewhere ignored): answers the request with a body that lives in the arena, in the filter's
+    // conf or is static; the hook returns MOON_DONE, at once or after it has waited. `type` may be empty: text/plain. Fields
+    // may be added to flow->response->headers after the call.
     void (*respond)(struct moon_flow *flow, uint16_t status, struct moon_slice type,
                     struct moon_slice body);
-    // From a body hook: hands bytes to the next filter, the last one's go to the peer. Bytes taken, or MOON_BODY_ values.
-    // `end` says that these are the last; it counts as taken only when all bytes were.
+    // From a body hook, for its own direction: hands bytes, or the end without bytes, to the next filter, the last one's go
+    // to the peer. Bytes taken (0 for the end), or MOON_BODY_ values; the caller offers what was not taken again.
     ssize_t (*pass)(struct moon_flow *flow, enum moon_direction direction, struct moon_slice bytes,
                     bool end);
-    // Breaks the exchange off: the client sees its connection reset, the upstream link is closed. The hook returns
-    // MOON_FAIL or MOON_BODY_FAIL when it was called from one.
+    // Breaks the exchange off, soon: the client's connection ends without (the rest of) an answer, the upstream link is
+    // closed. Does nothing in log; never calls back before it returns. A hook that called it returns MOON_FAIL or
+    // MOON_BODY_FAIL; whatever it returns, nothing further is sent.
     void (*abort)(struct moon_flow *flow);
     // A unique id of the exchange, 32 hexadecimal digits in the arena; the same at every call.
     struct moon_slice (*id)(struct moon_flow *flow);
+    // Where the client's connection ends on our side: the listener's port. Costs a system call.
+    void (*local)(struct moon_flow *flow, struct moon_address *out);
 };
 
 struct moon_flow {
@@ -68,7 +93,10 @@ struct moon_flow {
     struct moon_head *request;
     struct moon_head *response; // status 0 until there is one
     struct moon_address client;
-    const char *scheme;                           // "http"
+    const char *scheme; // "http"
+    // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
+    // prefix. A filter that moves the path keeps it true.
+    struct moon_slice matched_prefix;
     uint64_t start_ms;                            // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far
     bool is_complete;                             // in log: the response went out whole
@@ -78,8 +106,13 @@ struct moon_filter_type {
     const char *name;
     const struct moon_schema *schema; // of the plugin's configuration table; NULL: none is taken
     size_t state_len;                 // bytes of zeroed state that each exchange gets
-    // Turns a checked configuration into what hooks get as `conf`. 0, or an error with the report filled. May be NULL.
-    int (*compile)(const struct moon_value *value, struct moon_report *report, void **conf);
+    // every request is answered in access at the latest: its route needs no backends
+    bool answers;
+    const char *excludes; // a type that may not stand in the same list, or NULL
+    // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
+    // filled. May be NULL.
+    int (*compile)(const struct moon_filter_compile *at, const struct moon_value *value,
+                   void **conf);
     void (*unref)(void *conf);
     enum moon_verdict (*rewrite)(struct moon_flow *flow, void *conf, void *state);
     enum moon_verdict (*access)(struct moon_flow *flow, void *conf, void *state);
@@ -100,10 +133,13 @@ struct moon_filter {
 };
 
 // A built-in upstream ("builtin:NAME"): answers where a backend would. Called once the request has been received whole;
-// its body was counted and dropped. Calls ops->respond before it returns.
+// its body was counted and dropped. It calls ops->respond and returns MOON_DONE, or MOON_WAIT to be called again after
+// ops->resume; *state is its own, NULL at first.
 struct moon_builtin {
     const char *name;
-    void (*answer)(struct moon_flow *flow, void *owner);
+    enum moon_verdict (*answer)(struct moon_flow *flow, void *owner, void **state);
+    // The exchange ends while it waits. May be NULL.
+    void (*cancel)(struct moon_flow *flow, void *owner, void *state);
     void *owner;
 };
 

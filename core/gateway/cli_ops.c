@@ -4,14 +4,22 @@
 #include "gateway/gateway.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "obs/recent.h"
 #include "script/script.h"
 
 #include <stdio.h>
 #include <time.h>
 
+// Where records of the process go: to the terminal, and into the memory of the admin surface.
+struct sink {
+    struct moon_world *world;
+    struct moon_recent *recent;
+};
+
 static void print_record(void *owner, enum moon_log_level level, const char *text, size_t len)
 {
-    struct moon_world *world = owner;
+    const struct sink *sink = owner;
+    struct moon_world *world = sink->world;
     char line[1200], at[24];
     uint64_t now_ms = moon_world_wall_ms(world);
     time_t seconds = (time_t)(now_ms / 1000);
@@ -21,12 +29,19 @@ static void print_record(void *owner, enum moon_log_level level, const char *tex
     int used = snprintf(line, sizeof line, "%s.%03uZ %s %.*s\n", at, (unsigned)(now_ms % 1000),
                         moon_log_level_name(level), (int)len, text);
     moon_world_print(world, line, (size_t)used);
+    moon_recent_add(sink->recent, now_ms, level, text, len);
 }
 
-static int load(struct moon_world *world, const struct moon_run_options *options,
-                struct moon_report *report, struct moon_model **model)
+// Where the configuration comes from, at the start and at every reload.
+struct source {
+    struct moon_world *world;
+    const char *file;
+};
+
+static int load(void *owner, struct moon_report *report, struct moon_model **model)
 {
-    return moon_script_evaluate(world, options->file, model, report);
+    const struct source *source = owner;
+    return moon_script_evaluate(source->world, source->file, model, report);
 }
 
 // The level stands in the settings; read before anything is compiled, because compiling logs.
@@ -58,12 +73,12 @@ static int cli_check(void *owner, const struct moon_run_options *options,
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
-    int err = load(world, options, report, &model);
-    if (!err)
-        err = moon_gateway_check(model, owner, report);
-    if (!err)
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
+    if (!err) {
         count_objects(model, counts);
-    moon_model_free(model);
+        err = moon_gateway_check(model, owner, report);
+    }
     moon_world_free(world);
     return err;
 }
@@ -71,28 +86,63 @@ static int cli_check(void *owner, const struct moon_run_options *options,
 static int cli_run(void *owner, const struct moon_run_options *options, struct moon_report *report)
 {
     struct moon_world *world = moon_world_new_real();
-    struct moon_log log = {MOON_LOG_INFO, print_record, world};
+    struct sink sink = {world, moon_recent_new()};
+    struct moon_log log = {MOON_LOG_INFO, print_record, &sink};
     struct moon_gateway *gateway = NULL;
     struct moon_model *model = NULL;
-    int err = load(world, options, report, &model);
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
     if (!err) {
-        log.level = level_of(model);
+        atomic_store(&log.level, (int)level_of(model));
         struct moon_gateway_args args = {.world = world,
                                          .model = model,
+                                         .load = load,
+                                         .load_owner = &source,
                                          .filters = owner,
                                          .workers = options->workers,
                                          .admin = options->admin,
+                                         .control = options->control,
+                                         .recent = sink.recent,
                                          .log = &log};
         err = moon_gateway_new(&args, report, &gateway);
     }
     if (!err)
         err = moon_gateway_run(gateway);
     moon_gateway_free(gateway);
+    moon_recent_free(sink.recent);
+    moon_world_free(world);
+    return err;
+}
+
+static int cli_ask(void *owner, const char *path, struct moon_slice question, char **answer,
+                   size_t *len)
+{
+    enum { TIMEOUT_MS = 120000 };
+    (void)owner;
+    struct moon_world *world = moon_world_new_real();
+    int err = moon_world_ask_local(world, path, question, TIMEOUT_MS, answer, len);
+    moon_world_free(world);
+    return err;
+}
+
+static int cli_explain(void *owner, const struct moon_run_options *options, struct moon_slice query,
+                       struct moon_report *report, char **answer)
+{
+    struct moon_world *world = moon_world_new_real();
+    struct moon_model *model = NULL;
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
+    if (!err)
+        err = moon_gateway_explain(model, owner, query, report, answer);
     moon_world_free(world);
     return err;
 }
 
 struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *filters)
 {
-    return (struct moon_cli_ops){.check = cli_check, .run = cli_run, .owner = (void *)filters};
+    return (struct moon_cli_ops){.check = cli_check,
+                                 .run = cli_run,
+                                 .ask = cli_ask,
+                                 .explain = cli_explain,
+                                 .owner = (void *)filters};
 }

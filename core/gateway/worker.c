@@ -9,13 +9,15 @@
 #include "exchange/action.h"
 #include "exchange/exchange.h"
 #include "io/loop.h"
-#include "io/mailbox.h"
+#include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/route.h"
 #include "upstream/pool.h"
+#include "upstream/upstream.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,13 +81,37 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
         worker->is_draining = true;
         moon_edge_drain(worker->edge);
         moon_pool_drain(worker->service.pool);
+        if (worker->args.on_draining)
+            worker->args.on_draining(worker->args.owner, worker);
     }
     moon_loop_timer_add(loop, &worker->drain_check, 0);
+}
+
+static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
+{
+    moon_service_switch(&worker->service, change->snapshot);
+    for (size_t i = 0; i < change->added_count; i++) {
+        int err =
+            worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
+        if (!err)
+            continue;
+        moon_socket_free(change->added[i]);
+        change->err = err;
+    }
+    for (size_t i = 0; i < change->removed_count; i++)
+        moon_edge_unlisten(worker->edge, change->removed[i]);
+    change->on_switched(change->owner, change);
 }
 
 static void on_order(void *owner, struct moon_message *message)
 {
     struct moon_worker *worker = owner;
+    bool is_order =
+        message == &worker->orders[ORDER_DRAIN] || message == &worker->orders[ORDER_STOP];
+    if (!is_order) {
+        take_switch(worker, MOON_CONTAINER(message, struct moon_worker_switch, message));
+        return;
+    }
     bool is_stop = message == &worker->orders[ORDER_STOP];
     begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
 }
@@ -106,6 +132,11 @@ void moon_worker_stop(struct moon_worker *worker)
     post(worker, ORDER_STOP);
 }
 
+void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change)
+{
+    moon_mailbox_post(worker->mailbox, &change->message);
+}
+
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
 {
     struct moon_worker *worker = aligned_alloc(64, (sizeof *worker + 63) / 64 * 64);
@@ -113,14 +144,12 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
         abort();
     memset(worker, 0, sizeof *worker);
     worker->args = *args;
-    worker->args.snapshot = moon_snapshot_ref(args->snapshot);
     struct moon_resources *res = &worker->res;
     res->loop = args->loop;
     res->arenas = moon_arena_pool_new(ARENA_KEEP_COUNT);
     res->buffers = moon_buffer_pool_new(args->buffers);
     res->counters = &worker->counters;
     res->log = args->log;
-    res->settings = moon_snapshot_settings(args->snapshot);
     res->read_buffer = malloc(MOON_READ_BODY_LEN);
     if (!res->read_buffer)
         abort();
@@ -128,9 +157,11 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     moon_list_init(&res->relays);
     moon_loop_random(args->loop, res->id_seed, sizeof res->id_seed);
     worker->service.res = res;
-    worker->service.pool = moon_pool_new(res);
-    worker->service.routes = moon_snapshot_routes(args->snapshot);
-    worker->service.actions = moon_snapshot_actions(args->snapshot);
+    moon_service_switch(&worker->service, args->snapshot);
+    worker->service.pool =
+        moon_pool_new(res, moon_upstreams_registry(moon_snapshot_upstreams(args->snapshot)));
+    worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
+                                                           res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
     worker->drain_check.fn = on_drain_check;
@@ -149,8 +180,9 @@ void moon_worker_free(struct moon_worker *worker)
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);
+    moon_route_scratch_free(worker->service.route_scratch);
     free(worker->res.read_buffer);
-    moon_snapshot_unref(worker->args.snapshot);
+    moon_service_fini(&worker->service);
     free(worker);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "edge/edge.h"
+#include "io/mailbox.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,9 +22,26 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
+    // Told on the worker's thread when it begins to drain: from then on every answer says that it closes. May be NULL.
+    void (*on_draining)(void *owner, struct moon_worker *worker);
     // Told on the worker's thread when it has drained: nothing is left on its loop but its mailbox.
     void (*on_drained)(void *owner, struct moon_worker *worker);
     void *owner;
+};
+
+// What a reload changes for one worker. The sender owns it and everything in it; it comes back with on_switched.
+struct moon_worker_switch {
+    struct moon_message message;    // first
+    struct moon_snapshot *snapshot; // the worker takes a reference of its own
+    struct moon_socket **added;     // the worker takes them
+    size_t added_count;
+    // handles of sockets that it was given earlier: it closes them
+    struct moon_socket *const *removed;
+    size_t removed_count;
+    // Told on the worker's thread. From then on every new exchange stands on the snapshot.
+    void (*on_switched)(void *owner, struct moon_worker_switch *change);
+    void *owner;
+    int err; // of taking the new sockets, or 0; those it could not take are closed
 };
 
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
@@ -38,3 +56,5 @@ size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
 void moon_worker_drain(struct moon_worker *worker);
 void moon_worker_stop(struct moon_worker *worker);
+// Thread safe.
+void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);

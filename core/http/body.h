@@ -20,7 +20,8 @@ extern const struct moon_body_limits moon_body_limits_default; // 4 KiB, 8 KiB, 
 enum moon_body_event {
     MOON_BODY_MORE, // everything was consumed; feed more
     MOON_BODY_DATA, // `data` holds body bytes
-    MOON_BODY_TRAILERS, // the trailer section is complete (only when it has fields): `data` holds its lines
+    // the trailer section is complete (only when it has fields): `data` holds its lines
+    MOON_BODY_TRAILERS,
     MOON_BODY_END, // the body is over; what was not consumed belongs to the next message
     MOON_BODY_BAD, // the framing is broken: nothing after this can be trusted
 };

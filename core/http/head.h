@@ -35,6 +35,9 @@ enum moon_method {
     MOON_METHOD_EXTENSION, // known to llhttp and forwarded as it is: PROPFIND, PURGE, REPORT ...
 };
 
+// Of a method's name, which is case-sensitive; MOON_METHOD_OTHER when no request with it passes.
+enum moon_method moon_method_from(struct moon_slice name);
+
 enum moon_body_kind {
     MOON_BODY_NONE,
     MOON_BODY_LENGTH,  // content_length bytes (may be 0)
@@ -96,11 +99,17 @@ int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
                         const struct moon_head_limits *limits, enum moon_method request_method,
                         struct moon_head *out, struct moon_fault *fault);
 
+// Removes the fields that Connection names, and Connection itself: the part of moon_head_strip_hop that must be done before
+// anyone edits the table. Those that are protected there stay here.
+void moon_head_strip_named(struct moon_head *head);
 // Removes what belongs to one hop (RFC 9110 7.6.1): the fields named by Connection, and Connection, Keep-Alive,
 // Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding, Upgrade, HTTP2-Settings,
 // Content-Length (framing is written anew). Connection may not name Host, Content-*, Authorization, Cookie, X-Forwarded-*
 // and the like to have them removed: those stay.
 void moon_head_strip_hop(struct moon_head *head);
+
+// Removes the digests of the body (RFC 9530, RFC 3230, RFC 1864): for a message whose body is edited on its way.
+void moon_head_forget_digests(struct moon_headers *headers);
 
 // How the framing of an outgoing head reads.
 struct moon_framing {

@@ -68,7 +68,8 @@ struct moon_field {
     struct moon_slice name, value;
     uint8_t id; // enum moon_header_id
     bool
-        is_verbatim; // name.ptr starts the bytes "name: value\r\n" exactly, so runs of fields are copied at once
+        // name.ptr starts the bytes "name: value\r\n" exactly, so runs of fields are copied at once
+        is_verbatim;
 };
 
 struct moon_headers {

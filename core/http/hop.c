@@ -1,5 +1,6 @@
 // Removal of what belongs to one hop (RFC 9110 7.6.1), in place and in one pass. A sender may name
-// its own fields in Connection, but not take away those that policy and backends rely on.
+// its own fields in Connection, but not take away those that policy and backends rely on. And removal of what
+// an edited body makes untrue.
 #include "http/head.h"
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
@@ -7,6 +8,8 @@ static const uint64_t hop_ids = BIT(CONNECTION) | BIT(KEEP_ALIVE) | BIT(PROXY_CO
                                 BIT(PROXY_AUTHENTICATE) | BIT(PROXY_AUTHORIZATION) | BIT(TE) |
                                 BIT(TRAILER) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) |
                                 BIT(HTTP2_SETTINGS) | BIT(CONTENT_LENGTH);
+// A Connection field whose names are dropped has become a Keep-Alive.
+static const uint64_t named_ids = BIT(CONNECTION) | BIT(KEEP_ALIVE);
 #undef BIT
 
 static bool starts_fold(struct moon_slice name, struct moon_slice prefix)
@@ -37,11 +40,6 @@ static bool is_protected(struct moon_slice name)
     return false;
 }
 
-static bool is_hop(const struct moon_field *field)
-{
-    return hop_ids >> field->id & 1;
-}
-
 // Drops the fields without an id that `item` names.
 static void drop_named(struct moon_headers *h, struct moon_slice item)
 {
@@ -66,16 +64,12 @@ static void drop_all_named(struct moon_headers *h)
     }
 }
 
-void moon_head_strip_hop(struct moon_head *head)
+static void drop_ids(struct moon_headers *h, uint64_t ids)
 {
-    struct moon_headers *h = &head->headers;
-    if ((h->present & hop_ids) == 0)
-        return;
-    drop_all_named(h);
     uint32_t kept = 0;
     uint64_t present = 0;
     for (uint32_t i = 0; i < h->count; i++) {
-        if (is_hop(&h->fields[i]))
+        if (ids >> h->fields[i].id & 1)
             continue;
         present |= UINT64_C(1) << h->fields[i].id;
         if (kept != i)
@@ -84,4 +78,32 @@ void moon_head_strip_hop(struct moon_head *head)
     }
     h->count = kept;
     h->present = present;
+}
+
+void moon_head_forget_digests(struct moon_headers *headers)
+{
+    static const struct moon_slice names[] = {
+        {"Repr-Digest", 11}, {"Digest", 6}, {"Content-MD5", 11}};
+    if (moon_headers_has(headers, MOON_H_CONTENT_DIGEST))
+        moon_headers_del_id(headers, MOON_H_CONTENT_DIGEST);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        moon_headers_del(headers, names[i]);
+}
+
+void moon_head_strip_named(struct moon_head *head)
+{
+    struct moon_headers *h = &head->headers;
+    if (!moon_headers_has(h, MOON_H_CONNECTION))
+        return;
+    drop_all_named(h);
+    drop_ids(h, named_ids);
+}
+
+void moon_head_strip_hop(struct moon_head *head)
+{
+    struct moon_headers *h = &head->headers;
+    if ((h->present & hop_ids) == 0)
+        return;
+    drop_all_named(h);
+    drop_ids(h, hop_ids);
 }

@@ -50,7 +50,7 @@ static int refuse(struct moon_fault *fault, uint16_t status, const char *reason)
     return -1;
 }
 
-static enum moon_method method_id(struct moon_slice name)
+enum moon_method moon_method_from(struct moon_slice name)
 {
     for (size_t i = 0; i < sizeof common / sizeof common[0]; i++) {
         if (moon_slice_equal(name, common[i].name))
@@ -78,7 +78,7 @@ static int check_method(struct moon_head *out, struct moon_fault *fault)
 {
     if (!moon_header_name_is_valid(out->method))
         return refuse(fault, 400, "malformed method");
-    out->method_id = method_id(out->method);
+    out->method_id = moon_method_from(out->method);
     if (out->method_id == MOON_METHOD_OTHER)
         return refuse(fault, 501, "unknown method");
     if (out->method_id == MOON_METHOD_CONNECT)

@@ -10,17 +10,20 @@
 #include <stdint.h>
 
 struct moon_loop;
+struct moon_resolver;
+struct moon_resolver_options;
 struct moon_socket;
 struct moon_world;
 
 // Public for the same reason as struct moon_stream: time and timers are read several times for every request.
 struct moon_loop {
     const struct moon_loop_ops *ops;
-    uint64_t now_ms;          // monotonic, as of the start of this turn (refreshed before timers fire)
+    // monotonic, as of the start of this turn (refreshed before timers fire)
+    uint64_t now_ms;
     struct moon_wheel *wheel; // of this loop
     struct moon_list tasks;   // deferred
     struct moon_world *world;
-    void *owner;              // free for the room that made the loop: a worker
+    void *owner; // free for the room that made the loop: a worker
 };
 
 // Runs once, soon: after the on_ready, timer or mail now being dispatched has returned. Embedded, zeroed before first use.
@@ -37,12 +40,17 @@ struct moon_loop_ops {
     void (*stop)(struct moon_loop *loop);
     void (*free)(struct moon_loop *loop);
     int (*connect)(struct moon_loop *loop, const struct moon_address *to, struct moon_stream **out);
-    int (*accept_start)(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready, void *owner);
+    int (*accept_start)(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready,
+                        void *owner);
     void (*accept_stop)(struct moon_loop *loop, struct moon_socket *socket);
     int (*accept)(struct moon_loop *loop, struct moon_socket *socket, struct moon_stream **out);
     int (*pipe_open)(struct moon_loop *loop, struct moon_pipe **out);
     void (*pipe_close)(struct moon_loop *loop, struct moon_pipe *pipe);
-    int (*signal)(struct moon_loop *loop, int signal_number, void (*fn)(void *owner, int signal_number), void *owner);
+    // NULL: this world has none
+    struct moon_resolver *(*resolver_new)(struct moon_loop *loop,
+                                          const struct moon_resolver_options *options);
+    int (*signal)(struct moon_loop *loop, int signal_number,
+                  void (*fn)(void *owner, int signal_number), void *owner);
 };
 
 static inline uint64_t moon_loop_now_ms(const struct moon_loop *loop)
@@ -86,7 +94,8 @@ static inline void moon_loop_free(struct moon_loop *loop)
         loop->ops->free(loop);
 }
 
-static inline void moon_loop_timer_add(struct moon_loop *loop, struct moon_timer *timer, uint64_t delay_ms)
+static inline void moon_loop_timer_add(struct moon_loop *loop, struct moon_timer *timer,
+                                       uint64_t delay_ms)
 {
     moon_wheel_add(loop->wheel, timer, loop->now_ms + delay_ms);
 }
@@ -120,14 +129,15 @@ static inline void moon_task_cancel(struct moon_task *task)
 
 // A stream on its way; *out is owned by the caller, who sets its owner at once. -errno when it failed on the spot
 // (EADDRNOTAVAIL, EMFILE, ECONNREFUSED ...). TCP_NODELAY, keepalive and TCP_USER_TIMEOUT are set.
-static inline int moon_loop_connect(struct moon_loop *loop, const struct moon_address *to, struct moon_stream **out)
+static inline int moon_loop_connect(struct moon_loop *loop, const struct moon_address *to,
+                                    struct moon_stream **out)
 {
     return loop->ops->connect(loop, to, out);
 }
 
 // Tells `on_ready` when the bound socket has connections to take. One loop a socket.
-static inline int moon_loop_accept_start(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready,
-                                         void *owner)
+static inline int moon_loop_accept_start(struct moon_loop *loop, struct moon_socket *socket,
+                                         moon_ready_fn *on_ready, void *owner)
 {
     return loop->ops->accept_start(loop, socket, on_ready, owner);
 }
@@ -139,7 +149,8 @@ static inline void moon_loop_accept_stop(struct moon_loop *loop, struct moon_soc
 
 // 0 and *out; -EAGAIN when none waits; -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM when the process is at a limit: no further
 // on_ready comes for what already waits, so call accept again later. -ECONNABORTED and the like: try the next one.
-static inline int moon_loop_accept(struct moon_loop *loop, struct moon_socket *socket, struct moon_stream **out)
+static inline int moon_loop_accept(struct moon_loop *loop, struct moon_socket *socket,
+                                   struct moon_stream **out)
 {
     return loop->ops->accept(loop, socket, out);
 }
@@ -158,8 +169,8 @@ static inline void moon_loop_pipe_close(struct moon_loop *loop, struct moon_pipe
 }
 
 // fn runs on this loop at every such signal of the process.
-static inline int moon_loop_signal(struct moon_loop *loop, int signal_number, void (*fn)(void *owner, int signal_number),
-                                   void *owner)
+static inline int moon_loop_signal(struct moon_loop *loop, int signal_number,
+                                   void (*fn)(void *owner, int signal_number), void *owner)
 {
     return loop->ops->signal(loop, signal_number, fn, owner);
 }

@@ -11,7 +11,8 @@ struct moon_message {
     struct moon_list node;
 };
 
-struct moon_mailbox *moon_mailbox_new(struct moon_loop *loop, void (*on_message)(void *owner, struct moon_message *message),
+struct moon_mailbox *moon_mailbox_new(struct moon_loop *loop,
+                                      void (*on_message)(void *owner, struct moon_message *message),
                                       void *owner);
 // On the loop's thread, before the loop is freed. Messages that nobody took stay unfreed: drain first. NULL is fine.
 void moon_mailbox_free(struct moon_mailbox *mailbox);

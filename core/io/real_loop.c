@@ -78,7 +78,7 @@ static bool dispatch(struct real_loop *loop, const struct epoll_event *event)
         real_stream_event(source, event->events);
         break;
     case REAL_ACCEPTOR: {
-        struct moon_socket *socket = MOON_CONTAINER(source, struct moon_socket, source);
+        struct moon_socket *socket = &MOON_CONTAINER(source, struct real_socket, source)->base;
         if (socket->on_ready)
             socket->on_ready(socket->owner, MOON_READY_READ);
         break;
@@ -153,19 +153,20 @@ static int loop_signal(struct moon_loop *base, int signal_number,
     return uv_signal_start(&signal->handle, on_signal, signal_number);
 }
 
-static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket, moon_ready_fn *on_ready,
-                             void *owner)
+static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket,
+                             moon_ready_fn *on_ready, void *owner)
 {
-    socket->source.kind = REAL_ACCEPTOR;
+    struct real_socket *bound = real_socket(socket);
+    bound->source.kind = REAL_ACCEPTOR;
     socket->on_ready = on_ready;
     socket->owner = owner;
-    return real_watch(real_loop(loop), socket->fd, &socket->source, EPOLLIN | EPOLLET);
+    return real_watch(real_loop(loop), bound->fd, &bound->source, EPOLLIN | EPOLLET);
 }
 
 static void loop_accept_stop(struct moon_loop *loop, struct moon_socket *socket)
 {
     socket->on_ready = NULL;
-    epoll_ctl(real_loop(loop)->epoll_fd, EPOLL_CTL_DEL, socket->fd, NULL);
+    epoll_ctl(real_loop(loop)->epoll_fd, EPOLL_CTL_DEL, real_socket(socket)->fd, NULL);
 }
 
 static void on_signal_closed(uv_handle_t *handle)
@@ -205,10 +206,11 @@ static const struct moon_loop_ops loop_ops = {
     .accept = real_accept,
     .pipe_open = real_pipe_open,
     .pipe_close = real_pipe_close,
+    .resolver_new = real_resolver_new,
     .signal = loop_signal,
 };
 
-struct moon_loop *moon_loop_new(struct moon_world *world)
+struct moon_loop *real_loop_new(struct moon_world *world)
 {
     struct real_loop *loop = calloc(1, sizeof *loop);
     if (!loop)

@@ -26,7 +26,8 @@ int real_pipe_open(struct moon_loop *base, struct moon_pipe **out)
     }
     if (loop->pipe_count >= REAL_PIPE_COUNT || pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
         return -EMFILE;
-    fcntl(fds[1], F_SETPIPE_SZ, PIPE_CAPACITY_LEN); // refused over the user's limit: then it stays 64 KiB
+    fcntl(fds[1], F_SETPIPE_SZ,
+          PIPE_CAPACITY_LEN); // refused over the user's limit: then it stays 64 KiB
     struct moon_pipe *pipe = calloc(1, sizeof *pipe);
     if (!pipe)
         abort();
@@ -70,8 +71,10 @@ ssize_t real_pipe_splice(int from, int to, struct moon_pipe *pipe, bool is_in, s
 {
     ssize_t n;
     do
-        n = is_in ? splice(from, NULL, pipe->write_fd, NULL, max_len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
-                  : splice(pipe->read_fd, NULL, to, NULL, max_len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        n = is_in
+                ? splice(from, NULL, pipe->write_fd, NULL, max_len,
+                         SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+                : splice(pipe->read_fd, NULL, to, NULL, max_len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? 0 : -errno;

@@ -3,14 +3,13 @@
 #pragma once
 
 #include "base/list.h"
-#include "io/loop.h"
-#include "io/world.h"
+#include "io/world_priv.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uv.h>
 
-enum { REAL_EVENT_COUNT = 256, REAL_PIPE_COUNT = 64 };
+enum { REAL_EVENT_COUNT = 256, REAL_PIPE_COUNT = 64, REAL_INHERITED_COUNT = 64 };
 
 enum real_kind { REAL_STREAM, REAL_ACCEPTOR, REAL_UV };
 
@@ -19,11 +18,17 @@ struct real_source {
     uint8_t kind; // enum real_kind
 };
 
-struct moon_socket {
+struct real_socket {
+    struct moon_socket base; // first
     struct real_source source;
     int fd;
-    moon_ready_fn *on_ready;
-    void *owner;
+    char *path; // of a unix socket: removed with it; NULL otherwise
+};
+
+struct real_world {
+    struct moon_world base;              // first
+    int inherited[REAL_INHERITED_COUNT]; // bound sockets of the service manager
+    unsigned inherited_count;
 };
 
 struct real_loop {
@@ -32,8 +37,9 @@ struct real_loop {
     uv_loop_t uv;
     uv_async_t wake;
     struct real_source uv_source;
-    struct moon_list again;     // streams that asked for another turn
-    struct moon_list graveyard; // closed in this turn; freed when no event can point to them any more
+    struct moon_list again; // streams that asked for another turn
+    struct moon_list
+        graveyard; // closed in this turn; freed when no event can point to them any more
     struct moon_list mailboxes;
     struct moon_list signals;
     struct moon_pipe *pipes; // free ones
@@ -46,7 +52,27 @@ static inline struct real_loop *real_loop(struct moon_loop *loop)
     return (struct real_loop *)loop;
 }
 
+static inline struct real_socket *real_socket(struct moon_socket *socket)
+{
+    return (struct real_socket *)socket;
+}
+
+// real_world.c; `path` may be NULL
+struct moon_socket *real_socket_new(int fd, const char *path);
+
+// real_service.c
+void real_inherit(struct real_world *world);
+// The descriptor that the service manager has bound to an address, or -ENOENT. It stays the world's: duplicate it.
+int real_inherited(const struct real_world *world, const struct moon_address *at);
+void real_notify(struct moon_world *world, const char *state);
+
+// real_local.c
+int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
+int real_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                   int timeout_ms, char **out, size_t *out_len);
+
 // real_loop.c
+struct moon_loop *real_loop_new(struct moon_world *world);
 int real_watch(struct real_loop *loop, int fd, struct real_source *source, uint32_t events);
 
 // real_stream.c
@@ -62,7 +88,14 @@ void real_pipe_close(struct moon_loop *loop, struct moon_pipe *pipe);
 void real_pipes_free(struct real_loop *loop);
 ssize_t real_pipe_splice(int from, int to, struct moon_pipe *pipe, bool is_in, size_t max_len);
 
+// real_resolver.c
+struct moon_resolver *real_resolver_new(struct moon_loop *loop,
+                                        const struct moon_resolver_options *options);
+
 // real_mailbox.c
+struct moon_mailbox *real_mailbox_new(struct moon_loop *loop,
+                                      void (*on_message)(void *owner, struct moon_message *message),
+                                      void *owner);
 void real_mailboxes_deliver(struct real_loop *loop);
 
 // real_listen.c: options that accepted sockets inherit from their listener.

@@ -47,6 +47,14 @@ static ssize_t stream_read(struct moon_stream *s, void *to, size_t len)
     return n;
 }
 
+static size_t offered_len(const struct iovec *iov, int iov_count)
+{
+    size_t len = 0;
+    for (int i = 0; i < iov_count; i++)
+        len += iov[i].iov_len;
+    return len;
+}
+
 static ssize_t stream_writev(struct moon_stream *s, const struct iovec *iov, int iov_count)
 {
     struct real_stream *stream = real_of(s);
@@ -60,13 +68,14 @@ static ssize_t stream_writev(struct moon_stream *s, const struct iovec *iov, int
         n = iov_count == 1 ? send(stream->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
                            : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    if (n >= 0)
-        return n;
-    if (errno != EAGAIN)
+    if (n < 0 && errno != EAGAIN)
         return -errno;
-    stream->is_writable = false;
-    stream->wants_write = true;
-    return 0;
+    // A part only: the kernel met its bound and will tell of room, as after EAGAIN.
+    if (n < 0 || (size_t)n < offered_len(iov, iov_count)) {
+        stream->is_writable = false;
+        stream->wants_write = true;
+    }
+    return n < 0 ? 0 : n;
 }
 
 static int stream_shutdown(struct moon_stream *s)
@@ -275,7 +284,8 @@ int real_accept(struct moon_loop *loop, struct moon_socket *socket, struct moon_
     struct sockaddr_storage at;
     socklen_t len = sizeof at;
     struct real_stream *stream;
-    int fd = accept4(socket->fd, (struct sockaddr *)&at, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(real_socket(socket)->fd, (struct sockaddr *)&at, &len,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return -errno;
     int err = stream_new(real_loop(loop), fd, false, &stream);

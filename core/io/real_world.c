@@ -18,41 +18,15 @@
 
 enum { BACKLOG = 4096, PORT_TRIES = 16, THREAD_STACK_LEN = 1 << 20 };
 
-struct moon_world {
-    size_t descriptor_limit;
-};
-
 struct moon_thread {
     pthread_t id;
     void (*fn)(void *arg);
     void *arg;
 };
 
-struct moon_world *moon_world_new_real(void)
-{
-    struct moon_world *world = calloc(1, sizeof *world);
-    struct rlimit limit;
-    if (!world)
-        abort();
-    signal(SIGPIPE, SIG_IGN);
-    world->descriptor_limit = 1024;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-        getrlimit(RLIMIT_NOFILE, &limit);
-        world->descriptor_limit = limit.rlim_cur;
-    }
-    return world;
-}
-
-void moon_world_free(struct moon_world *world)
+static void world_free(struct moon_world *world)
 {
     free(world);
-}
-
-size_t moon_world_descriptor_limit(const struct moon_world *world)
-{
-    return world->descriptor_limit;
 }
 
 // ---- addresses
@@ -136,13 +110,36 @@ static int probe(const struct moon_address *at)
     return err;
 }
 
-static struct moon_socket *socket_new(int fd)
+static void socket_address(const struct moon_socket *socket, struct moon_address *out)
 {
-    struct moon_socket *socket = calloc(1, sizeof *socket);
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof at;
+    *out = (struct moon_address){0};
+    if (getsockname(((const struct real_socket *)socket)->fd, (struct sockaddr *)&at, &len) == 0)
+        real_from_sockaddr(&at, out);
+}
+
+static void socket_free(struct moon_socket *socket)
+{
+    struct real_socket *real = real_socket(socket);
+    close(real->fd);
+    if (real->path)
+        unlink(real->path);
+    free(real->path);
+    free(real);
+}
+
+static const struct moon_socket_ops socket_ops = {.address = socket_address, .free = socket_free};
+
+struct moon_socket *real_socket_new(int fd, const char *path)
+{
+    struct real_socket *socket = calloc(1, sizeof *socket);
     if (!socket)
         abort();
+    socket->base.ops = &socket_ops;
     socket->fd = fd;
-    return socket;
+    socket->path = path ? strdup(path) : NULL;
+    return &socket->base;
 }
 
 static int listen_all(struct moon_address at, size_t count, struct moon_socket **out)
@@ -156,7 +153,7 @@ static int listen_all(struct moon_address at, size_t count, struct moon_socket *
             break;
         }
         real_set_tcp_options(fd);
-        out[done] = socket_new(fd);
+        out[done] = real_socket_new(fd, NULL);
         if (listen(fd, BACKLOG) < 0) {
             err = -errno;
             done++;
@@ -172,10 +169,31 @@ static int listen_all(struct moon_address at, size_t count, struct moon_socket *
     return err;
 }
 
-int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
-                      struct moon_socket **out)
+// One of the service manager's sockets, for every worker: they share its queue.
+static int listen_inherited(int fd, size_t count, struct moon_socket **out)
 {
-    (void)world;
+    real_set_tcp_options(fd);
+    if (listen(fd, BACKLOG) < 0)
+        return -errno;
+    for (size_t i = 0; i < count; i++) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) {
+            int err = -errno;
+            while (i > 0)
+                moon_socket_free(out[--i]);
+            return err;
+        }
+        out[i] = real_socket_new(copy, NULL);
+    }
+    return 0;
+}
+
+static int world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
+                        struct moon_socket **out)
+{
+    int inherited = real_inherited((struct real_world *)world, at);
+    if (inherited >= 0)
+        return listen_inherited(inherited, count, out);
     int err = probe(at);
     if (err)
         return err;
@@ -187,27 +205,10 @@ int moon_world_listen(struct moon_world *world, const struct moon_address *at, s
     return err;
 }
 
-void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)
-{
-    struct sockaddr_storage at;
-    socklen_t len = sizeof at;
-    *out = (struct moon_address){0};
-    if (getsockname(socket->fd, (struct sockaddr *)&at, &len) == 0)
-        real_from_sockaddr(&at, out);
-}
-
-void moon_socket_free(struct moon_socket *socket)
-{
-    if (!socket)
-        return;
-    close(socket->fd);
-    free(socket);
-}
-
 // ---- files and the terminal
 
-int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
-                         size_t *out_len)
+static int world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
+                           size_t *out_len)
 {
     (void)world;
     struct stat at;
@@ -250,7 +251,7 @@ const char *moon_world_library_version(void)
     return uv_version_string();
 }
 
-uint64_t moon_world_wall_ms(const struct moon_world *world)
+static uint64_t world_wall_ms(const struct moon_world *world)
 {
     (void)world;
     struct timespec at;
@@ -258,7 +259,7 @@ uint64_t moon_world_wall_ms(const struct moon_world *world)
     return (uint64_t)at.tv_sec * 1000u + (uint64_t)at.tv_nsec / 1000000u;
 }
 
-void moon_world_print(struct moon_world *world, const char *text, size_t len)
+static void world_print(struct moon_world *world, const char *text, size_t len)
 {
     (void)world;
     ssize_t n = write(STDERR_FILENO, text, len);
@@ -280,7 +281,7 @@ static bool read_number(const char *path, double *out)
     return is_there && end != text;
 }
 
-size_t moon_world_memory_len(const struct moon_world *world)
+static size_t world_memory_len(const struct moon_world *world)
 {
     (void)world;
     double bound;
@@ -299,7 +300,10 @@ static double quota_cpus(void)
     if (file) {
         bool is_there = fgets(text, sizeof text, file) != NULL;
         fclose(file);
-        return is_there && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0 ? quota / period : 0;
+        char *rest, *end;
+        quota = strtod(text, &rest); // "max": unbounded
+        period = strtod(rest, &end);
+        return is_there && rest != text && end != rest && period > 0 ? quota / period : 0;
     }
     if (read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota) && quota > 0 &&
         read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period) && period > 0)
@@ -307,7 +311,7 @@ static double quota_cpus(void)
     return 0;
 }
 
-unsigned moon_world_cpu_count(const struct moon_world *world)
+static unsigned world_cpu_count(const struct moon_world *world)
 {
     (void)world;
     cpu_set_t set;
@@ -327,8 +331,8 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
-                      struct moon_thread **out)
+static int world_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
+                              struct moon_thread **out)
 {
     (void)world;
     struct moon_thread *thread = calloc(1, sizeof *thread);
@@ -359,4 +363,39 @@ void moon_thread_join(struct moon_thread *thread)
         return;
     pthread_join(thread->id, NULL);
     free(thread);
+}
+
+static const struct moon_world_ops world_ops = {
+    .free = world_free,
+    .loop_new = real_loop_new,
+    .listen = world_listen,
+    .listen_local = real_listen_local,
+    .ask_local = real_ask_local,
+    .notify = real_notify,
+    .mailbox_new = real_mailbox_new,
+    .memory_len = world_memory_len,
+    .wall_ms = world_wall_ms,
+    .print = world_print,
+    .cpu_count = world_cpu_count,
+    .read_file = world_read_file,
+    .thread_start = world_thread_start,
+};
+
+struct moon_world *moon_world_new_real(void)
+{
+    struct real_world *world = calloc(1, sizeof *world);
+    struct rlimit limit;
+    if (!world)
+        abort();
+    signal(SIGPIPE, SIG_IGN);
+    real_inherit(world);
+    world->base.ops = &world_ops;
+    world->base.descriptor_limit = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+        world->base.descriptor_limit = limit.rlim_cur;
+    }
+    return &world->base;
 }

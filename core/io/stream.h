@@ -45,7 +45,8 @@ struct moon_stream {
 };
 
 // Sets or changes who is told. NULL on_ready: nobody; readiness is remembered, and a later non-NULL owner should call again().
-static inline void moon_stream_set_owner(struct moon_stream *s, moon_ready_fn *on_ready, void *owner)
+static inline void moon_stream_set_owner(struct moon_stream *s, moon_ready_fn *on_ready,
+                                         void *owner)
 {
     s->on_ready = on_ready;
     s->owner = owner;
@@ -58,8 +59,9 @@ static inline ssize_t moon_stream_read(struct moon_stream *s, void *to, size_t l
     return s->ops->read(s, to, len);
 }
 
-// > 0 bytes taken (perhaps fewer than offered); 0 would block, MOON_READY_WRITE will follow; -errno. Never raises SIGPIPE.
-static inline ssize_t moon_stream_writev(struct moon_stream *s, const struct iovec *iov, int iov_count)
+// > 0 bytes taken; 0 would block; -errno. Where fewer were taken than offered MOON_READY_WRITE will follow. Never raises SIGPIPE.
+static inline ssize_t moon_stream_writev(struct moon_stream *s, const struct iovec *iov,
+                                         int iov_count)
 {
     return s->ops->writev(s, iov, iov_count);
 }
@@ -103,17 +105,20 @@ static inline bool moon_stream_has_pipe(const struct moon_stream *s)
     return s->ops->pipe_in != NULL;
 }
 
-static inline ssize_t moon_stream_pipe_in(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len)
+static inline ssize_t moon_stream_pipe_in(struct moon_stream *s, struct moon_pipe *pipe,
+                                          size_t max_len)
 {
     return s->ops->pipe_in(s, pipe, max_len);
 }
 
-static inline ssize_t moon_stream_pipe_out(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len)
+static inline ssize_t moon_stream_pipe_out(struct moon_stream *s, struct moon_pipe *pipe,
+                                           size_t max_len)
 {
     return s->ops->pipe_out(s, pipe, max_len);
 }
 
-static inline void moon_stream_address(const struct moon_stream *s, bool peer, struct moon_address *out)
+static inline void moon_stream_address(const struct moon_stream *s, bool peer,
+                                       struct moon_address *out)
 {
     s->ops->address(s, peer, out);
 }

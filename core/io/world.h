@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "base/slice.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -20,8 +21,18 @@ void moon_world_free(struct moon_world *world);
 struct moon_loop *moon_loop_new(struct moon_world *world);
 
 // Binds `count` sockets to one address (SO_REUSEPORT, one for each worker) after a probe bind without it, so that an address
-// in use is refused. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
-int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count, struct moon_socket **out);
+// in use is refused. A socket that the service manager has bound to that address (LISTEN_FDS) is taken instead. Port 0 takes a free one for all of them. TCP_NODELAY, keepalive and backlog are set. 0 or -errno.
+int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
+                      struct moon_socket **out);
+// Tells the service manager, if there is one: "READY=1", "STOPPING=1" (sd_notify(3)).
+void moon_world_notify(struct moon_world *world, const char *state);
+// A unix socket that only the process's user may connect to; freeing it removes the file. One that nobody serves any more is
+// replaced. 0; -EADDRINUSE when another process serves it; -EEXIST when something else has the name; another -errno.
+int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
+// Sends a question to a unix socket and reads the answer to its end, blocking: for the command line. *out is malloc'd and
+// NUL-terminated. 0 or -errno (-ETIMEDOUT: nothing came for timeout_ms).
+int moon_world_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                         int timeout_ms, char **out, size_t *out_len);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);
@@ -40,8 +51,10 @@ void moon_world_print(struct moon_world *world, const char *text, size_t len);
 unsigned moon_world_cpu_count(const struct moon_world *world);
 
 // A whole file, NUL-terminated, malloc'd; not on a worker. 0 or -errno (-EFBIG over max_len).
-int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out, size_t *out_len);
+int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
+                         size_t *out_len);
 
 // Real world only: the simulated one steps its loops itself and answers -ENOTSUP.
-int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg, struct moon_thread **out);
+int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
+                      struct moon_thread **out);
 void moon_thread_join(struct moon_thread *thread);

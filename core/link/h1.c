@@ -9,6 +9,7 @@
 #include "link/link_priv.h"
 #include "link/resources.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { PIPELINE_OUT_LEN = 16384 }; // answers that wait in `out` before another request is taken
@@ -50,6 +51,7 @@ void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault)
 static void message_end(struct moon_link *link)
 {
     link->read_state = LINK_READ_DONE;
+    moon_body_fini(&link->body); // its trailers were copied; the next message begins anew
     if (link->role == MOON_LINK_SERVER)
         link->read_deadline_ms = 0;
     if (link->lane.owner)
@@ -263,6 +265,10 @@ void moon_h1_eof(struct moon_link *link)
 {
     if (link->role == MOON_LINK_SERVER) {
         server_eof(link);
+        return;
+    }
+    if (link->was_reset) { // a body until the end of the connection must not look whole
+        moon_link_fail(link, -ECONNRESET);
         return;
     }
     if (link->lane.owner && link->read_state == LINK_READ_BODY && moon_body_eof(&link->body)) {

@@ -29,6 +29,7 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
     lane->request_method = attachment->request_method;
     link->is_sent = false;
     link->has_input = false;
+    link->is_held = false;
     link->lane_count++;
     if (link->role == MOON_LINK_CLIENT) {
         link->read_state = LINK_READ_HEAD;
@@ -42,12 +43,19 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
 void moon_lane_resume(struct moon_lane *lane)
 {
     struct moon_link *link = moon_lane_link(lane);
+    link->was_paused |= link->is_held;
+    link->is_held = false;
     if (!link->is_paused)
         return;
     link->is_paused = false;
     link->wants_read = true;
     moon_link_progress(link);
     moon_link_flush_later(link);
+}
+
+void moon_lane_hold(struct moon_lane *lane)
+{
+    moon_lane_link(lane)->is_held = true;
 }
 
 bool moon_lane_has_input(const struct moon_lane *lane)
@@ -67,8 +75,9 @@ static void server_lane_end(struct moon_link *link, bool reuse)
         link->must_linger = true;
     if (!reuse || !is_read || link->must_close || link->is_draining) {
         link->is_closing = true;
-        // Pipelined requests that nobody will answer must not turn into a reset of the answer before them.
-        if (moon_buffer_len(&link->in))
+        // Requests that nobody will answer must not turn into a reset of the answer before them: some may lie here, or in the
+        // socket, or be on their way, unless the client has said that there are none.
+        if (moon_buffer_len(&link->in) || link->lane.head->keep_alive)
             link->must_linger = true;
         link->is_paused = !is_read;
         return;

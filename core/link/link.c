@@ -122,13 +122,20 @@ static void finish_closing(struct moon_link *link)
     moon_link_flush_later(link);
 }
 
+void moon_link_broken(struct moon_link *link, int err)
+{
+    link->is_broken = true;
+    // The kernel tells an error once; after a FIN it is EPIPE, and the end is one in good order.
+    link->was_reset = err != -EPIPE;
+    moon_buffer_fini(&link->out, link->res->buffers);
+    link->write_deadline_ms = 0;
+    link->wants_read = true; // the answer, or the reason, is in the receive queue
+}
+
 static void write_failed(struct moon_link *link, int err)
 {
     if (link->role == MOON_LINK_CLIENT) {
-        link->is_broken = true;
-        moon_buffer_fini(&link->out, link->res->buffers);
-        link->write_deadline_ms = 0;
-        link->wants_read = true; // the answer, or the reason, is in the receive queue
+        moon_link_broken(link, err);
     } else {
         link->error = err;
     }
@@ -428,7 +435,8 @@ static bool is_abandoned(const struct moon_link *link, unsigned ready)
         return false;
     if (ready & MOON_READY_ERROR)
         return true;
-    return (ready & MOON_READY_HUP) && link->read_state == LINK_READ_DONE && !link->is_sent;
+    bool is_unheard = link->read_state == LINK_READ_DONE || link->is_held;
+    return (ready & MOON_READY_HUP) && is_unheard && !link->is_sent;
 }
 
 static void on_ready(void *owner, unsigned ready)
@@ -465,7 +473,7 @@ static void window_over(struct moon_link *link)
     uint32_t window_ms =
         settings->timeouts.body_ms < WINDOW_MS ? settings->timeouts.body_ms : WINDOW_MS;
     uint64_t due_len = settings->body_rate ? (uint64_t)settings->body_rate * window_ms / 1000 : 1;
-    if (!link->was_paused && link->window_len < due_len) {
+    if (!link->was_paused && !link->is_held && link->window_len < due_len) {
         moon_h1_fault(link, &body_too_slow);
         return;
     }
@@ -494,11 +502,14 @@ static void server_read_due(struct moon_link *link)
     }
 }
 
+// Silence counts where the peer has to speak: not before it has the whole request, nor after its whole response, whatever
+// the exchange waits for then.
 static void client_read_due(struct moon_link *link)
 {
     if (!link->lane.owner)
         link_end(link);
-    else if (link->is_paused || (link->splice_out && link->was_paused))
+    else if (link->is_paused || (link->splice_out && link->was_paused) || !link->is_sent ||
+             link->read_state == LINK_READ_DONE)
         moon_link_progress(link);
     else
         moon_link_fail(link, MOON_ETIMEOUT);

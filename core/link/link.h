@@ -98,7 +98,7 @@ struct moon_lane_attachment {
     struct moon_arena *arena;
     struct moon_head *head;
     enum moon_method request_method; // client role: decides how the response is framed
-    // client role: longest silence of the peer once the request is on its way
+    // client role: longest silence of the peer, from the whole request to the whole response
     uint32_t response_ms;
 };
 
@@ -112,6 +112,9 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
 // More body may be delivered. Never calls back before it returns.
 void moon_lane_resume(struct moon_lane *lane);
+// Server role: whoever is to take the body waits for something else, not for the peer. Until moon_lane_resume the peer is
+// not taken to be slow; a peer that ends its side with the body unread counts as gone, as it does once the body was read.
+void moon_lane_hold(struct moon_lane *lane);
 // Client role: whether any byte of the response has come / the connection stands.
 bool moon_lane_has_input(const struct moon_lane *lane);
 bool moon_lane_is_connected(const struct moon_lane *lane);

@@ -44,6 +44,7 @@ struct moon_link {
     bool is_dispatching : 1; // inside on_ready: what is queued is flushed when it returns
     bool is_paused : 1;      // the owner took less than it was given
     bool was_paused : 1;     // in this window of the body rate
+    bool is_held : 1;        // the owner does not want the body yet (moon_lane_hold)
     bool wants_read : 1;     // the task goes on reading
     bool is_full : 1;        // somebody waits for `writable`
     bool must_close : 1;     // after the lane now open
@@ -55,6 +56,7 @@ struct moon_link {
     bool is_closing : 1;   // flush `out`, then close
     // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
     bool is_broken : 1;
+    bool was_reset : 1;   // writing met the reset: reading will find a clean end instead
     bool must_linger : 1; // input is left unread: end our side and discard before closing
     bool is_freed : 1;    // closed; the task frees it
     int error;            // found while sending, told by the task
@@ -65,6 +67,8 @@ void moon_link_flush_later(struct moon_link *link);
 // Writes what is queued, as far as the stream takes it. Tells nobody.
 void moon_link_flush(struct moon_link *link);
 void moon_link_rearm(struct moon_link *link);
+// Client role: writing failed. What comes is still read, because the answer may be there already.
+void moon_link_broken(struct moon_link *link, int err);
 // The connection is lost: tells the lane (abort) and the keeper (closed), closes.
 void moon_link_fail(struct moon_link *link, int err);
 void moon_link_progress(struct moon_link *link);

@@ -104,8 +104,7 @@ static void target_broken(struct moon_splice *splice, int err)
         moon_link_fail(to, err);
         return;
     }
-    to->is_broken = true; // its answer may be there already; what the client still sends is dropped
-    to->wants_read = true;
+    moon_link_broken(to, err); // what the client still sends is dropped
     moon_link_flush_later(to);
     from->wants_read = true;
     moon_link_flush_later(from);

@@ -6,25 +6,30 @@
 #include <stdint.h>
 
 // X(name, type, help): the Prometheus name is moongate_<name>.
-#define MOON_COUNTERS(X)                                                                       \
-    X(connections_live, "gauge", "Downstream connections open now")                            \
-    X(connections_total, "counter", "Downstream connections accepted")                         \
-    X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")            \
-    X(arenas_live, "gauge", "Exchange arenas not freed yet")                                   \
-    X(pipes_live, "gauge", "Pipes in use for splice")                                          \
-    X(requests_total, "counter", "Requests whose head was understood or refused")              \
-    X(tunnels_live, "gauge", "Upgraded connections relayed now")                               \
-    X(upstream_connections_live, "gauge", "Upstream connections open now")                     \
-    X(upstream_connects_total, "counter", "Upstream connections attempted")                    \
-    X(upstream_idle, "gauge", "Upstream connections waiting in a pool")                        \
-    X(upstream_replays_total, "counter", "Requests sent again after a reused connection died") \
-    X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")        \
-    X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                    \
-    X(responses_1xx, "counter", "Interim responses sent")                                      \
-    X(responses_2xx, "counter", "Responses sent")                                              \
-    X(responses_3xx, "counter", "Responses sent")                                              \
-    X(responses_4xx, "counter", "Responses sent")                                              \
-    X(responses_5xx, "counter", "Responses sent")                                              \
+#define MOON_COUNTERS(X)                                                                          \
+    X(connections_live, "gauge", "Downstream connections open now")                               \
+    X(connections_total, "counter", "Downstream connections accepted")                            \
+    X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")               \
+    X(arenas_live, "gauge", "Exchange arenas not freed yet")                                      \
+    X(pipes_live, "gauge", "Pipes in use for splice")                                             \
+    X(requests_total, "counter", "Requests whose head was understood or refused")                 \
+    X(tunnels_live, "gauge", "Upgraded connections relayed now")                                  \
+    X(upstream_connections_live, "gauge", "Upstream connections open now")                        \
+    X(upstream_connects_total, "counter", "Upstream connections attempted")                       \
+    X(upstream_idle, "gauge", "Upstream connections waiting in a pool")                           \
+    X(upstream_replays_total, "counter", "Requests sent again after a reused connection died")    \
+    X(upstream_connect_failures_total, "counter", "Upstream connections that failed")             \
+    X(upstream_no_port_total, "counter", "Upstream connections without a free local port")        \
+    X(upstream_pending, "gauge", "Exchanges waiting at the limit of an upstream")                 \
+    X(upstream_pending_refused_total, "counter", "Exchanges refused at the limit of an upstream") \
+    X(upstream_retries_total, "counter", "Attempts made because a route retries")                 \
+    X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
+    X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
+    X(responses_1xx, "counter", "Interim responses sent")                                         \
+    X(responses_2xx, "counter", "Responses sent")                                                 \
+    X(responses_3xx, "counter", "Responses sent")                                                 \
+    X(responses_4xx, "counter", "Responses sent")                                                 \
+    X(responses_5xx, "counter", "Responses sent")                                                 \
     X(aborts_total, "counter", "Exchanges that ended without a whole response")
 
 struct moon_counters {

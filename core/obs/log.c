@@ -39,7 +39,7 @@ void moon_log_write(const struct moon_log *log, enum moon_log_level level, const
 {
     char text[RECORD_LEN], line[RECORD_LEN];
     va_list args;
-    if (level < log->level || !log->write)
+    if (!moon_log_is_on(log, level) || !log->write)
         return;
     va_start(args, format);
     int len = vsnprintf(text, sizeof text, format, args);

@@ -1,170 +1,155 @@
-// Path prefixes as a hash of whole prefixes: a lookup tries the path at each of its segment ends, from the longest to "/".
-// So it costs one hash pass over the path and one probe a segment, whatever the number of routes.
+// The route section: reads all matches, refuses what could never be chosen or told apart, and builds the index.
 #include "route/route.h"
 
 #include "base/arena.h"
 #include "base/err.h"
-#include "http/head.h"
+#include "route/index.h"
+#include "route/match.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// a path with more segments is matched by its first 128
-enum { DEPTH_MAX = 128, PATH_ARENA_LEN = 65536 };
-
-struct entry {
-    struct moon_slice prefix; // without a slash at its end; empty for "/"
-    uint64_t hash;
-    int index;
-    struct moon_place place;
-};
-
 struct moon_routes {
-    struct entry *entries;
-    size_t count;
-    int *slots; // open addressing: entry + 1, 0 when free
-    size_t slot_count;
+    struct moon_arena_pool *pool;
+    struct moon_arena *arena; // texts and lists of the matches
+    struct moon_match *matches;
+    size_t match_count;
+    struct moon_index *index;
 };
-
-static const char *const prefix_hint = "a path that starts with \"/\", such as \"/users\"";
-
-static const struct moon_schema_key route_keys[] = {
-    {.name = "path",
-     .types = MOON_TYPE_STRING,
-     .expected = "a path that starts with \"/\", such as \"/users\""},
-    {.name = "hosts", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "methods", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "headers", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "query", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "matches", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = NULL},
-};
-static const struct moon_schema route_schema = {route_keys, NULL, NULL};
-
-enum { HASH_SEED = 1469598103 };
-
-static uint64_t hash_byte(uint64_t hash, char byte)
-{
-    return (hash ^ (unsigned char)byte) * 0x100000001b3u;
-}
-
-static size_t slot_at(const struct moon_routes *routes, uint64_t hash)
-{
-    return (size_t)((hash ^ (hash >> 29)) & (routes->slot_count - 1));
-}
-
-static const struct entry *find(const struct moon_routes *routes, struct moon_slice prefix,
-                                uint64_t hash)
-{
-    for (size_t at = slot_at(routes, hash); routes->slots[at];
-         at = (at + 1) & (routes->slot_count - 1)) {
-        const struct entry *entry = &routes->entries[routes->slots[at] - 1];
-        if (entry->hash == hash && moon_slice_equal(entry->prefix, prefix))
-            return entry;
-    }
-    return NULL;
-}
-
-// `OPTIONS *` asks the server as a whole.
-static int find_root(const struct moon_routes *routes)
-{
-    const struct entry *entry = find(routes, MOON_SLICE(""), HASH_SEED);
-    return entry ? entry->index : -1;
-}
-
-int moon_routes_find(const struct moon_routes *routes, const struct moon_head *head)
-{
-    struct moon_slice path = head->target.path;
-    struct {
-        uint32_t len;
-        uint64_t hash;
-    } ends[DEPTH_MAX];
-    unsigned depth = 0;
-    uint64_t hash = HASH_SEED;
-    if (routes->count == 0 || path.len == 0 || path.ptr[0] != '/')
-        return routes->count && path.len == 1 && path.ptr[0] == '*' ? find_root(routes) : -1;
-    for (size_t i = 0; i < path.len && depth < DEPTH_MAX; i++) {
-        if (path.ptr[i] == '/') {
-            ends[depth].len = (uint32_t)i;
-            ends[depth++].hash = hash;
-        }
-        hash = hash_byte(hash, path.ptr[i]);
-    }
-    const struct entry *entry = find(routes, path, hash);
-    while (!entry && depth > 0) {
-        depth--;
-        entry = find(routes, (struct moon_slice){path.ptr, ends[depth].len}, ends[depth].hash);
-    }
-    return entry ? entry->index : -1;
-}
 
 static void routes_unref(void *part)
 {
     struct moon_routes *routes = part;
     if (!routes)
         return;
-    for (size_t i = 0; i < routes->count; i++)
-        free((void *)routes->entries[i].prefix.ptr);
-    free(routes->entries);
-    free(routes->slots);
+    moon_index_free(routes->index);
+    for (size_t i = 0; i < routes->match_count; i++)
+        moon_match_fini(&routes->matches[i]);
+    free(routes->matches);
+    moon_arena_free(routes->arena);
+    moon_arena_pool_free(routes->pool);
     free(routes);
 }
 
-static bool is_canonical(const struct moon_compile *compile, const struct moon_object *object,
-                         struct moon_slice path)
+// ---- what may be there only once
+
+// A match under one of its hosts, or a name.
+struct claim {
+    struct moon_slice text; // host or name
+    const struct moon_match *match;
+    size_t index; // of the object
+};
+
+static int compare_claims(const void *x, const void *y)
 {
-    const char *title = moon_object_title(compile->model, object), *reason = NULL;
-    if (path.len == 0 || path.ptr[0] != '/' || memchr(path.ptr, '?', path.len) ||
-        memchr(path.ptr, '#', path.len)) {
-        moon_report_addf(compile->report, object->place, title, "path", prefix_hint,
-                         "found \"%.*s\", which is not a path", MOON_SLICE_ARG(path));
-        return false;
-    }
-    struct moon_arena_pool *pool = moon_arena_pool_new(4);
-    struct moon_arena *arena = moon_arena_new(pool, PATH_ARENA_LEN);
-    struct moon_slice canonical = moon_path_normalise(arena, path, MOON_SLASH_REJECT, &reason);
-    bool is_same = canonical.ptr && moon_slice_equal(canonical, path);
-    if (!canonical.ptr)
-        moon_report_addf(compile->report, object->place, title, "path", prefix_hint,
-                         "no request ever has the path \"%.*s\": %s", MOON_SLICE_ARG(path), reason);
-    else if (!is_same)
-        moon_report_addf(compile->report, object->place, title, "path", NULL,
-                         "found \"%.*s\"; requests are matched in canonical form, write \"%.*s\"",
-                         MOON_SLICE_ARG(path), MOON_SLICE_ARG(canonical));
-    moon_arena_free(arena);
-    moon_arena_pool_free(pool);
-    return is_same;
+    const struct claim *a = x, *b = y;
+    size_t len = a->text.len < b->text.len ? a->text.len : b->text.len;
+    int order = len ? memcmp(a->text.ptr, b->text.ptr, len) : 0;
+    if (!order && a->text.len != b->text.len)
+        order = a->text.len < b->text.len ? -1 : 1;
+    if (!order && a->match)
+        order = moon_match_compare(a->match, b->match);
+    return order;
 }
 
-static bool compile_one(const struct moon_compile *compile, size_t index,
-                        struct moon_routes *routes)
+static int compare_claims_in_order(const void *x, const void *y)
 {
-    const struct moon_object *object = compile->objects[index];
-    struct moon_slice path = moon_value_string(&object->value, "path", MOON_SLICE("/"));
-    if (!is_canonical(compile, object, path))
-        return false;
-    uint64_t hash = HASH_SEED;
-    size_t len = path.ptr[path.len - 1] == '/' ? path.len - 1 : path.len;
-    for (size_t i = 0; i < len; i++)
-        hash = hash_byte(hash, path.ptr[i]);
-    const struct entry *other = find(routes, (struct moon_slice){path.ptr, len}, hash);
-    if (other) {
-        moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object),
-                         "path", NULL, "\"%.*s\" has a route already, in line %u",
-                         MOON_SLICE_ARG(path), other->place.line);
-        return false;
-    }
-    char *copy = strndup(path.ptr, len);
-    if (!copy)
-        abort();
-    routes->entries[routes->count++] =
-        (struct entry){{copy, len}, hash, (int)index, {NULL, object->place.line}};
-    size_t at = slot_at(routes, hash);
-    while (routes->slots[at])
-        at = (at + 1) & (routes->slot_count - 1);
-    routes->slots[at] = (int)routes->count;
-    return true;
+    const struct claim *a = x, *b = y;
+    int order = compare_claims(x, y);
+    if (order)
+        return order;
+    if (a->index != b->index)
+        return a->index < b->index ? -1 : 1;
+    return a->match < b->match ? -1 : a->match > b->match;
 }
+
+// Calls `tell` for each claim that an earlier one, its `first`, has made already. True when there is none.
+static bool check_claims(const struct moon_compile *compile, struct claim *claims, size_t count,
+                         void (*tell)(const struct moon_compile *compile, const struct claim *claim,
+                                      const struct claim *first))
+{
+    bool is_fine = true;
+    qsort(claims, count, sizeof *claims, compare_claims_in_order);
+    for (size_t i = 1, first = 0; i < count; i++) {
+        if (compare_claims(&claims[first], &claims[i]) != 0) {
+            first = i;
+            continue;
+        }
+        tell(compile, &claims[i], &claims[first]);
+        is_fine = false;
+    }
+    return is_fine;
+}
+
+static void tell_match(const struct moon_compile *compile, const struct claim *claim,
+                       const struct claim *first)
+{
+    const struct moon_object *object = compile->objects[claim->index];
+    const char *star = claim->text.len && claim->text.ptr[0] == '.' ? "*" : "";
+    const char *title = moon_object_title(compile->model, object);
+    unsigned line = compile->objects[first->index]->place.line;
+    if (claim->text.len)
+        moon_report_addf(compile->report, object->place, title, NULL,
+                         "the first would take every request; remove one",
+                         "for the host \"%s%.*s\" the same match stands in line %u already", star,
+                         MOON_SLICE_ARG(claim->text), line);
+    else
+        moon_report_addf(compile->report, object->place, title, NULL,
+                         "the first would take every request; remove one",
+                         "the same match stands in line %u already", line);
+}
+
+static void tell_name(const struct moon_compile *compile, const struct claim *claim,
+                      const struct claim *first)
+{
+    const struct moon_object *object = compile->objects[claim->index];
+    bool is_given = moon_value_get(&object->value, "name") != NULL;
+    moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object),
+                     "name",
+                     is_given ? "names are unique"
+                              : "without a name it is called by its first match; give it one",
+                     "\"%.*s\" is the name of the route in line %u", MOON_SLICE_ARG(claim->text),
+                     compile->objects[first->index]->place.line);
+}
+
+static bool check_matches(const struct moon_compile *compile, const struct moon_routes *routes)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < routes->match_count; i++)
+        count += routes->matches[i].host_count + 1;
+    struct claim *claims = calloc(count + 1, sizeof *claims);
+    if (!claims)
+        abort();
+    count = 0;
+    for (size_t i = 0; i < routes->match_count; i++) {
+        const struct moon_match *match = &routes->matches[i];
+        for (uint32_t k = 0; k < match->host_count; k++)
+            claims[count++] = (struct claim){match->hosts[k], match, (size_t)match->index};
+        if (match->host_count == 0)
+            claims[count++] = (struct claim){MOON_SLICE(""), match, (size_t)match->index};
+    }
+    bool is_fine = check_claims(compile, claims, count, tell_match);
+    free(claims);
+    return is_fine;
+}
+
+static bool check_names(const struct moon_compile *compile)
+{
+    struct claim *claims = calloc(compile->object_count + 1, sizeof *claims);
+    if (!claims)
+        abort();
+    for (size_t i = 0; i < compile->object_count; i++)
+        claims[i].text = moon_slice_from(moon_route_name(&compile->objects[i]->value));
+    for (size_t i = 0; i < compile->object_count; i++)
+        claims[i].index = i;
+    bool is_fine = check_claims(compile, claims, compile->object_count, tell_name);
+    for (size_t i = 0; i < compile->object_count; i++)
+        free((void *)claims[i].text.ptr);
+    free(claims);
+    return is_fine;
+}
+
+// ---- the section
 
 static int routes_compile(const struct moon_compile *compile, void **part)
 {
@@ -172,19 +157,20 @@ static int routes_compile(const struct moon_compile *compile, void **part)
     bool is_fine = true;
     if (!routes)
         abort();
-    routes->slot_count = 16;
-    while (routes->slot_count < compile->object_count * 2)
-        routes->slot_count *= 2;
-    routes->entries = calloc(compile->object_count + 1, sizeof *routes->entries);
-    routes->slots = calloc(routes->slot_count, sizeof *routes->slots);
-    if (!routes->entries || !routes->slots)
-        abort();
+    routes->pool = moon_arena_pool_new(0);
+    routes->arena = moon_arena_new(routes->pool, SIZE_MAX);
+    struct moon_match_reading reading = {.compile = compile, .arena = routes->arena};
     for (size_t i = 0; i < compile->object_count; i++)
-        is_fine = compile_one(compile, i, routes) && is_fine;
+        is_fine = moon_match_read(&reading, i) && is_fine;
+    routes->matches = reading.matches;
+    routes->match_count = reading.count;
+    if (is_fine)
+        is_fine = check_matches(compile, routes) && check_names(compile);
     if (!is_fine) {
         routes_unref(routes);
         return MOON_ECONFIG;
     }
+    routes->index = moon_index_new(routes->matches, routes->match_count);
     *part = routes;
     return 0;
 }
@@ -192,7 +178,7 @@ static int routes_compile(const struct moon_compile *compile, void **part)
 const struct moon_section moon_route_section = {
     .name = "routes",
     .kind = "route",
-    .schema = &route_schema,
+    .schema = &moon_match_schema,
     .compile = routes_compile,
     .unref = routes_unref,
 };
@@ -200,4 +186,10 @@ const struct moon_section moon_route_section = {
 const struct moon_routes *moon_snapshot_routes(const struct moon_snapshot *snapshot)
 {
     return moon_snapshot_part(snapshot, moon_route_section.name);
+}
+
+int moon_routes_find(const struct moon_routes *routes, const struct moon_head *head,
+                     struct moon_route_scratch *scratch)
+{
+    return moon_index_find(routes->index, head, scratch);
 }

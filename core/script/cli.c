@@ -46,9 +46,11 @@ static struct moon_run_options read_options(lua_State *vm)
     lua_getfield(vm, 1, "file");
     lua_getfield(vm, 1, "workers");
     lua_getfield(vm, 1, "admin");
-    options.file = luaL_checkstring(vm, -3);
-    options.workers = (unsigned)lua_tonumber(vm, -2);
-    options.admin = lua_tostring(vm, -1);
+    lua_getfield(vm, 1, "control");
+    options.file = luaL_checkstring(vm, -4);
+    options.workers = (unsigned)lua_tonumber(vm, -3);
+    options.admin = lua_tostring(vm, -2);
+    options.control = lua_tostring(vm, -1);
     return options;
 }
 
@@ -95,17 +97,55 @@ static int cli_run(lua_State *vm)
     return answer(vm, ops->run(ops->owner, &options, report), report);
 }
 
+// gateway.ask(path, question) -> the raw answer, or nil and what went wrong
+static int cli_ask(lua_State *vm)
+{
+    const struct moon_cli_ops *ops = ops_of(vm);
+    struct moon_slice question;
+    char *text = NULL;
+    size_t len = 0;
+    question.ptr = luaL_checklstring(vm, 2, &question.len);
+    int err = ops->ask(ops->owner, luaL_checkstring(vm, 1), question, &text, &len);
+    if (err) {
+        lua_pushnil(vm);
+        lua_pushstring(vm, moon_err_text(err));
+        return 2;
+    }
+    lua_pushlstring(vm, text, len);
+    free(text);
+    return 1;
+}
+
+// gateway.explain({ file = }, query) -> JSON; or nil, problems, the report as text
+static int cli_explain(lua_State *vm)
+{
+    const struct moon_cli_ops *ops = ops_of(vm);
+    struct moon_run_options options = read_options(vm);
+    struct moon_report *report = moon_report_new();
+    struct moon_slice query;
+    char *text = NULL;
+    query.ptr = luaL_checklstring(vm, 2, &query.len);
+    int err = ops->explain(ops->owner, &options, query, report, &text);
+    if (err)
+        return answer(vm, err, report);
+    lua_pushstring(vm, text);
+    free(text);
+    moon_report_free(report);
+    return 1;
+}
+
 // What moongate.cli finds as `require "moongate._core.gateway"`.
 static int open_core(lua_State *vm)
 {
+    static const luaL_Reg functions[] = {
+        {"check", cli_check}, {"run", cli_run}, {"ask", cli_ask}, {"explain", cli_explain}};
     struct moon_cli_ops *ops = lua_touserdata(vm, lua_upvalueindex(1));
     lua_newtable(vm);
-    lua_pushlightuserdata(vm, ops);
-    lua_pushcclosure(vm, cli_check, 1);
-    lua_setfield(vm, -2, "check");
-    lua_pushlightuserdata(vm, ops);
-    lua_pushcclosure(vm, cli_run, 1);
-    lua_setfield(vm, -2, "run");
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        lua_pushlightuserdata(vm, ops);
+        lua_pushcclosure(vm, functions[i].func, 1);
+        lua_setfield(vm, -2, functions[i].name);
+    }
     set_field(vm, "version", MOON_VERSION);
     set_field(vm, "luajit", LUAJIT_VERSION);
     set_field(vm, "libuv", moon_world_library_version());

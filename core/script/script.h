@@ -14,8 +14,9 @@ int moon_script_evaluate(struct moon_world *world, const char *path, struct moon
 
 struct moon_run_options {
     const char *file;
-    unsigned workers;  // 0: as the settings say
-    const char *admin; // address of the admin listener, or NULL
+    unsigned workers;    // 0: as the settings say
+    const char *admin;   // address of the admin listener, or NULL
+    const char *control; // path of the control socket, or NULL
 };
 
 // What a good configuration holds, for the word about it.
@@ -30,6 +31,12 @@ struct moon_cli_ops {
                  struct moon_check_counts *counts);
     // Serves until it is told to stop. 0, or an error with the report filled (it never started).
     int (*run)(void *owner, const struct moon_run_options *options, struct moon_report *report);
+    // Asks the gateway behind a control socket; one raw HTTP exchange. *answer is malloc'd. 0 or -errno.
+    int (*ask)(void *owner, const char *path, struct moon_slice question, char **answer,
+               size_t *len);
+    // What the file would do with a request (admin's /explain query): malloc'd JSON. 0, or an error with the report filled.
+    int (*explain)(void *owner, const struct moon_run_options *options, struct moon_slice query,
+                   struct moon_report *report, char **answer);
     void *owner;
 };
 

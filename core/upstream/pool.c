@@ -1,5 +1,7 @@
-// The pool: a hash of slots by address, each with a ring of idle links. Slots stay for the life of the worker (they are as
-// many as there are endpoints); a link's wrapper lives from its connect to its close.
+// The pool: a hash of slots by endpoint state, each with a ring of idle links. A slot without links goes when endpoints change;
+// a link's wrapper lives from its connect to its close.
+//
+//   connect -> lent -> idle -> lent ... -> closed        at a limit: idle -> kept for a waiter -> lent to it
 #include "upstream/pool.h"
 
 #include "base/err.h"
@@ -8,6 +10,9 @@
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "upstream/balance/least_request.h"
+#include "upstream/balance/split.h"
+#include "upstream/registry.h"
 #include "upstream/upstream.h"
 
 #include <errno.h>
@@ -22,116 +27,261 @@ enum {
 
 struct slot {
     struct slot *next; // in its bucket
-    struct moon_address key;
-    struct moon_list idle; // of struct pooled, the newest first
-    uint32_t idle_count;
+    struct moon_endpoint_state *state;
+    struct moon_limit *limit;        // NULL: none
+    struct moon_list idle;           // of struct moon_pooled, the newest first
+    uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
 };
 
-struct pooled {
-    struct moon_list node; // in slot->idle while it idles
+struct moon_pooled {
+    // in slot->idle while it idles, in pool->kept while it waits for a waiter
+    struct moon_list node;
     struct moon_link *link;
     struct slot *slot;
     struct moon_pool *pool;
+    bool is_idle; // in slot->idle
+    bool is_load; // counts in state->in_flight
+    bool is_claimed;
+};
+
+// The newest endpoints of an upstream as this worker knows them.
+struct seat {
+    uint64_t stamp;
+    struct moon_endpoint_set *set;
+};
+
+// Where this worker stands in sequences that are compiled once. Each starts anywhere, so that the workers together do not all
+// begin with the same choice.
+struct phases {
+    uint64_t *at;
+    uint32_t count;
 };
 
 struct moon_pool {
     struct moon_resources *res;
+    struct moon_wake wake;
     struct slot **buckets;
     uint32_t bucket_count, slot_count; // a power of two
-    uint32_t *turns;                   // of each upstream's cycle, by its index
-    uint32_t turn_count;
+    struct moon_list kept;             // links for waiters that were granted one
+    struct seat *seats;                // of each upstream, by its index
+    uint32_t seat_count;
+    struct phases turns;  // of each upstream's cycle, by its index
+    struct phases splits; // of each split, by its index
+    uint64_t random;
     bool is_draining;
 };
 
-static uint32_t hash_address(const struct moon_address *address)
+// ---- slots
+
+static uint32_t bucket_of(const struct moon_pool *pool, const struct moon_endpoint_state *state)
 {
-    uint64_t parts[2], hash = address->port * 0x9e3779b97f4a7c15u;
-    memcpy(parts, address->ip, sizeof parts);
-    hash = (hash ^ parts[0]) * 0xbf58476d1ce4e5b9u;
-    hash = (hash ^ (hash >> 29) ^ parts[1]) * 0x94d049bb133111ebu;
-    return (uint32_t)(hash >> 32);
+    return moon_address_hash(&state->address) & (pool->bucket_count - 1);
 }
 
 static void grow(struct moon_pool *pool)
 {
-    uint32_t count = pool->bucket_count ? pool->bucket_count * 2 : 16;
-    struct slot **buckets = calloc(count, sizeof *buckets);
-    if (!buckets)
+    uint32_t before = pool->bucket_count;
+    struct slot **old = pool->buckets;
+    pool->bucket_count = before ? before * 2 : 16;
+    pool->buckets = calloc(pool->bucket_count, sizeof(struct slot *));
+    if (!pool->buckets)
         abort();
-    for (uint32_t i = 0; i < pool->bucket_count; i++) {
-        for (struct slot *slot = pool->buckets[i], *next; slot; slot = next) {
+    for (uint32_t i = 0; i < before; i++) {
+        for (struct slot *slot = old[i], *next; slot; slot = next) {
             next = slot->next;
-            struct slot **bucket = &buckets[hash_address(&slot->key) & (count - 1)];
+            struct slot **bucket = &pool->buckets[bucket_of(pool, slot->state)];
             slot->next = *bucket;
             *bucket = slot;
         }
     }
-    free(pool->buckets);
-    pool->buckets = buckets;
-    pool->bucket_count = count;
+    free(old);
 }
 
-static struct slot *slot_of(struct moon_pool *pool, const struct moon_address *address)
+// States are unique by address, so they stand for it.
+static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
+                            struct moon_limit *limit)
 {
-    uint32_t hash = hash_address(address);
-    struct slot *slot = pool->buckets[hash & (pool->bucket_count - 1)];
+    struct slot *slot = pool->buckets[bucket_of(pool, state)];
     for (; slot; slot = slot->next)
-        if (moon_address_equal(&slot->key, address))
+        if (slot->state == state && slot->limit == limit)
             return slot;
     if (pool->slot_count >= pool->bucket_count)
         grow(pool);
     slot = calloc(1, sizeof *slot);
     if (!slot)
         abort();
-    slot->key = *address;
+    slot->state = moon_endpoint_state_ref(state);
+    slot->limit = limit ? moon_limit_ref(limit) : NULL;
     moon_list_init(&slot->idle);
-    struct slot **bucket = &pool->buckets[hash & (pool->bucket_count - 1)];
+    struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
     slot->next = *bucket;
     *bucket = slot;
     pool->slot_count++;
     return slot;
 }
 
-static void leave_idle(struct pooled *pooled)
+// Frees the slots that hold no link: endpoints come and go.
+static void sweep(struct moon_pool *pool)
 {
-    if (moon_list_is_empty(&pooled->node))
+    for (uint32_t i = 0; i < pool->bucket_count; i++) {
+        for (struct slot **at = &pool->buckets[i], *slot; (slot = *at) != NULL;) {
+            if (slot->link_count > 0) {
+                at = &slot->next;
+                continue;
+            }
+            *at = slot->next;
+            pool->slot_count--;
+            moon_endpoint_state_unref(slot->state);
+            moon_limit_unref(slot->limit);
+            free(slot);
+        }
+    }
+}
+
+// ---- links
+
+static void leave_idle(struct moon_pooled *pooled)
+{
+    if (!pooled->is_idle)
         return;
+    pooled->is_idle = false;
     moon_list_del(&pooled->node);
     pooled->slot->idle_count--;
+    if (pooled->slot->limit)
+        moon_limit_count_idle(pooled->slot->limit, -1);
     moon_count_down(&pooled->pool->res->counters->upstream_idle);
+}
+
+static void enter_idle(struct moon_pooled *pooled)
+{
+    pooled->is_idle = true;
+    moon_list_add_after(&pooled->slot->idle, &pooled->node);
+    pooled->slot->idle_count++;
+    if (pooled->slot->limit)
+        moon_limit_count_idle(pooled->slot->limit, 1);
+    moon_count_up(&pooled->pool->res->counters->upstream_idle);
+}
+
+static void end_load(struct moon_pooled *pooled)
+{
+    if (pooled->is_load)
+        atomic_fetch_sub_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
+    pooled->is_load = false;
+}
+
+// The link is closed or will be; its permit, if any, stays with the caller.
+static void forget(struct moon_pooled *pooled)
+{
+    leave_idle(pooled);
+    moon_list_del(&pooled->node);
+    end_load(pooled);
+    pooled->slot->link_count--;
+    if (!pooled->is_claimed)
+        atomic_fetch_sub_explicit(&pooled->slot->state->connections, 1, memory_order_relaxed);
+    free(pooled);
 }
 
 static void on_closed(void *owner)
 {
-    struct pooled *pooled = owner;
-    leave_idle(pooled);
-    free(pooled);
+    struct moon_pooled *pooled = owner;
+    struct moon_limit *limit = pooled->is_claimed ? NULL : pooled->slot->limit;
+    struct moon_pool *pool = pooled->pool;
+    forget(pooled);
+    if (limit)
+        moon_limit_release(limit, &pool->wake);
+}
+
+static void close_pooled(struct moon_pooled *pooled)
+{
+    moon_link_close(pooled->link);
+    on_closed(pooled);
 }
 
 static void on_idle(void *owner)
 {
-    struct pooled *pooled = owner;
+    struct moon_pooled *pooled = owner;
     struct moon_pool *pool = pooled->pool;
+    struct slot *slot = pooled->slot;
     uint64_t age_ms = moon_loop_now_ms(pool->res->loop) - moon_link_start_ms(pooled->link);
-    if (pool->is_draining || pooled->slot->idle_count >= SLOT_IDLE_COUNT ||
-        age_ms > LINK_MAX_AGE_MS) {
-        moon_link_close(pooled->link);
-        free(pooled);
+    end_load(pooled);
+    if (pool->is_draining || slot->idle_count >= SLOT_IDLE_COUNT || age_ms > LINK_MAX_AGE_MS) {
+        close_pooled(pooled);
         return;
     }
-    moon_list_add_after(&pooled->slot->idle, &pooled->node);
-    pooled->slot->idle_count++;
-    moon_count_up(&pool->res->counters->upstream_idle);
+    enter_idle(pooled); // first, so that one who begins to wait sees it
+    if (!slot->limit)
+        return;
+    switch (moon_limit_offer(slot->limit, &pool->wake)) {
+    case MOON_OFFER_KEEP:
+        return;
+    case MOON_OFFER_GRANTED:
+        leave_idle(pooled);
+        moon_list_add_before(&pool->kept, &pooled->node);
+        return;
+    case MOON_OFFER_CLOSE:
+        close_pooled(pooled);
+        return;
+    }
 }
 
 static const struct moon_link_events pool_events = {.idle = on_idle, .closed = on_closed};
 
-struct moon_pool *moon_pool_new(struct moon_resources *res)
+static struct moon_pooled *oldest_idle(const struct slot *slot)
+{
+    return moon_list_is_empty(&slot->idle)
+               ? NULL
+               : MOON_CONTAINER(slot->idle.prev, struct moon_pooled, node);
+}
+
+// Closes an idle link that counts for the limit, whose permit goes to the caller.
+static bool steal_permit(struct moon_pool *pool, const struct moon_limit *limit)
+{
+    for (uint32_t i = 0; i < pool->bucket_count; i++) {
+        for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next) {
+            struct moon_pooled *pooled = slot->limit == limit ? oldest_idle(slot) : NULL;
+            if (!pooled)
+                continue;
+            moon_link_close(pooled->link);
+            forget(pooled);
+            return true;
+        }
+    }
+    return false;
+}
+
+// Others wait while links idle here: closes as many as are waited for.
+static void share_idle(struct moon_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->bucket_count; i++) {
+        for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next) {
+            struct moon_pooled *pooled;
+            while (slot->limit && (pooled = oldest_idle(slot)) != NULL &&
+                   moon_limit_is_waited_for(slot->limit))
+                close_pooled(pooled);
+        }
+    }
+}
+
+static void on_wake(struct moon_wake *wake)
+{
+    struct moon_pool *pool = MOON_CONTAINER(wake, struct moon_pool, wake);
+    struct moon_waiter *waiter;
+    while ((waiter = moon_limit_next_granted(wake)) != NULL)
+        waiter->fn(waiter);
+    share_idle(pool);
+}
+
+// ---- the pool
+
+struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry)
 {
     struct moon_pool *pool = calloc(1, sizeof *pool);
     if (!pool)
         abort();
     pool->res = res;
+    pool->random = res->id_seed[1];
+    moon_list_init(&pool->kept);
+    moon_wake_init(&pool->wake, registry, res->loop, on_wake);
     grow(pool);
     return pool;
 }
@@ -139,16 +289,10 @@ struct moon_pool *moon_pool_new(struct moon_resources *res)
 void moon_pool_drain(struct moon_pool *pool)
 {
     pool->is_draining = true;
-    for (uint32_t i = 0; i < pool->bucket_count; i++) {
-        for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next) {
-            while (!moon_list_is_empty(&slot->idle)) {
-                struct pooled *pooled = MOON_CONTAINER(slot->idle.next, struct pooled, node);
-                leave_idle(pooled);
-                moon_link_close(pooled->link);
-                free(pooled);
-            }
-        }
-    }
+    for (uint32_t i = 0; i < pool->bucket_count; i++)
+        for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next)
+            for (struct moon_pooled *pooled; (pooled = oldest_idle(slot)) != NULL;)
+                close_pooled(pooled);
 }
 
 void moon_pool_free(struct moon_pool *pool)
@@ -156,61 +300,273 @@ void moon_pool_free(struct moon_pool *pool)
     if (!pool)
         return;
     moon_pool_drain(pool);
-    for (uint32_t i = 0; i < pool->bucket_count; i++) {
-        for (struct slot *slot = pool->buckets[i], *next; slot; slot = next) {
-            next = slot->next;
-            free(slot);
-        }
-    }
+    sweep(pool);
+    for (uint32_t i = 0; i < pool->seat_count; i++)
+        moon_endpoint_set_unref(pool->seats[i].set);
+    moon_wake_fini(&pool->wake);
     free(pool->buckets);
-    free(pool->turns);
+    free(pool->seats);
+    free(pool->turns.at);
+    free(pool->splits.at);
     free(pool);
 }
 
-static const struct moon_endpoint *choose(struct moon_pool *pool,
-                                          const struct moon_upstream *upstream)
+// ---- choosing
+
+// SplitMix64 (Steele, Lea, Flood, 2014).
+static uint64_t mix(uint64_t x)
 {
-    if (upstream->cycle.len == 0)
-        return NULL;
-    if (upstream->index >= pool->turn_count) {
-        uint32_t count = upstream->index + 16;
-        pool->turns = realloc(pool->turns, count * sizeof *pool->turns);
-        if (!pool->turns)
-            abort();
-        memset(pool->turns + pool->turn_count, 0, (count - pool->turn_count) * sizeof *pool->turns);
-        pool->turn_count = count;
-    }
-    uint32_t turn = pool->turns[upstream->index]++;
-    if (pool->turns[upstream->index] >= upstream->cycle.len)
-        pool->turns[upstream->index] = 0;
-    return &upstream->endpoints[upstream->cycle.turns[turn % upstream->cycle.len]];
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
 }
 
-int moon_pool_lend(struct moon_pool *pool, const struct moon_upstream *upstream, bool fresh,
-                   struct moon_lease *lease)
+static uint64_t *phase_at(struct moon_pool *pool, struct phases *phases, uint32_t index)
 {
-    *lease = (struct moon_lease){.endpoint = choose(pool, upstream)};
-    if (!lease->endpoint)
-        return -ENOENT;
-    struct slot *slot = slot_of(pool, &lease->endpoint->address);
-    if (!fresh && !moon_list_is_empty(&slot->idle)) {
-        struct pooled *pooled = MOON_CONTAINER(slot->idle.next, struct pooled, node);
-        leave_idle(pooled);
-        lease->lane = moon_link_lane(pooled->link);
-        lease->is_reused = true;
-        return 0;
+    if (index >= phases->count) {
+        uint32_t count = index + 16;
+        phases->at = realloc(phases->at, count * sizeof *phases->at);
+        if (!phases->at)
+            abort();
+        for (uint32_t i = phases->count; i < count; i++)
+            phases->at[i] = mix(pool->res->id_seed[0] + (i + 1) * 0x9e3779b97f4a7c15u);
+        phases->count = count;
     }
+    return &phases->at[index];
+}
+
+const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split)
+{
+    return moon_split_choose(split,
+                             split->has_phase ? phase_at(pool, &pool->splits, split->index) : NULL);
+}
+
+// The upstream's endpoints now; the set stays for as long as the seat holds it, which is until the next call.
+static const struct moon_endpoint_set *endpoints_of(struct moon_pool *pool,
+                                                    const struct moon_upstream *upstream)
+{
+    if (upstream->index >= pool->seat_count) {
+        uint32_t count = upstream->index + 16;
+        pool->seats = realloc(pool->seats, count * sizeof *pool->seats);
+        if (!pool->seats)
+            abort();
+        memset(pool->seats + pool->seat_count, 0, (count - pool->seat_count) * sizeof *pool->seats);
+        pool->seat_count = count;
+    }
+    struct seat *seat = &pool->seats[upstream->index];
+    bool was_known = seat->set != NULL;
+    if (moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set) && was_known)
+        sweep(pool);
+    return seat->set;
+}
+
+static const struct moon_endpoint *in_turn(struct moon_pool *pool, uint32_t index,
+                                           const struct moon_endpoint_set *set)
+{
+    if (set->cycle.len == 0)
+        return NULL;
+    uint64_t turn = (*phase_at(pool, &pool->turns, index))++;
+    return &set->endpoints[set->cycle.turns[turn % set->cycle.len]];
+}
+
+static const struct moon_endpoint *choose(struct moon_pool *pool, const struct moon_lend_args *args,
+                                          const struct moon_endpoint_set *set)
+{
+    const struct moon_endpoint *chosen = NULL;
+    switch (args->upstream->balance) {
+    case MOON_BALANCE_ROUND_ROBIN:
+        chosen = in_turn(pool, args->upstream->index, set);
+        for (uint32_t i = 1; chosen && chosen->state == args->avoid && i < set->cycle.len; i++)
+            chosen = in_turn(pool, args->upstream->index, set);
+        return chosen;
+    case MOON_BALANCE_LEAST_REQUEST:
+        pool->random += 0x9e3779b97f4a7c15u;
+        return moon_least_request_choose(set, mix(pool->random), args->avoid);
+    }
+    return chosen;
+}
+
+// ---- lending
+
+static void fill_lease(struct moon_pooled *pooled, const struct moon_lend_args *args,
+                       bool is_reused, struct moon_lease *lease)
+{
+    if (args->upstream->balance == MOON_BALANCE_LEAST_REQUEST) {
+        pooled->is_load = true;
+        atomic_fetch_add_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
+    }
+    lease->pooled = pooled;
+    lease->state = pooled->slot->state;
+    lease->lane = moon_link_lane(pooled->link);
+    lease->is_reused = is_reused;
+}
+
+static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled **out)
+{
     struct moon_stream *stream;
-    moon_count_up(&pool->res->counters->upstream_connects_total);
-    int err = moon_loop_connect(pool->res->loop, &lease->endpoint->address, &stream);
-    if (err)
+    struct moon_counters *counters = pool->res->counters;
+    moon_count_up(&counters->upstream_connects_total);
+    int err = moon_loop_connect(pool->res->loop, &slot->state->address, &stream);
+    if (err) {
+        bool is_port = err == -EADDRNOTAVAIL;
+        atomic_fetch_add_explicit(is_port ? &slot->state->no_port_total
+                                          : &slot->state->connect_failures_total,
+                                  1, memory_order_relaxed);
+        moon_count_up(is_port ? &counters->upstream_no_port_total
+                              : &counters->upstream_connect_failures_total);
         return err;
-    struct pooled *pooled = calloc(1, sizeof *pooled);
+    }
+    struct moon_pooled *pooled = calloc(1, sizeof *pooled);
     if (!pooled)
         abort();
     pooled->slot = slot;
     pooled->pool = pool;
     pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
-    lease->lane = moon_link_lane(pooled->link);
+    slot->link_count++;
+    atomic_fetch_add_explicit(&slot->state->connections, 1, memory_order_relaxed);
+    *out = pooled;
     return 0;
+}
+
+// The first link kept for a waiter of that limit.
+static struct moon_pooled *take_kept(struct moon_pool *pool, const struct moon_limit *limit)
+{
+    for (struct moon_list *at = pool->kept.next; at != &pool->kept; at = at->next) {
+        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, node);
+        if (pooled->slot->limit != limit)
+            continue;
+        moon_list_del(&pooled->node);
+        return pooled;
+    }
+    return NULL;
+}
+
+// What the waiter was granted: a link to be lent as it stands, or a permit. The link serves whatever its endpoint: that one has
+// just become free.
+static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args,
+                       struct moon_pooled **link)
+{
+    struct moon_limit *limit = args->waiter ? args->waiter->limit : NULL;
+    *link = NULL;
+    switch (args->waiter ? moon_limit_leave(args->waiter) : MOON_GRANT_NONE) {
+    case MOON_GRANT_NONE:
+        return false;
+    case MOON_GRANT_PERMIT:
+        return true;
+    case MOON_GRANT_LINK:
+        *link = take_kept(pool, limit); // NULL: it has died meanwhile
+        break;
+    }
+    if (!*link || !args->fresh)
+        return false;
+    moon_link_close((*link)->link);
+    forget(*link);
+    *link = NULL;
+    return true;
+}
+
+// A permit to open a connection where the limit wants one: granted, free, or of an idle link to another endpoint.
+static bool get_permit(struct moon_pool *pool, const struct moon_upstream *upstream)
+{
+    return !upstream->limit || moon_limit_acquire(upstream->limit, upstream->bounds.connections) ||
+           steal_permit(pool, upstream->limit);
+}
+
+static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, struct slot *slot,
+                    bool has_permit, struct moon_lease *lease)
+{
+    struct moon_pooled *pooled;
+    if (!has_permit && !get_permit(pool, args->upstream))
+        return -EAGAIN;
+    int err = connect(pool, slot, &pooled);
+    if (!err)
+        fill_lease(pooled, args, false, lease);
+    else if (slot->limit)
+        moon_limit_release(slot->limit, &pool->wake);
+    return err;
+}
+
+int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
+                   struct moon_lease *lease)
+{
+    const struct moon_endpoint_set *set = endpoints_of(pool, args->upstream);
+    struct moon_limit *limit = args->upstream->limit;
+    struct moon_pooled *pooled;
+    bool has_permit = take_grant(pool, args, &pooled);
+    *lease = (struct moon_lease){.endpoint_count = set->count};
+    struct slot *slot = NULL;
+    if (!pooled) {
+        const struct moon_endpoint *endpoint = choose(pool, args, set);
+        slot = endpoint ? slot_of(pool, endpoint->state, limit) : NULL;
+        lease->state = slot ? slot->state : NULL;
+    }
+    if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {
+        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+        leave_idle(pooled);
+    }
+    if (slot && !pooled)
+        return lend_new(pool, args, slot, has_permit, lease);
+    if (pooled)
+        fill_lease(pooled, args, true, lease);
+    if (has_permit)
+        moon_limit_release(limit, &pool->wake);
+    return pooled ? 0 : -ENOENT;
+}
+
+int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_waiter *waiter, bool is_again)
+{
+    return moon_limit_wait(upstream->limit, &upstream->bounds, waiter, &pool->wake, is_again);
+}
+
+void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter)
+{
+    struct moon_limit *limit = waiter->limit;
+    struct moon_pooled *pooled;
+    switch (moon_limit_leave(waiter)) {
+    case MOON_GRANT_NONE:
+        return;
+    case MOON_GRANT_PERMIT:
+        moon_limit_release(limit, &pool->wake);
+        return;
+    case MOON_GRANT_LINK:
+        pooled = take_kept(pool, limit);
+        if (pooled)
+            on_idle(pooled);
+        return;
+    }
+}
+
+void moon_pooled_failed(struct moon_pooled *pooled)
+{
+    atomic_fetch_add_explicit(&pooled->slot->state->connect_failures_total, 1,
+                              memory_order_relaxed);
+    moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
+}
+
+// ---- tunnels
+
+void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim)
+{
+    struct slot *slot = pooled->slot;
+    *claim = (struct moon_claim){.pool = pooled->pool,
+                                 .limit = slot->limit ? moon_limit_ref(slot->limit) : NULL,
+                                 .state = moon_endpoint_state_ref(slot->state),
+                                 .is_load = pooled->is_load};
+    pooled->is_claimed = true;
+    pooled->is_load = false;
+}
+
+void moon_claim_release(struct moon_claim *claim)
+{
+    if (!claim->state)
+        return;
+    atomic_fetch_sub_explicit(&claim->state->connections, 1, memory_order_relaxed);
+    if (claim->is_load)
+        atomic_fetch_sub_explicit(&claim->state->in_flight, 1, memory_order_relaxed);
+    if (claim->limit)
+        moon_limit_release(claim->limit, &claim->pool->wake);
+    moon_endpoint_state_unref(claim->state);
+    moon_limit_unref(claim->limit);
+    *claim = (struct moon_claim){0};
 }

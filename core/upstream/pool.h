@@ -1,29 +1,71 @@
 // The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out.
-// Identity is everything that makes two connections interchangeable, compared by value (now: the address).
+// Identity is everything that makes two connections interchangeable, compared by value (now: the address), and the limit that
+// a connection counts for: an upstream with limits has connections of its own.
 #pragma once
+
+#include "upstream/limit.h"
 
 #include <stdbool.h>
 
-struct moon_endpoint;
+struct moon_backend;
+struct moon_endpoint_state;
 struct moon_lane;
 struct moon_pool;
+struct moon_pooled;
 struct moon_resources;
+struct moon_split;
 struct moon_upstream;
 
-struct moon_pool *moon_pool_new(struct moon_resources *res);
+struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry);
 // Closes every idle link. Links that are lent out must have come back. NULL is fine.
 void moon_pool_free(struct moon_pool *pool);
 // Closes every idle link, now and from now on.
 void moon_pool_drain(struct moon_pool *pool);
 
+// The backend of the worker's next exchange; NULL when none has a weight.
+const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split);
+
+struct moon_lend_args {
+    const struct moon_upstream *upstream;
+    // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
+    const struct moon_endpoint_state *avoid;
+    struct moon_waiter *waiter; // what it was granted is used; may be NULL
+    bool fresh;                 // a new connection, no idle link
+};
+
 struct moon_lease {
-    struct moon_lane *lane; // attach to it; give it back with moon_lane_end
-    const struct moon_endpoint *endpoint;
+    struct moon_lane *lane;     // attach to it; give it back with moon_lane_end
+    struct moon_pooled *pooled; // of the same link; lives as long as the lane is attached
+    // of the endpoint; lives as long as the lane is attached
+    const struct moon_endpoint_state *state;
+    uint16_t endpoint_count;
     // the connection has carried a message before: its peer may have closed it meanwhile
     bool is_reused;
 };
 
 // Chooses an endpoint and gives a link to it: an idle one, unless `fresh`, else one that is connecting. 0; -ENOENT: no endpoint
-// has a weight; -EADDRNOTAVAIL, -EMFILE and the like: no connection could be begun, lease->endpoint says to where.
-int moon_pool_lend(struct moon_pool *pool, const struct moon_upstream *upstream, bool fresh,
+// has a weight; -EAGAIN: the upstream is at its limit, wait; -EADDRNOTAVAIL, -EMFILE and the like: no connection could be
+// begun, lease->state says to where.
+int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
                    struct moon_lease *lease);
+// Queues the waiter of an exchange that got -EAGAIN; its fn is called when lend may be tried again. 0, or MOON_ELIMIT when
+// as many as may wait do. `is_again`: it has waited and was disappointed.
+int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_waiter *waiter, bool is_again);
+// Harmless on one that does not wait.
+void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter);
+// Notes that the connection could not be made.
+void moon_pooled_failed(struct moon_pooled *pooled);
+
+// What a connection counts as, for one who takes the stream off its link: a tunnel.
+struct moon_claim {
+    struct moon_pool *pool;
+    struct moon_limit *limit;
+    struct moon_endpoint_state *state;
+    bool is_load; // counts as in flight
+};
+
+// The link is to be closed after this without giving anything back.
+void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim);
+// Harmless on one that holds nothing.
+void moon_claim_release(struct moon_claim *claim);

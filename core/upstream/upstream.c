@@ -3,18 +3,25 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "upstream/registry.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct moon_upstreams {
+    struct moon_registry *registry;
     struct moon_upstream *upstreams;
     const char **names;
     size_t count;
 };
 
-static const char *const balance_choices[] = {"round_robin", NULL};
+enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253 };
+
+static const char *const balance_choices[] = {"round_robin", "least_request", NULL};
+static const char *const address_hint =
+    "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
+    "\"users.internal:8000\"";
 
 static const struct moon_schema_key endpoint_keys[] = {
     {.name = "weight",
@@ -35,6 +42,29 @@ static const struct moon_schema_key endpoint_item = {
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema endpoints_schema = {no_keys, &endpoint_item, NULL};
 
+static const struct moon_schema_key limit_keys[] = {
+    {.name = "connections",
+     .types = MOON_TYPE_NUMBER,
+     .is_required = true,
+     .is_integer = true,
+     .min = 1,
+     .max = 1000000,
+     .expected = "a count, 1 to 1000000"},
+    {.name = "pending",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 0,
+     .max = 1000000,
+     .expected = "a count, 0 to 1000000"},
+    {.name = "pending_timeout",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 3600,
+     .expected = "seconds, 0.001 to 3600"},
+    {.name = NULL},
+};
+static const struct moon_schema limits_schema = {limit_keys, NULL, NULL};
+
 static const struct moon_schema_key upstream_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .is_required = true, .expected = "a name"},
     {.name = "endpoints",
@@ -45,9 +75,12 @@ static const struct moon_schema_key upstream_keys[] = {
     {.name = "balance",
      .types = MOON_TYPE_STRING,
      .choices = balance_choices,
-     .expected = "\"round_robin\""},
+     .expected = "\"round_robin\" or \"least_request\""},
+    {.name = "limits",
+     .types = MOON_TYPE_TABLE,
+     .table = &limits_schema,
+     .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "limits", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = NULL},
@@ -64,7 +97,8 @@ static void report(const struct moon_compile *compile, const struct moon_object 
 static const struct moon_builtin *find_builtin(const struct moon_compile *compile,
                                                struct moon_slice name)
 {
-    const struct moon_builtin *const *builtins = compile->section->registry;
+    const struct moon_upstream_parts *parts = compile->section->registry;
+    const struct moon_builtin *const *builtins = parts->builtins;
     for (; builtins && *builtins; builtins++)
         if (moon_slice_equal(moon_slice_from((*builtins)->name), name))
             return *builtins;
@@ -91,10 +125,71 @@ static bool compile_builtin(const struct moon_compile *compile, const struct moo
     return out->builtin != NULL;
 }
 
+static bool is_name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_';
+}
+
+// A host name (RFC 1123, underscores too) whose last label is not a number: that would be a broken address.
+static bool is_host_name(struct moon_slice text)
+{
+    size_t label_len = 0;
+    bool is_number = true;
+    if (text.len && text.ptr[text.len - 1] == '.') // fully qualified
+        text.len--;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] == '.') {
+            if (label_len == 0)
+                return false;
+            label_len = 0;
+            is_number = true;
+            continue;
+        }
+        is_number = is_number && text.ptr[i] >= '0' && text.ptr[i] <= '9';
+        if (!is_name_char(text.ptr[i]) || ++label_len > 63)
+            return false;
+    }
+    return label_len > 0 && !is_number && text.len <= NAME_MAX_LEN;
+}
+
+// "users.internal:8000".
+static bool split_name(struct moon_slice text, struct moon_slice *host, uint16_t *port)
+{
+    uint32_t number = 0;
+    size_t colon = text.len;
+    while (colon > 0 && text.ptr[colon - 1] != ':')
+        colon--;
+    if (colon == 0 || colon == text.len || text.len - colon > 5)
+        return false;
+    for (size_t i = colon; i < text.len; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9')
+            return false;
+        number = number * 10 + (uint32_t)(text.ptr[i] - '0');
+    }
+    *host = (struct moon_slice){text.ptr, colon - 1};
+    *port = (uint16_t)number;
+    return number > 0 && number <= UINT16_MAX && is_host_name(*host);
+}
+
+static bool compile_origin(const struct moon_compile *compile, const struct moon_value *item,
+                           struct moon_origin *origin)
+{
+    const struct moon_upstream_parts *parts = compile->section->registry;
+    struct moon_slice text = endpoint_text(item, &origin->weight), host;
+    if (moon_address_parse(text, &origin->address))
+        return true;
+    if (!split_name(text, &host, &origin->address.port))
+        return false;
+    origin->name = moon_name_get(parts->registry, host);
+    return true;
+}
+
 static bool compile_endpoints(const struct moon_compile *compile, const struct moon_object *object,
                               struct moon_upstream *out)
 {
     const struct moon_value *list = moon_value_get(&object->value, "endpoints");
+    const struct moon_upstream_parts *parts = compile->section->registry;
     uint32_t count = list->table.item_count, weight;
     bool is_fine = true;
     if (count == 1 &&
@@ -105,29 +200,77 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
                out->name);
         return false;
     }
-    uint32_t *weights = calloc(count + 1, sizeof *weights);
-    out->endpoints = calloc(count + 1, sizeof *out->endpoints);
-    if (!weights || !out->endpoints)
+    out->origins = calloc(count + 1, sizeof *out->origins);
+    if (!out->origins)
         abort();
+    out->origin_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        struct moon_slice text = endpoint_text(&list->table.items[i], &weights[i]);
         char path[32];
-        snprintf(path, sizeof path, "endpoints[%u]", i + 1);
-        out->endpoints[i].weight = weights[i];
-        if (moon_address_parse(text, &out->endpoints[i].address))
+        if (compile_origin(compile, &list->table.items[i], &out->origins[i]))
             continue;
-        report(compile, object, path,
-               "an IP address with a port, \"10.0.0.5:8000\" or \"[::1]:8000\" (host names are not "
-               "supported yet)",
-               "not an address:", text);
+        snprintf(path, sizeof path, "endpoints[%u]", i + 1);
+        report(compile, object, path, address_hint,
+               "not an address:", endpoint_text(&list->table.items[i], &weight));
         is_fine = false;
     }
-    out->endpoint_count = (uint16_t)count;
-    if (moon_cycle_init(&out->cycle, weights, (uint16_t)count) < 0)
-        abort();
-    free(weights);
+    out->feed.registry = parts->registry;
+    moon_upstream_refresh(out);
     return is_fine;
 }
+
+static void compile_rest(const struct moon_compile *compile, const struct moon_object *object,
+                         struct moon_upstream *out)
+{
+    const struct moon_upstream_parts *parts = compile->section->registry;
+    const struct moon_value *limits = moon_value_get(&object->value, "limits");
+    struct moon_slice balance = moon_value_string(&object->value, "balance", MOON_SLICE(""));
+    if (moon_slice_equal(balance, MOON_SLICE("least_request")))
+        out->balance = MOON_BALANCE_LEAST_REQUEST;
+    if (!limits)
+        return;
+    out->limit = moon_limit_get(parts->registry, out->name);
+    out->bounds = (struct moon_limit_bounds){
+        .connections = (uint32_t)moon_value_number(limits, "connections", 0),
+        .pending = (uint32_t)moon_value_number(limits, "pending", PENDING_COUNT),
+        .pending_timeout_ms =
+            (uint32_t)(moon_value_number(limits, "pending_timeout", PENDING_MS / 1000.0) * 1000 +
+                       0.5)};
+}
+
+// ---- endpoint sets
+
+// The endpoints of one origin, behind those that are there; at most 65535 in all.
+static void add_origin(const struct moon_origin *origin, struct moon_endpoint **endpoints,
+                       size_t *count)
+{
+    struct moon_address *addresses = NULL;
+    size_t more = origin->name ? moon_name_addresses(origin->name, &addresses) : 1;
+    if (more > UINT16_MAX - *count)
+        more = UINT16_MAX - *count;
+    *endpoints = realloc(*endpoints, (*count + more + 1) * sizeof **endpoints);
+    if (!*endpoints)
+        abort();
+    for (size_t i = 0; i < more; i++) {
+        struct moon_endpoint *endpoint = &(*endpoints)[(*count)++];
+        *endpoint = (struct moon_endpoint){.address = addresses ? addresses[i] : origin->address,
+                                           .weight = origin->weight};
+        endpoint->address.port = origin->address.port;
+    }
+    free(addresses);
+}
+
+void moon_upstream_refresh(struct moon_upstream *upstream)
+{
+    struct moon_endpoint *endpoints = NULL;
+    size_t count = 0;
+    for (uint32_t i = 0; i < upstream->origin_count; i++)
+        add_origin(&upstream->origins[i], &endpoints, &count);
+    moon_feed_publish(&upstream->feed,
+                      moon_endpoint_set_new(upstream->feed.registry, endpoints, (uint16_t)count));
+    free(endpoints);
+}
+
+// ---- the section
 
 static void upstreams_unref(void *part)
 {
@@ -135,9 +278,13 @@ static void upstreams_unref(void *part)
     if (!all)
         return;
     for (size_t i = 0; i < all->count; i++) {
-        free(all->upstreams[i].endpoints);
-        free((void *)all->upstreams[i].name.ptr);
-        moon_cycle_fini(&all->upstreams[i].cycle);
+        struct moon_upstream *upstream = &all->upstreams[i];
+        for (uint32_t k = 0; k < upstream->origin_count; k++)
+            moon_name_unref(upstream->origins[k].name);
+        free(upstream->origins);
+        free((void *)upstream->name.ptr);
+        moon_limit_unref(upstream->limit);
+        moon_feed_fini(&upstream->feed);
     }
     free(all->upstreams);
     free(all->names);
@@ -160,6 +307,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     upstream->name = (struct moon_slice){copy, name.len};
     upstream->index = (uint32_t)all->count;
     all->names[all->count++] = copy;
+    compile_rest(compile, object, upstream);
     return compile_endpoints(compile, object, upstream);
 }
 
@@ -169,6 +317,7 @@ static int upstreams_compile(const struct moon_compile *compile, void **part)
     bool is_fine = true;
     if (!all)
         abort();
+    all->registry = ((const struct moon_upstream_parts *)compile->section->registry)->registry;
     all->upstreams = calloc(compile->object_count + 1, sizeof *all->upstreams);
     all->names = calloc(compile->object_count + 1, sizeof *all->names);
     if (!all->upstreams || !all->names)
@@ -208,4 +357,19 @@ const struct moon_upstream *moon_upstreams_find(const struct moon_upstreams *ups
 const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams)
 {
     return upstreams->names;
+}
+
+size_t moon_upstreams_count(const struct moon_upstreams *upstreams)
+{
+    return upstreams->count;
+}
+
+struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index)
+{
+    return &upstreams->upstreams[index];
+}
+
+struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams)
+{
+    return upstreams->registry;
 }

@@ -3,30 +3,45 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
-#include "upstream/balance/round_robin.h"
+#include "upstream/endpoint.h"
+#include "upstream/limit.h"
 
 #include <stdint.h>
 
 struct moon_builtin;
+struct moon_name;
+struct moon_registry;
 
-struct moon_endpoint {
-    struct moon_address address;
-    uint32_t weight;
+enum moon_balance { MOON_BALANCE_ROUND_ROBIN, MOON_BALANCE_LEAST_REQUEST };
+
+// An entry of `endpoints`: an address, or a host name that stands for any number of them.
+struct moon_origin {
+    struct moon_address address; // with a name, its port alone
+    struct moon_name *name;      // NULL: an address; else a reference
+    uint32_t weight;             // of each address
 };
 
 struct moon_upstream {
     struct moon_slice name;
     uint32_t index;                     // in its part: names its turn in each worker's pool
     const struct moon_builtin *builtin; // answers inside the binary; then there are no endpoints
-    struct moon_endpoint *endpoints;
-    uint16_t endpoint_count;
-    struct moon_cycle cycle;
+    struct moon_origin *origins;
+    uint32_t origin_count;
+    enum moon_balance balance;
+    struct moon_limit *limit; // NULL: none
+    struct moon_limit_bounds bounds;
+    struct moon_feed feed; // of endpoint sets, the first as of compiling
 };
 
 struct moon_upstreams;
 
-// Part: struct moon_upstreams *. Its registry is a NULL-terminated array of const struct moon_builtin *; gateway/ hands it over
-// in a copy of this section.
+// What gateway/ hands to the compiler, in a copy of the section below.
+struct moon_upstream_parts {
+    const struct moon_builtin *const *builtins; // NULL-terminated
+    struct moon_registry *registry;             // outlives every snapshot
+};
+
+// Part: struct moon_upstreams *. Its registry is a const struct moon_upstream_parts *.
 extern const struct moon_section moon_upstream_section;
 
 const struct moon_upstreams *moon_snapshot_upstreams(const struct moon_snapshot *snapshot);
@@ -34,3 +49,8 @@ const struct moon_upstream *moon_upstreams_find(const struct moon_upstreams *ups
                                                 struct moon_slice name);
 // The names, NULL-terminated, for suggestions.
 const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams);
+size_t moon_upstreams_count(const struct moon_upstreams *upstreams);
+struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index);
+struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams);
+// Publishes the endpoints as the addresses of the names in it now stand. Thread safe.
+void moon_upstream_refresh(struct moon_upstream *upstream);

@@ -17,24 +17,111 @@ local moongate = {}
 moongate.listener = config.listener
 
 ---@class moongate.Endpoint
----@field [1] string "10.0.0.5:8000"
----@field weight? integer its share of the traffic; default 1, 0: none
+---@field [1] string "10.0.0.5:8000", "[::1]:8000", or a host name that stands for all its addresses: "users.internal:8000"
+---@field weight? integer the share of the traffic of each address; default 1, 0: none
+
+---@class moongate.UpstreamLimits all workers together
+---@field connections integer open at once, idle ones and tunnels included
+---@field pending? integer requests that may wait for a connection; default 1024, 0: none (503 at once)
+---@field pending_timeout? number seconds that they wait before a 503; default 1
 
 ---@class moongate.Upstream
 ---@field name string unique
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
----@field balance? "round_robin"
+---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
+---@field limits? moongate.UpstreamLimits default: none
 
 --- Names a group of endpoints that routes may forward to.
 ---@type fun(upstream: moongate.Upstream)
 moongate.upstream = config.upstream
 
----@class moongate.Route
----@field path? string a prefix of whole segments: "/users" matches /users and /users/7; default "/"
----@field backends string the name of an upstream
----@field name? string for logs; default: the path
+---@class moongate.RouteTimeouts
+---@field request? number seconds from the request's head to the whole response, retries included: then 504, or broken off
+---@field response? number seconds from the request sent to the response's head, of each attempt: then 504 or a retry
 
---- Sends matching requests to an upstream. The longest path wins.
+---@class moongate.Retry what is sent once more is still here: a body of at most 48 KiB
+---@field attempts? integer after the first, 1 to 10; default 1
+---@field on? string[] "connect", statuses such as "503" (any method); "reset", "timeout" (idempotent methods); default { "connect" }
+---@field backoff? number seconds before the first retry, doubled for each further one; default 0.025
+
+---@alias moongate.HeaderValues table<string, string|string[]> a list makes several fields
+
+---@class moongate.HeaderEdits applied in this order
+---@field set? moongate.HeaderValues replaces every field of that name
+---@field add? moongate.HeaderValues what is there stays
+---@field remove? string[] names
+
+---@class moongate.RequestHeadersPlugin: moongate.HeaderEdits
+---@field [1] "request-headers"
+
+---@class moongate.ResponseHeadersPlugin: moongate.HeaderEdits
+---@field [1] "response-headers"
+
+---@alias moongate.PathEdit string|{ prefix: string } the whole path, or what the route matched of it
+
+---@class moongate.UrlRewritePlugin
+---@field [1] "url-rewrite"
+---@field hostname? string host, or host:port
+---@field path? moongate.PathEdit
+
+---@class moongate.RedirectPlugin
+---@field [1] "redirect"
+---@field scheme? "http"|"https" default: the request's
+---@field hostname? string without a port; default: the request's
+---@field port? integer default: that of `scheme` where it is given, else the listener's
+---@field path? moongate.PathEdit
+---@field status? 301|302|303|307|308 default 302
+
+---@class moongate.DirectResponsePlugin
+---@field [1] "direct-response"
+---@field status? integer 200 to 599; default 200
+---@field body? string
+---@field content_type? string default "text/plain; charset=utf-8"
+---@field headers? moongate.HeaderValues
+
+---@class moongate.CorsPlugin
+---@field [1] "cors"
+---@field origins string[] "https://www.example.com", "https://*.example.com", or "*" alone
+---@field methods? string[] or { "*" }
+---@field headers? string[] that requests may carry, or { "*" }
+---@field expose_headers? string[] that scripts may read, or { "*" }
+---@field credentials? boolean default false
+---@field max_age? integer seconds that a preflight's answer may be kept; default 5
+
+---@alias moongate.Plugin
+---| "direct-response"
+---| moongate.RequestHeadersPlugin
+---| moongate.ResponseHeadersPlugin
+---| moongate.UrlRewritePlugin
+---| moongate.RedirectPlugin
+---| moongate.DirectResponsePlugin
+---| moongate.CorsPlugin
+
+---@class moongate.Path
+---@field exact? string this path alone
+---@field regex? string PCRE2; describes the whole path: "/v[0-9]+/.*"
+
+---@class moongate.Text
+---@field exact? string
+---@field regex? string PCRE2; describes the whole value
+
+---@class moongate.Match all that is given must hold
+---@field path? string|moongate.Path a string is a prefix of whole segments: "/users" matches /users and /users/7; default "/"
+---@field methods? string[] any of them: { "GET", "POST" }
+---@field headers? table<string, string|moongate.Text> against all values of a header, joined by ", " (cookies "; ")
+---@field query? table<string, string|moongate.Text> against the first value of a parameter, decoded
+
+---@class moongate.Route: moongate.Match
+---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
+---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
+---@field backends? string|table<string, integer> the name of an upstream, or weights by name (0: no traffic); needed unless a plugin always answers (redirect, direct-response)
+---@field plugins? moongate.Plugin[] they run in this order
+---@field timeouts? moongate.RouteTimeouts default: none beside the settings'
+---@field retry? moongate.Retry
+---@field name? string unique; default: the first match written out, "GET api.example.com/users"
+
+--- Sends matching requests to an upstream. The most specific match wins: host, then path (exact, regex, longest prefix),
+--- then methods, number of headers, number of query parameters, then the first written.
 ---@type fun(route: moongate.Route)
 moongate.route = config.route
 
@@ -55,10 +142,17 @@ moongate.route = config.route
 ---@field buffer_bytes? integer all connection buffers together; default a quarter of the memory, at most 1 GiB
 ---@field connections? integer client connections; default what the descriptors allow
 
+---@class moongate.Resolver
+---@field servers? string[] "10.0.0.2" or "127.0.0.1:5353"; default: as /etc/resolv.conf says (/etc/hosts goes first)
+---@field timeout? number seconds that one server is given, doubled the second time; default 1
+---@field negative? number seconds until a name that is not there is asked for again; default 5
+---@field stale? number seconds that old addresses serve while the resolver fails; default: without limit
+
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU
 ---@field timeouts? moongate.Timeouts
 ---@field limits? moongate.Limits
+---@field resolver? moongate.Resolver
 ---@field body_rate? integer bytes a second that a request body must average; default 240, 0: none
 ---@field keepalive_requests? integer requests a client connection may carry; default 0: no bound
 ---@field trusted_hops? integer proxies in front whose X-Forwarded-* are kept; default 0
@@ -72,14 +166,17 @@ moongate.route = config.route
 ---@type fun(settings: moongate.Settings)
 moongate.settings = config.settings
 
-local later = { shared = true, sleep = true, now = true, log = true, http = true, plugin = true, timer = true, json = true,
-  regex = true, spawn = true, consumer = true }
+local later = {
+  shared = true, sleep = true, now = true, log = true, http = true, plugin = true, timer = true,
+  json = true, regex = true, spawn = true, consumer = true,
+}
 
 return setmetatable(moongate, {
   __index = function(_, name)
     if later[name] then
       error("moongate." .. name .. " is not supported yet", 2)
     end
-    error(("there is no moongate.%s; there are listener, upstream, route and settings"):format(tostring(name)), 2)
+    error(("there is no moongate.%s; there are listener, upstream, route and settings"):format(
+      tostring(name)), 2)
   end,
 })

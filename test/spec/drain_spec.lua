@@ -43,6 +43,7 @@ describe("drain:", function()
     assert.equal("held", response.body)
     assert.equal("close", response.headers.connection)
     assert.equal("eof", client:wait_end())
+    client:close() -- else the gateway waits for what the client may have sent (linger)
     assert.equal(0, (gateway:wait_exit(2000)))
   end))
 
@@ -57,6 +58,7 @@ describe("drain:", function()
     gateway:wait_log " info draining"
     client:resume()
     assert.is_true(body == h.read_response(client, { ms = 10000 }).body)
+    client:close()
     assert.equal(0, (gateway:wait_exit(2000)))
   end))
 

@@ -42,6 +42,7 @@ function backend_steps.reset(connection)
 end
 
 function backend_steps.wait(connection)
+  connection.limit = 65536
   connection:wait_end(20000)
 end
 

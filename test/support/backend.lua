@@ -64,7 +64,7 @@ function backend.new(script, options)
     server = uv.new_tcp(), changed = loop.signal(), connections = {}, requests = {},
     script = script or backend.answer_all, is_paused = options and options.is_paused,
   }, Backend)
-  assert(self.server:bind("127.0.0.1", options and options.port or 0))
+  assert(self.server:bind(options and options.host or "127.0.0.1", options and options.port or 0))
   self.port = self.server:getsockname().port
   assert(self.server:listen(1024, function(err)
     if not err then on_connection(self, self.script) end

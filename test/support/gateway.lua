@@ -1,6 +1,7 @@
 -- The real binary under test: started fresh on port 0, its ports read from its log, stopped and judged at the end.
 -- A gateway that leaves with another code than 0, leaves late, prints a sanitizer report or an error line that the spec did
 -- not announce (expect_log) fails the test.
+local cjson = require "cjson.safe"
 local uv = require "luv"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
@@ -14,9 +15,10 @@ local gateway = { start_ms = 10000, stop_ms = 5000 }
 local SANITIZER = { "ERROR: AddressSanitizer", "runtime error:", "LeakSanitizer", "ThreadSanitizer",
   "MemorySanitizer" }
 
--- Path of the binary, or nil when there is none.
-function gateway.binary()
+-- Path of the binary, or nil when there is none. With options.is_test the one with test filters, which is built beside it.
+function gateway.binary(options)
   local path = os.getenv "MOONGATE_BIN"
+  if path and options and options.is_test then path = path .. "-test" end
   if path and uv.fs_access(path, "X") then return path end
 end
 
@@ -112,7 +114,7 @@ end
 local function spawn(self, path, args)
   local out, err = uv.new_pipe(false), uv.new_pipe(false)
   local handle, pid
-  handle, pid = uv.spawn(path, { args = args, stdio = { nil, out, err }, env = self.env, cwd = self.cwd },
+  handle, pid = uv.spawn(path, { args = args, stdio = { nil, out, err, self.options.inherit }, env = self.env, cwd = self.cwd },
     function(code, signal)
       self.code, self.exit_signal = code, signal
       handle:close()
@@ -144,7 +146,7 @@ end
 -- Runs the binary with these arguments until it exits: { code, signal, stdout, lines, stderr }.
 function gateway.exec(args, options)
   local self = blank(options or {})
-  spawn(self, gateway.binary(), args)
+  spawn(self, gateway.binary(options), args)
   local ok = loop.try_wait(self.changed, options and options.ms or 10000, function()
     return self.code ~= nil and self.is_silent
   end)
@@ -157,7 +159,8 @@ function gateway.exec(args, options)
 end
 
 -- Starts `moongate run`. options as for gateway.config, or config = text, or file = path; args = more arguments;
--- shell = text put before the command in a shell ("ulimit -n 64;"); is_admin = false for none.
+-- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3;
+-- is_admin = false for none; is_test = true for the binary with test filters.
 function gateway.start(options)
   local self = blank(options)
   local path = options.file
@@ -165,18 +168,19 @@ function gateway.start(options)
     path, self.dir = gateway.write_file(options.config or gateway.config(options))
     self.path = path
   end
-  local args = { "run", path }
+  self.control = options.control or ("%s/moongate-spec-%d-%d.sock"):format(uv.os_tmpdir(), uv.os_getpid(), uv.hrtime())
+  local args = { "run", path, "--control", self.control }
   if options.is_admin ~= false then
     args[#args + 1] = "--admin"
     args[#args + 1] = "127.0.0.1:0"
   end
   for _, arg in ipairs(options.args or {}) do args[#args + 1] = arg end
   if options.shell then
-    table.insert(args, 1, gateway.binary())
+    table.insert(args, 1, gateway.binary(options))
     for i, arg in ipairs(args) do args[i] = "'" .. arg .. "'" end
     spawn(self, "/bin/sh", { "-c", options.shell .. " exec " .. table.concat(args, " ") })
   else
-    spawn(self, gateway.binary(), args)
+    spawn(self, gateway.binary(options), args)
   end
   local ok = loop.try_wait(self.changed, gateway.start_ms, function()
     return self.is_ready or self.code ~= nil
@@ -228,6 +232,31 @@ end
 function Gateway:admin(path)
   return self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
     { port = self.admin_port })
+end
+
+-- Runs a command that asks this gateway: { code, stdout, stderr }.
+function Gateway:ask(...)
+  local args = { ... }
+  args[#args + 1] = "--admin"
+  args[#args + 1] = self.control
+  return gateway.exec(args)
+end
+
+-- A document of the control surface, decoded.
+function Gateway:ask_json(path)
+  local response = self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
+    { port = self.admin_port })
+  if response.status ~= 200 then error(("%s: %d %s"):format(path, response.status, response.body), 2) end
+  return assert(cjson.decode(response.body))
+end
+
+-- Replaces the configuration file of the gateway, in one step, as an editor does.
+function Gateway:rewrite(options)
+  local text = type(options) == "string" and options or gateway.config(options)
+  local file = assert(io.open(self.path .. ".new", "w"))
+  file:write(text)
+  file:close()
+  assert(os.rename(self.path .. ".new", self.path))
 end
 
 -- All series of /metrics: 'name' or 'name{labels}' -> number.

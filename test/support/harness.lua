@@ -11,6 +11,7 @@
 -- h.close (in setup and teardown) things live for several tests.
 local uv = require "luv"
 local backend = require "test.support.backend"
+local dns = require "test.support.dns"
 local gateway = require "test.support.gateway"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
@@ -19,7 +20,7 @@ local stream = require "test.support.stream"
 local h = {
   http1 = http1, loop = loop, stream = stream, task = loop.task, pass = loop.pass, turn = loop.turn,
   config = gateway.config, exec = gateway.exec, write_file = gateway.write_file, read_response = http1.read_response,
-  dead_port = backend.dead_port, has_binary = function() return gateway.binary() ~= nil end,
+  dead_port = backend.dead_port, has_binary = function(options) return gateway.binary(options) ~= nil end,
 }
 
 local kept = {}   -- closed by h.close
@@ -118,6 +119,23 @@ function h.gateway(options)
   self.adopt = adopt
   return self
 end
+
+-- The configuration text that these options stand for.
+function h.gateway_config(options)
+  return gateway.config(options)
+end
+
+-- dnsmasq with these hosts (name -> addresses); pending where there is none.
+function h.dnsmasq(hosts, options)
+  local self = dns.dnsmasq(hosts, options)
+  return self and adopt(self)
+end
+
+-- A name server that answers by script (test.support.dns).
+function h.name_server(script)
+  return adopt(dns.server(script))
+end
+h.dns_reply = dns.reply
 
 -- A raw connection to any port of the loopback.
 function h.connect(port, options)

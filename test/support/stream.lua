@@ -1,5 +1,6 @@
 -- One TCP connection of a test, of either side: everything that came is kept, every wait has a deadline.
--- Owned by whoever opened it; close() may be called any number of times.
+-- Owned by whoever opened it; close() may be called any number of times. With .limit set, reading stops once more bytes than
+-- that wait to be taken: a peer that takes nothing.
 local uv = require "luv"
 local loop = require "test.support.loop"
 
@@ -19,7 +20,10 @@ local function on_read(self, err, bytes)
       self.pieces[#self.pieces + 1] = bytes
       self.pending = self.pending + #bytes
       if self.record then self.record[#self.record + 1] = bytes end
+      if self.limit and self.pending > self.limit then self:pause() end
     end
+  elseif not self.is_shut and not self.handle:getpeername() then
+    self.failure = "ECONNRESET" -- libuv calls a reset that came together with the last bytes an end
   else
     self.is_eof = true
   end
@@ -194,6 +198,7 @@ function Stream:bytes()
 end
 
 function Stream:shutdown()
+  self.is_shut = true
   if not self.is_closed then self.handle:shutdown(function() self.changed:fire() end) end
   return self
 end

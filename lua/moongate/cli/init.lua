@@ -2,17 +2,31 @@
 
 local options = require "moongate.cli.options"
 
-local commands = { "run", "check", "version", "help" }
-local later = { explain = true, reload = true, drain = true, test = true, dev = true, new = true, top = true }
+local commands = {
+  "run", "check", "explain", "reload", "drain", "version", "help",
+}
+local later = { test = true, dev = true, new = true, top = true }
 
 local usage = [[
 Moongate, a programmable proxy.
 
-  moongate run FILE [--workers N] [--admin ADDRESS:PORT]
-                               serve what FILE describes; Ctrl-C finishes what is under way and stops
-  moongate check FILE [--json] say what is wrong with FILE, where, and what would be right
-  moongate version [--json]    say which version this is
-  moongate help                this text
+Serving
+  moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]
+                        serve what FILE describes; Ctrl-C finishes what is under way and stops
+Before it is live
+  moongate check FILE   say what is wrong with FILE, where, and what would be right
+  moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]
+                        which route, plugins and upstream a request would meet
+A gateway that runs
+  moongate reload       take its configuration anew; the old one serves on when the new one is wrong
+  moongate drain        finish what is under way and stop
+This program
+  moongate version      which version this is
+  moongate help         this text; moongate COMMAND --help says more about one
+
+--json prints for programs. A running gateway is found by its control socket: --admin PATH, else
+$MOONGATE_ADMIN, else $XDG_RUNTIME_DIR/moongate.sock, else /run/moongate.sock.
+Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage.
 
 A first FILE:
 
@@ -56,12 +70,13 @@ return function(arguments)
     return fail(("there is no command %q; %s"):format(name,
       near and ("did you mean %q?"):format(near) or "see moongate help"))
   end
+  local command = require("moongate.cli." .. name)
   for _, argument in ipairs(arguments) do
     if argument == "--help" or argument == "-h" then
-      return help()
+      io.stdout:write(command.usage, "\n")
+      return 0
     end
   end
-  local command = require("moongate.cli." .. name)
   local parsed, err = options.parse(arguments, command.options)
   if not parsed then
     return fail(("%s\n%s"):format(err, command.usage))

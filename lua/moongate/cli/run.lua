@@ -1,10 +1,13 @@
 --- moongate run FILE: serves until it is told to stop.
 
+local control = require "moongate.cli.control"
 local gateway = require "moongate._core.gateway"
 
 local command = {
-  usage = "usage: moongate run FILE [--workers N] [--admin ADDRESS:PORT]",
-  options = { workers = { value = "count" }, admin = { value = "text" } },
+  usage = "usage: moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]",
+  options = {
+    workers = { value = "count" }, admin = { value = "text" }, control = { value = "text" },
+  },
 }
 
 ---@param parsed table
@@ -14,7 +17,10 @@ function command.run(parsed)
     io.stderr:write(command.usage, "\n")
     return 2
   end
-  local is_fine, _, text = gateway.run { file = parsed[1], workers = parsed.workers, admin = parsed.admin }
+  local is_fine, _, text = gateway.run {
+    file = parsed[1], workers = parsed.workers, admin = parsed.admin,
+    control = parsed.control or control.default_path(),
+  }
   io.stderr:write(text)
   return is_fine and 0 or 1
 end

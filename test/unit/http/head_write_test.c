@@ -110,6 +110,28 @@ static void edited(void **state)
                  H "A: 1\r\nB: two\r\nD: 4\r\nVia: m\r\nContent-Length: 0\r\n\r\n");
 }
 
+// What Connection names goes before the table is edited, and never what was added afterwards; the hop's own fields stay until
+// the end.
+static void named_first(void **state)
+{
+    struct fixture *f = *state;
+    char to[1024];
+    const struct moon_framing framing = {.body = MOON_BODY_NONE};
+    take_request(f,
+                 MOON_SLICE(H
+                            "X-A: 1\r\nConnection: x-a, TE, Cookie\r\nTE: trailers\r\nCookie: c\r\n"
+                            "Keep-Alive: 5\r\nConnection: x-b\r\nX-B: 2\r\n" END),
+                 &moon_head_limits_default);
+    moon_head_strip_named(&f->head);
+    assert_int_equal(f->head.headers.count, 3); // Host, TE, Cookie
+    assert_true(moon_headers_has(&f->head.headers, MOON_H_TE));
+    assert_false(moon_headers_has(&f->head.headers, MOON_H_CONNECTION));
+    moon_headers_set(&f->head.headers, f->arena, MOON_SLICE("x-a"), MOON_SLICE("ours"));
+    moon_head_strip_hop(&f->head);
+    size_t len = moon_request_write(&f->head, &framing, to);
+    assert_slice((struct moon_slice){to, len}, H "Cookie: c\r\nx-a: ours\r\n\r\n");
+}
+
 static void made_here(void **state)
 {
     (void)state;
@@ -126,6 +148,6 @@ static void made_here(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(written_requests), TEST(written_responses),
-                                       TEST(edited), TEST(made_here)};
+                                       TEST(edited), TEST(named_first), TEST(made_here)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,23 @@
+# cmake --install, and the .deb (cpack -G DEB in the build directory): binary, systemd units, completion, examples.
+include(GNUInstallDirs)
+install(TARGETS moongate RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(FILES cmake/package/moongate.service cmake/package/moongate.socket DESTINATION lib/systemd/system)
+install(FILES cmake/package/moongate.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME moongate)
+install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moongate)
+install(DIRECTORY scripts DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moongate)
+install(FILES lua/README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moongate/lua)
+install(FILES cmake/package/gateway.lua DESTINATION /etc/moongate)
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME moongate)
+set(CPACK_PACKAGE_CONTACT "The Moongate developers <moongate@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "Programmable proxy, scripted in Lua")
+set(CPACK_PACKAGE_DESCRIPTION "One small binary that runs as an edge API gateway and as a service-mesh sidecar.\nIts configuration is a Lua script.")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_PACKAGE_SECTION httpd)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON) # the libraries that the binary needs, with their versions
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "lua-cjson")
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA "${CMAKE_SOURCE_DIR}/cmake/package/conffiles")
+include(CPack)

@@ -1,0 +1,9 @@
+// The control surface: documents and orders, for clients on this machine only.
+#pragma once
+
+#include "admin/admin.h"
+
+// As moon_builtin.answer, for every path that reading does not know.
+enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_admin_ops *ops,
+                                     void **state);
+void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state);

@@ -1,0 +1,158 @@
+// Compiles `plugins` of an object into a chain of filters: names looked up, tables checked against the filter's schema with
+// their full key path, then handed to the filter's own compiler.
+#include "exchange/plugins.h"
+
+#include "filter/chain.h"
+#include "filter/compile.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+// Of a filter that takes no configuration.
+static const struct moon_schema_key no_keys[] = {{.name = NULL}};
+static const struct moon_schema no_schema = {no_keys, NULL, NULL};
+
+enum { PLUGIN_TYPE_MAX_COUNT = 64 };
+
+struct compiling {
+    const struct moon_compile *compile;
+    const struct moon_object *object;
+    const char *title;
+    bool has_prefix;
+};
+
+static const struct moon_filter_type *find_type(const struct compiling *at, struct moon_slice name)
+{
+    const struct moon_filter_type *const *types = at->compile->section->registry;
+    for (; types && *types; types++)
+        if (moon_slice_equal(moon_slice_from((*types)->name), name))
+            return *types;
+    return NULL;
+}
+
+// The nearest plugin by name, or what there is.
+static void unknown_plugin(const struct compiling *at, const char *path, struct moon_slice name)
+{
+    const struct moon_filter_type *const *types = at->compile->section->registry;
+    const char *names[PLUGIN_TYPE_MAX_COUNT + 1] = {NULL};
+    char hint[320];
+    int used = snprintf(hint, sizeof hint, types ? "there are" : "this gateway has none");
+    for (size_t i = 0; types && types[i] && i < PLUGIN_TYPE_MAX_COUNT; i++) {
+        names[i] = types[i]->name;
+        if (used >= 0 && (size_t)used < sizeof hint)
+            used +=
+                snprintf(hint + used, sizeof hint - (size_t)used, "%s %s", i ? "," : "", names[i]);
+    }
+    const char *nearest = moon_nearest_name(name, names);
+    if (nearest)
+        snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);
+    moon_report_addf(at->compile->report, at->object->place, at->title, path, hint,
+                     "there is no plugin \"%.*s\"", MOON_SLICE_ARG(name));
+}
+
+// One item of plugins: { "name", key = value } or "name". False with a problem when it is neither.
+static bool read_item(const struct compiling *at, const struct moon_value *item, const char *path,
+                      struct moon_slice *name, struct moon_value *conf)
+{
+    *conf = (struct moon_value){.kind = MOON_VALUE_TABLE};
+    if (item->kind == MOON_VALUE_STRING) {
+        *name = item->string;
+        return true;
+    }
+    if (item->kind == MOON_VALUE_TABLE && item->table.item_count == 1 &&
+        item->table.items[0].kind == MOON_VALUE_STRING) {
+        *name = item->table.items[0].string;
+        conf->table.entries = item->table.entries;
+        conf->table.entry_count = item->table.entry_count;
+        return true;
+    }
+    moon_report_addf(at->compile->report, at->object->place, at->title, path,
+                     "expected { \"plugin\", key = value }", "found %s that names no plugin",
+                     moon_value_kind_name(item->kind));
+    return false;
+}
+
+static bool compile_filter(const struct compiling *at, const struct moon_value *item,
+                           const char *path, struct moon_filter *filter)
+{
+    struct moon_slice name;
+    struct moon_value conf;
+    if (!read_item(at, item, path, &name, &conf))
+        return false;
+    filter->type = find_type(at, name);
+    if (!filter->type) {
+        unknown_plugin(at, path, name);
+        return false;
+    }
+    struct moon_schema_check check = {at->object->place, at->title, at->compile->report, path};
+    const struct moon_schema *schema = filter->type->schema ? filter->type->schema : &no_schema;
+    if (!moon_schema_check(&check, &conf, &schema, 1))
+        return false;
+    struct moon_filter_compile compile = {.report = at->compile->report,
+                                          .place = at->object->place,
+                                          .title = at->title,
+                                          .path = path,
+                                          .has_prefix = at->has_prefix};
+    return !filter->type->compile || filter->type->compile(&compile, &conf, &filter->conf) == 0;
+}
+
+static bool check_excludes(const struct compiling *at, const struct moon_filter *filters,
+                           uint32_t index, const char *path)
+{
+    const char *excludes = filters[index].type->excludes;
+    for (uint32_t i = 0; excludes && i < index; i++) {
+        if (!filters[i].type || strcmp(filters[i].type->name, excludes) != 0)
+            continue;
+        moon_report_addf(at->compile->report, at->object->place, at->title, path,
+                         "one route has one of them", "cannot stand together with \"%s\"",
+                         excludes);
+        return false;
+    }
+    return true;
+}
+
+bool moon_plugins_compile(const struct moon_compile *compile, const struct moon_object *object,
+                          bool has_prefix, struct moon_chain *chain, bool *answers)
+{
+    const struct moon_value *list = moon_value_get(&object->value, "plugins");
+    struct compiling at = {compile, object, moon_object_title(compile->model, object), has_prefix};
+    uint32_t count = list ? list->table.item_count : 0;
+    bool is_fine = true;
+    if (list && list->table.entry_count) {
+        moon_report_addf(compile->report, object->place, at.title, "plugins",
+                         "expected a list of { \"plugin\", key = value }",
+                         "not a list: key \"%.*s\"", MOON_SLICE_ARG(list->table.entries[0].key));
+        return false;
+    }
+    if (count > MOON_CHAIN_MAX_COUNT) {
+        moon_report_addf(compile->report, object->place, at.title, "plugins", "at most 64",
+                         "found %u plugins", count);
+        return false;
+    }
+    struct moon_filter *filters = moon_filter_alloc(count, sizeof *filters);
+    chain->filters = filters;
+    chain->count = (uint16_t)count;
+    for (uint32_t i = 0; i < count; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "plugins[%u]", i + 1);
+        if (!compile_filter(&at, &list->table.items[i], path, &filters[i]) ||
+            !check_excludes(&at, filters, i, path)) {
+            is_fine = false;
+            continue;
+        }
+        chain->has_request_body |= filters[i].type->request_body != NULL;
+        chain->has_response_body |= filters[i].type->response_body != NULL;
+        *answers |= filters[i].type->answers;
+    }
+    return is_fine;
+}
+
+void moon_plugins_fini(struct moon_chain *chain)
+{
+    for (uint16_t i = 0; i < chain->count; i++) {
+        const struct moon_filter *filter = &chain->filters[i];
+        if (filter->type && filter->type->unref && filter->conf)
+            filter->type->unref(filter->conf);
+    }
+    free((void *)chain->filters);
+}

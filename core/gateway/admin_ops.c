@@ -1,0 +1,214 @@
+// What the admin surfaces show of the gateway and ask of it. On the control thread; no worker is asked, its counters are read.
+#include "base/json.h"
+#include "conf/conf.h"
+#include "gateway/explain.h"
+#include "gateway/gateway_priv.h"
+#include "io/loop.h"
+#include "io/world.h"
+#include "obs/counters.h"
+#include "obs/log.h"
+#include "obs/recent.h"
+
+#include <stdlib.h>
+
+static bool is_ready(void *owner)
+{
+    struct moon_gateway *gateway = owner;
+    return !atomic_load(&gateway->is_draining);
+}
+
+static const struct moon_counters *counters(void *owner, size_t index)
+{
+    return moon_gateway_counters(owner, index);
+}
+
+static size_t buffer_len(void *owner)
+{
+    return moon_gateway_buffer_len(owner);
+}
+
+// ---- documents
+
+static uint64_t read_count(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)counter, memory_order_relaxed);
+}
+
+static void write_status(const struct moon_gateway *gateway, FILE *out)
+{
+    uint64_t now_ms = moon_world_wall_ms(gateway->args.world);
+    fputc('{', out);
+    moon_json_member(out, "version", MOON_VERSION);
+    fprintf(out,
+            ",\"generation\":%llu,\"workers\":%u,\"uptime_ms\":%llu,\"draining\":%s,"
+            "\"reloads\":{\"fine\":%llu,\"failed\":%llu},\"retired_generations\":%zu,",
+            (unsigned long long)moon_snapshot_number(gateway->snapshot), gateway->seat_count,
+            (unsigned long long)(now_ms - gateway->start_ms),
+            atomic_load(&gateway->is_draining) ? "true" : "false",
+            (unsigned long long)gateway->reload.fine_count,
+            (unsigned long long)gateway->reload.failed_count, gateway->reload.retired_count);
+    moon_json_member(
+        out, "log_level",
+        moon_log_level_name((enum moon_log_level)atomic_load(&gateway->args.log->level)));
+    fputs(",\"ports\":[", out);
+    for (size_t i = 0; i < gateway->ports.count; i++) {
+        char text[MOON_ADDRESS_TEXT_LEN];
+        moon_address_format(&gateway->ports.items[i].bound, text);
+        fputs(i ? "," : "", out);
+        moon_json_text(out, moon_slice_from(text));
+    }
+    fputs("]}\n", out);
+}
+
+static void write_connections(const struct moon_gateway *gateway, FILE *out)
+{
+    fputs("{\"workers\":[", out);
+    for (unsigned i = 0; i < gateway->seat_count; i++) {
+        const struct moon_counters *of = moon_worker_counters(gateway->seats[i].worker);
+        fprintf(out,
+                "%s\n  {\"downstream\":%llu,\"upstream\":%llu,\"upstream_idle\":%llu,"
+                "\"tunnels\":%llu,\"exchanges\":%llu}",
+                i ? "," : "", (unsigned long long)read_count(&of->connections_live),
+                (unsigned long long)read_count(&of->upstream_connections_live),
+                (unsigned long long)read_count(&of->upstream_idle),
+                (unsigned long long)read_count(&of->tunnels_live),
+                (unsigned long long)read_count(&of->exchanges_live));
+    }
+    fputs("\n]}\n", out);
+}
+
+static void write_objects(const struct moon_gateway *gateway, const char *kind, FILE *out)
+{
+    fprintf(out, "{\"generation\":%llu,\"objects\":",
+            (unsigned long long)moon_snapshot_number(gateway->snapshot));
+    moon_model_write_json(moon_snapshot_model(gateway->snapshot), kind, out);
+    fputs("}\n", out);
+}
+
+static void write_explanation(const struct moon_gateway *gateway, struct moon_slice query,
+                              FILE *out)
+{
+    struct moon_explain_question question;
+    char *text;
+    moon_explain_read_query(query, &question, &text);
+    moon_explain_write_json(gateway->snapshot, &gateway->ports, &question, out);
+    free(text);
+}
+
+static char *document(void *owner, enum moon_admin_document which, struct moon_slice query,
+                      size_t *len)
+{
+    struct moon_gateway *gateway = owner;
+    char *text = NULL;
+    FILE *out = open_memstream(&text, len);
+    if (!out)
+        abort();
+    switch (which) {
+    case MOON_ADMIN_STATUS:
+        write_status(gateway, out);
+        break;
+    case MOON_ADMIN_CONFIG:
+        write_objects(gateway, NULL, out);
+        break;
+    case MOON_ADMIN_ROUTES:
+        write_objects(gateway, "route", out);
+        break;
+    case MOON_ADMIN_UPSTREAMS:
+        write_objects(gateway, "upstream", out);
+        break;
+    case MOON_ADMIN_CONNECTIONS:
+        write_connections(gateway, out);
+        break;
+    case MOON_ADMIN_ERRORS:
+        if (gateway->args.recent)
+            moon_recent_write_json(gateway->args.recent, out);
+        else
+            fputs("[]\n", out);
+        break;
+    case MOON_ADMIN_EXPLAIN:
+        write_explanation(gateway, query, out);
+        break;
+    }
+    if (fclose(out) != 0)
+        abort();
+    return text;
+}
+
+// ---- orders
+
+struct order {
+    struct moon_reload_waiter waiter; // first
+    struct moon_admin_wait *wait;
+};
+
+static void on_reloaded(struct moon_reload_waiter *waiter, const struct moon_reload_result *result)
+{
+    struct order *order = (struct order *)waiter;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    if (!out)
+        abort();
+    fprintf(out, "{\"fine\":%s,\"generation\":%llu,\"took_ms\":%llu,\"problems\":",
+            result->is_fine ? "true" : "false", (unsigned long long)result->number,
+            (unsigned long long)result->took_ms);
+    moon_report_write_json(result->report, out);
+    char *lines = moon_report_text(result->report);
+    fputc(',', out);
+    moon_json_member(out, "text", lines);
+    free(lines);
+    fputs("}\n", out);
+    if (fclose(out) != 0)
+        abort();
+    order->wait->done(order->wait, result->is_fine, text, len);
+    free(order);
+}
+
+static void reload(void *owner, struct moon_admin_wait *wait)
+{
+    struct order *order = calloc(1, sizeof *order);
+    if (!order)
+        abort();
+    order->waiter.done = on_reloaded;
+    order->wait = wait;
+    wait->order = order;
+    moon_gateway_reload(owner, &order->waiter);
+}
+
+static void forget(void *owner, struct moon_admin_wait *wait)
+{
+    (void)owner;
+    struct order *order = wait->order;
+    moon_reload_forget(&order->waiter);
+    free(order);
+}
+
+static void drain(void *owner)
+{
+    struct moon_gateway *gateway = owner;
+    if (!atomic_load(&gateway->is_draining))
+        moon_gateway_drain(gateway);
+}
+
+static bool set_log_level(void *owner, struct moon_slice level)
+{
+    struct moon_gateway *gateway = owner;
+    enum moon_log_level value = moon_log_level_from(level.ptr, level.len);
+    if (!moon_slice_equal(level, moon_slice_from(moon_log_level_name(value))))
+        return false;
+    atomic_store(&gateway->args.log->level, (int)value);
+    return true;
+}
+
+void moon_admin_ops_init(struct moon_gateway *gateway)
+{
+    gateway->admin_ops = (struct moon_admin_ops){.is_ready = is_ready,
+                                                 .counters = counters,
+                                                 .buffer_len = buffer_len,
+                                                 .document = document,
+                                                 .reload = reload,
+                                                 .forget = forget,
+                                                 .drain = drain,
+                                                 .set_log_level = set_log_level,
+                                                 .owner = gateway};
+}

@@ -1,0 +1,239 @@
+// See explain.h. The question becomes a real request head, so that it is read, refused and routed exactly as one from a client.
+#include "gateway/explain.h"
+
+#include "base/address.h"
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "conf/settings.h"
+#include "edge/listener.h"
+#include "exchange/action.h"
+#include "filter/filter.h"
+#include "gateway/ports.h"
+#include "http/head.h"
+#include "route/route.h"
+#include "upstream/upstream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ARENA_LEN = 1 << 20 };
+
+static struct moon_slice authority_of(struct moon_slice url)
+{
+    const char *at = url.len ? memmem(url.ptr, url.len, "://", 3) : NULL;
+    struct moon_slice rest = at ? moon_slice_skip(url, (size_t)(at - url.ptr) + 3) : url;
+    size_t len = 0;
+    while (len < rest.len && rest.ptr[len] != '/' && rest.ptr[len] != '?' && rest.ptr[len] != '#')
+        len++;
+    return (struct moon_slice){rest.ptr, len};
+}
+
+static struct moon_slice head_text(struct moon_arena *arena,
+                                   const struct moon_explain_question *question)
+{
+    struct moon_slice authority = authority_of(question->url);
+    return moon_arena_try_format(arena, "%.*s %.*s HTTP/1.1\r\nHost: %.*s\r\n%.*s\r\n",
+                                 MOON_SLICE_ARG(question->method), MOON_SLICE_ARG(question->url),
+                                 MOON_SLICE_ARG(authority), MOON_SLICE_ARG(question->fields));
+}
+
+static void write_refusal(FILE *out, unsigned status, const char *reason)
+{
+    fprintf(out, "{\"matched\":false,\"status\":%u,", status);
+    moon_json_member(out, "reason", reason);
+    fputs("}\n", out);
+}
+
+// The listeners whose port the URL names; all of them where it names none.
+static void write_listeners(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
+                            uint16_t port, FILE *out)
+{
+    const struct moon_listeners *all = moon_snapshot_listeners(snapshot);
+    const char *comma = "";
+    fputs(",\"listeners\":[", out);
+    for (size_t i = 0; i < all->count; i++) {
+        const struct moon_listener *listener = &all->listeners[i];
+        struct moon_address at =
+            ports && i < ports->count ? ports->items[i].bound : listener->address;
+        char text[MOON_ADDRESS_TEXT_LEN];
+        if (port && at.port != port)
+            continue;
+        moon_address_format(&at, text);
+        fprintf(out, "%s{", comma);
+        moon_json_member(out, "name", listener->name);
+        fputc(',', out);
+        moon_json_member(out, "address", text);
+        fputc('}', out);
+        comma = ",";
+    }
+    fputc(']', out);
+}
+
+static const struct moon_object *route_object(const struct moon_snapshot *snapshot, int index)
+{
+    const struct moon_model *model = moon_snapshot_model(snapshot);
+    for (size_t i = 0; i < moon_model_count(model); i++) {
+        const struct moon_object *object = moon_model_at(model, i);
+        if (strcmp(object->kind, "route") == 0 && index-- == 0)
+            return object;
+    }
+    return NULL;
+}
+
+// The endpoints as they stand now: of names those that have been resolved.
+static void write_endpoints(const struct moon_upstream *upstream, FILE *out)
+{
+    struct moon_endpoint_set *set = NULL;
+    uint64_t stamp = 0;
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (upstream->feed.registry)
+        moon_feed_follow(&upstream->feed, &stamp, &set);
+    for (unsigned i = 0; set && i < set->count; i++) {
+        moon_address_format(&set->endpoints[i].address, text);
+        fprintf(out, "%s{\"address\":\"%s\",\"weight\":%u}", i ? "," : "", text,
+                set->endpoints[i].weight);
+    }
+    moon_endpoint_set_unref(set);
+}
+
+static void write_backend(const struct moon_backend *backend, FILE *out)
+{
+    const struct moon_upstream *upstream = backend->upstream;
+    fprintf(out, "{\"weight\":%u,\"name\":", backend->weight);
+    moon_json_text(out, upstream ? upstream->name : MOON_SLICE("(missing)"));
+    if (upstream && upstream->builtin) {
+        fputs(",\"builtin\":", out);
+        moon_json_text(out, moon_slice_from(upstream->builtin->name));
+    }
+    fputs(",\"endpoints\":[", out);
+    if (upstream)
+        write_endpoints(upstream, out);
+    fputs("]}", out);
+}
+
+static void write_match(const struct moon_snapshot *snapshot, int index, FILE *out)
+{
+    const struct moon_action *action = moon_actions_at(moon_snapshot_actions(snapshot), index);
+    const struct moon_object *object = route_object(snapshot, index);
+    fputs(",\"route\":{", out);
+    moon_json_member(out, "name", action->name);
+    fputc(',', out);
+    moon_json_member(out, "file", object ? object->place.file : NULL);
+    fprintf(out, ",\"line\":%u},\"plugins\":[", object ? object->place.line : 0);
+    for (uint16_t i = 0; i < action->chain.count; i++) {
+        fputs(i ? "," : "", out);
+        moon_json_text(out, moon_slice_from(action->chain.filters[i].type->name));
+    }
+    fputc(']', out);
+    fputs(",\"upstreams\":[", out);
+    for (uint16_t i = 0; i < action->split.count; i++) {
+        fputs(i ? "," : "", out);
+        write_backend(&action->split.backends[i], out);
+    }
+    fputc(']', out);
+}
+
+static void write_answer(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
+                         const struct moon_head *head, FILE *out)
+{
+    enum { SCRATCH_LEN = 131072 };
+    struct moon_route_scratch *scratch = moon_route_scratch_new(SCRATCH_LEN);
+    int index = moon_routes_find(moon_snapshot_routes(snapshot), head, scratch);
+    moon_route_scratch_free(scratch);
+    if (index == MOON_ELIMIT) {
+        write_refusal(out, 500, "a regex of the routes gave up on this request");
+        return;
+    }
+    if (index < 0) {
+        write_refusal(out, 404, "no route matches");
+        return;
+    }
+    fputs("{\"matched\":true,\"path\":", out);
+    moon_json_text(out, head->target.path);
+    write_listeners(snapshot, ports, head->target.authority.port, out);
+    write_match(snapshot, index, out);
+    fputs("}\n", out);
+}
+
+void moon_explain_write_json(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
+                             const struct moon_explain_question *question, FILE *out)
+{
+    const struct moon_settings *settings = moon_snapshot_settings(snapshot);
+    struct moon_head_limits limits = moon_head_limits_default;
+    limits.head_bytes = settings->limits.header_bytes;
+    limits.field_count = settings->limits.header_count;
+    limits.target_bytes = settings->limits.target_bytes;
+    struct moon_arena_pool *pool = moon_arena_pool_new(4);
+    struct moon_arena *arena = moon_arena_new(pool, ARENA_LEN);
+    struct moon_slice text = head_text(arena, question);
+    struct moon_head_scan scan = {0};
+    struct moon_head head = {0};
+    struct moon_fault fault = {400, "the question is too large"};
+    ssize_t len = text.ptr ? moon_head_scan(&scan, text, &limits, true, &fault) : -1;
+    if (len < 0 || (size_t)len != text.len ||
+        moon_request_parse(arena, text, &limits, &head, &fault) < 0)
+        write_refusal(out, fault.status, fault.reason);
+    else
+        write_answer(snapshot, ports, &head, out);
+    moon_arena_free(arena);
+    moon_arena_pool_free(pool);
+}
+
+// ---- the query of the admin surface
+
+static int digit_of(char c)
+{
+    return c >= '0' && c <= '9'                     ? c - '0'
+           : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                    : -1;
+}
+
+// Decodes in place; the result is never longer.
+static size_t decode(char *text, size_t len)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < len; i++) {
+        bool is_escape = text[i] == '%' && i + 2 < len && digit_of(text[i + 1]) >= 0 &&
+                         digit_of(text[i + 2]) >= 0;
+        if (!is_escape) {
+            text[used++] = text[i];
+            continue;
+        }
+        text[used++] = (char)(digit_of(text[i + 1]) * 16 + digit_of(text[i + 2]));
+        i += 2;
+    }
+    return used;
+}
+
+void moon_explain_read_query(struct moon_slice query, struct moon_explain_question *out,
+                             char **text)
+{
+    // The decoded query, then the header lines: "header=" is longer than a line end, so they need no more room.
+    char *copy = malloc(2 * query.len + 1), *lines = copy + query.len;
+    size_t lines_len = 0;
+    if (!copy)
+        abort();
+    if (query.len)
+        memcpy(copy, query.ptr, query.len);
+    *out = (struct moon_explain_question){.method = MOON_SLICE("GET"), .url = MOON_SLICE("/")};
+    for (size_t at = 0; at < query.len;) {
+        char *item = copy + at, *end = memchr(item, '&', query.len - at);
+        size_t len = end ? (size_t)(end - item) : query.len - at;
+        at += len + 1;
+        struct moon_slice value = {item, decode(item, len)};
+        if (moon_slice_starts(value, MOON_SLICE("method="))) {
+            out->method = moon_slice_skip(value, strlen("method="));
+        } else if (moon_slice_starts(value, MOON_SLICE("url="))) {
+            out->url = moon_slice_skip(value, strlen("url="));
+        } else if (moon_slice_starts(value, MOON_SLICE("header="))) {
+            value = moon_slice_skip(value, strlen("header="));
+            memcpy(lines + lines_len, value.ptr, value.len);
+            lines[lines_len + value.len] = '\r';
+            lines[lines_len + value.len + 1] = '\n';
+            lines_len += value.len + 2;
+        }
+    }
+    out->fields = (struct moon_slice){lines, lines_len};
+    *text = copy;
+}

@@ -1,0 +1,75 @@
+// The body of struct moon_gateway, and the seams between the files of this room:
+//   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
+//   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
+#pragma once
+
+#include "admin/admin.h"
+#include "base/buffer.h"
+#include "base/list.h"
+#include "gateway/gateway.h"
+#include "gateway/ports.h"
+#include "gateway/reload.h"
+#include "gateway/worker.h"
+#include "io/mailbox.h"
+#include "upstream/upstream.h"
+
+#include <stdatomic.h>
+
+enum { SECTION_COUNT = 5 };
+
+// Sections with their registries filled in; they outlive the snapshots compiled from them.
+struct moon_sections {
+    struct moon_section upstreams, actions;
+    const struct moon_section *order[SECTION_COUNT];
+    const struct moon_builtin *builtins[3];
+    struct moon_upstream_parts upstream_parts;
+};
+
+struct moon_seat {
+    struct moon_gateway *gateway;
+    struct moon_loop *loop;
+    struct moon_worker *worker;
+    struct moon_thread *thread;
+    struct moon_message draining, drained; // each posted once, by the worker
+};
+
+struct moon_gateway {
+    struct moon_gateway_args args;
+    struct moon_sections sections, admin_sections;
+    struct moon_registry *registry; // what is known of upstreams beyond any snapshot
+    struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
+    struct moon_ports ports;
+    struct moon_admin_ops admin_ops;
+    struct moon_builtin admin_builtin;
+    struct moon_buffer_budget buffers;
+    struct moon_connection_budget connections, admin_connections;
+    struct moon_seat *seats; // of the data workers
+    unsigned seat_count, draining_count, drained_count;
+    struct moon_seat control;         // its worker serves the admin surfaces, where there are any
+    struct moon_discovery *discovery; // on the control loop
+    struct moon_mailbox *mailbox;
+    struct moon_reload reload;
+    uint64_t start_ms; // wall clock
+    atomic_bool is_draining;
+    bool is_over;
+    int run_err; // of starting the threads
+};
+
+// sections.c
+void moon_sections_init(struct moon_sections *sections,
+                        const struct moon_filter_type *const *filters,
+                        struct moon_registry *registry, const struct moon_builtin *extra);
+// 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
+int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
+                          struct moon_report *report, struct moon_snapshot **out);
+
+// gateway.c
+// A worker on the seat's loop. 0 or -ENOMEM.
+int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
+                   struct moon_snapshot *snapshot, struct moon_connection_budget *connections);
+
+// admin_ops.c
+void moon_admin_ops_init(struct moon_gateway *gateway);
+
+// admin_port.c
+int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report);

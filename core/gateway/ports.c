@@ -1,0 +1,91 @@
+// See ports.h. Opening happens on the control thread, before any worker hears of a change.
+#include "gateway/ports.h"
+
+#include "base/err.h"
+#include "conf/report.h"
+#include "edge/listener.h"
+#include "io/world.h"
+#include "obs/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static const struct moon_port *find(const struct moon_ports *ports, const struct moon_address *at,
+                                    const struct moon_ports *claimed)
+{
+    for (size_t i = 0; ports && i < ports->count; i++) {
+        const struct moon_port *port = &ports->items[i];
+        if (moon_address_equal(&port->configured, at) && moon_port_is_gone(port, claimed))
+            return port;
+    }
+    return NULL;
+}
+
+bool moon_port_is_gone(const struct moon_port *port, const struct moon_ports *now)
+{
+    for (size_t i = 0; now && i < now->count; i++)
+        if (now->items[i].sockets == port->sockets)
+            return false;
+    return true;
+}
+
+static int open_port(const struct moon_ports_args *args, const struct moon_listener *listener,
+                     struct moon_port *port)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    port->sockets = calloc(args->worker_count, sizeof *port->sockets);
+    if (!port->sockets)
+        abort();
+    int err = moon_world_listen(args->world, &listener->address, args->worker_count, port->sockets);
+    if (err) {
+        free(port->sockets);
+        moon_address_format(&listener->address, text);
+        moon_report_addf(args->report, listener->place, "listener", NULL,
+                         err == -EADDRINUSE
+                             ? "another process has this port; stop it or take another port"
+                             : NULL,
+                         "cannot listen on %s: %s", text, moon_err_text(err));
+        return err;
+    }
+    moon_socket_address(port->sockets[0], &port->bound);
+    moon_address_format(&port->bound, text);
+    moon_log_info(args->log, "listening on %s (%s)", text, listener->name);
+    return 0;
+}
+
+int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
+{
+    const struct moon_listeners *listeners = args->listeners;
+    *out = (struct moon_ports){.worker_count = args->worker_count};
+    out->items = calloc(listeners->count + 1, sizeof *out->items);
+    if (!out->items)
+        abort();
+    for (size_t i = 0; i < listeners->count; i++) {
+        const struct moon_listener *listener = &listeners->listeners[i];
+        const struct moon_port *kept = find(args->before, &listener->address, out);
+        struct moon_port *port = &out->items[i];
+        *port = kept ? *kept : (struct moon_port){.configured = listener->address};
+        port->is_kept = kept != NULL;
+        int err = kept ? 0 : open_port(args, listener, port);
+        if (err) {
+            moon_ports_fini(out, args->before, true);
+            return err;
+        }
+        out->count = i + 1;
+    }
+    return 0;
+}
+
+void moon_ports_fini(struct moon_ports *ports, const struct moon_ports *successor, bool close)
+{
+    for (size_t i = 0; i < ports->count; i++) {
+        struct moon_port *port = &ports->items[i];
+        if (!moon_port_is_gone(port, successor))
+            continue;
+        for (unsigned k = 0; close && k < ports->worker_count; k++)
+            moon_socket_free(port->sockets[k]);
+        free(port->sockets);
+    }
+    free(ports->items);
+    *ports = (struct moon_ports){0};
+}

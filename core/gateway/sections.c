@@ -1,0 +1,38 @@
+// The sections of a configuration in rank order, and compiling with them.
+#include "conf/settings.h"
+#include "edge/listener.h"
+#include "exchange/action.h"
+#include "filter/filter.h"
+#include "gateway/gateway_priv.h"
+#include "route/route.h"
+#include "upstream/upstream.h"
+
+#include <string.h>
+
+void moon_sections_init(struct moon_sections *sections,
+                        const struct moon_filter_type *const *filters,
+                        struct moon_registry *registry, const struct moon_builtin *extra)
+{
+    sections->builtins[0] = &moon_builtin_echo;
+    sections->builtins[1] = extra;
+    sections->upstreams = moon_upstream_section;
+    sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
+    sections->upstreams.registry = &sections->upstream_parts;
+    sections->actions = moon_action_section;
+    sections->actions.registry = filters;
+    const struct moon_section *order[SECTION_COUNT] = {&moon_settings_section, &sections->upstreams,
+                                                       &moon_route_section, &sections->actions,
+                                                       &moon_listener_section};
+    memcpy(sections->order, order, sizeof order);
+}
+
+int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
+                          struct moon_report *report, struct moon_snapshot **out)
+{
+    int err = moon_conf_compile(model, sections->order, SECTION_COUNT, report, out);
+    if (err)
+        moon_model_free(model);
+    else
+        moon_snapshot_adopt(*out, model);
+    return err;
+}

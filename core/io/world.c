@@ -1,0 +1,106 @@
+// The way from the calls of world.h and mailbox.h to the world that is meant.
+#include "io/world_priv.h"
+
+#include <errno.h>
+
+void moon_world_free(struct moon_world *world)
+{
+    if (world)
+        world->ops->free(world);
+}
+
+struct moon_loop *moon_loop_new(struct moon_world *world)
+{
+    return world->ops->loop_new(world);
+}
+
+int moon_world_listen(struct moon_world *world, const struct moon_address *at, size_t count,
+                      struct moon_socket **out)
+{
+    return world->ops->listen(world, at, count, out);
+}
+
+int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out)
+{
+    return world->ops->listen_local ? world->ops->listen_local(world, path, out) : -ENOTSUP;
+}
+
+int moon_world_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
+                         int timeout_ms, char **out, size_t *out_len)
+{
+    if (!world->ops->ask_local)
+        return -ENOTSUP;
+    return world->ops->ask_local(world, path, question, timeout_ms, out, out_len);
+}
+
+void moon_world_notify(struct moon_world *world, const char *state)
+{
+    if (world->ops->notify)
+        world->ops->notify(world, state);
+}
+
+void moon_socket_address(const struct moon_socket *socket, struct moon_address *out)
+{
+    socket->ops->address(socket, out);
+}
+
+void moon_socket_free(struct moon_socket *socket)
+{
+    if (socket)
+        socket->ops->free(socket);
+}
+
+size_t moon_world_descriptor_limit(const struct moon_world *world)
+{
+    return world->descriptor_limit;
+}
+
+size_t moon_world_memory_len(const struct moon_world *world)
+{
+    return world->ops->memory_len(world);
+}
+
+uint64_t moon_world_wall_ms(const struct moon_world *world)
+{
+    return world->ops->wall_ms(world);
+}
+
+void moon_world_print(struct moon_world *world, const char *text, size_t len)
+{
+    world->ops->print(world, text, len);
+}
+
+unsigned moon_world_cpu_count(const struct moon_world *world)
+{
+    return world->ops->cpu_count(world);
+}
+
+int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
+                         size_t *out_len)
+{
+    return world->ops->read_file(world, path, max_len, out, out_len);
+}
+
+int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
+                      struct moon_thread **out)
+{
+    return world->ops->thread_start(world, fn, arg, out);
+}
+
+struct moon_mailbox *moon_mailbox_new(struct moon_loop *loop,
+                                      void (*on_message)(void *owner, struct moon_message *message),
+                                      void *owner)
+{
+    return loop->world->ops->mailbox_new(loop, on_message, owner);
+}
+
+void moon_mailbox_free(struct moon_mailbox *mailbox)
+{
+    if (mailbox)
+        mailbox->ops->free(mailbox);
+}
+
+void moon_mailbox_post(struct moon_mailbox *mailbox, struct moon_message *message)
+{
+    mailbox->ops->post(mailbox, message);
+}

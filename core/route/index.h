@@ -1,0 +1,16 @@
+// The compiled form of all matches: what a lookup walks. Immutable, shared by workers.
+#pragma once
+
+#include <stddef.h>
+
+struct moon_head;
+struct moon_index;
+struct moon_match;
+struct moon_route_scratch;
+
+// `matches` outlives the index.
+struct moon_index *moon_index_new(const struct moon_match *matches, size_t count);
+void moon_index_free(struct moon_index *index);
+// As moon_routes_find.
+int moon_index_find(const struct moon_index *index, const struct moon_head *head,
+                    struct moon_route_scratch *scratch);

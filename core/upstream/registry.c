@@ -1,0 +1,231 @@
+// The registry: a hash of endpoint states, lists of limits and names. What falls to no reference goes at once.
+#include "upstream/registry.h"
+
+#include "upstream/registry_priv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct moon_name {
+    struct moon_list node;
+    struct moon_registry *registry;
+    unsigned ref_count;
+    size_t address_count;
+    struct moon_address *addresses;
+    size_t host_len;
+    char host[]; // NUL-terminated
+};
+
+static void grow(struct moon_registry *registry)
+{
+    uint32_t count = registry->bucket_count ? registry->bucket_count * 2 : 64;
+    struct moon_endpoint_state **buckets = calloc(count, sizeof(struct moon_endpoint_state *));
+    if (!buckets)
+        abort();
+    for (uint32_t i = 0; i < registry->bucket_count; i++) {
+        for (struct moon_endpoint_state *state = registry->buckets[i], *next; state; state = next) {
+            next = state->next;
+            struct moon_endpoint_state **bucket =
+                &buckets[moon_address_hash(&state->address) & (count - 1)];
+            state->next = *bucket;
+            *bucket = state;
+        }
+    }
+    free(registry->buckets);
+    registry->buckets = buckets;
+    registry->bucket_count = count;
+}
+
+struct moon_registry *moon_registry_new(void)
+{
+    struct moon_registry *registry = calloc(1, sizeof *registry);
+    if (!registry)
+        abort();
+    pthread_mutex_init(&registry->lock, NULL);
+    moon_list_init(&registry->limits);
+    moon_list_init(&registry->names);
+    moon_list_init(&registry->wakes);
+    grow(registry);
+    return registry;
+}
+
+void moon_registry_free(struct moon_registry *registry)
+{
+    if (!registry)
+        return;
+    assert(registry->state_count == 0 && moon_list_is_empty(&registry->limits));
+    assert(moon_list_is_empty(&registry->names) && moon_list_is_empty(&registry->wakes));
+    pthread_mutex_destroy(&registry->lock);
+    free(registry->buckets);
+    free(registry);
+}
+
+uint64_t moon_registry_stamp(struct moon_registry *registry)
+{
+    return atomic_fetch_add_explicit(&registry->stamp, 1, memory_order_relaxed) + 1;
+}
+
+void moon_registry_lock(struct moon_registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+}
+
+void moon_registry_unlock(struct moon_registry *registry)
+{
+    pthread_mutex_unlock(&registry->lock);
+}
+
+// ---- endpoints
+
+uint32_t moon_address_hash(const struct moon_address *address)
+{
+    uint64_t parts[2], hash = address->port * 0x9e3779b97f4a7c15u;
+    memcpy(parts, address->ip, sizeof parts);
+    hash = (hash ^ parts[0]) * 0xbf58476d1ce4e5b9u;
+    hash = (hash ^ (hash >> 29) ^ parts[1]) * 0x94d049bb133111ebu;
+    return (uint32_t)(hash >> 32);
+}
+
+static struct moon_endpoint_state *state_new(struct moon_registry *registry,
+                                             const struct moon_address *address)
+{
+    struct moon_endpoint_state *state = aligned_alloc(64, sizeof *state);
+    if (!state)
+        abort();
+    memset(state, 0, sizeof *state);
+    if (registry->state_count >= registry->bucket_count)
+        grow(registry);
+    state->registry = registry;
+    state->address = *address;
+    struct moon_endpoint_state **bucket =
+        &registry->buckets[moon_address_hash(address) & (registry->bucket_count - 1)];
+    state->next = *bucket;
+    *bucket = state;
+    registry->state_count++;
+    return state;
+}
+
+struct moon_endpoint_state *moon_endpoint_state_get(struct moon_registry *registry,
+                                                    const struct moon_address *address)
+{
+    pthread_mutex_lock(&registry->lock);
+    struct moon_endpoint_state *state =
+        registry->buckets[moon_address_hash(address) & (registry->bucket_count - 1)];
+    while (state && !moon_address_equal(&state->address, address))
+        state = state->next;
+    if (!state)
+        state = state_new(registry, address);
+    state->ref_count++;
+    pthread_mutex_unlock(&registry->lock);
+    return state;
+}
+
+struct moon_endpoint_state *moon_endpoint_state_ref(struct moon_endpoint_state *state)
+{
+    pthread_mutex_lock(&state->registry->lock);
+    state->ref_count++;
+    pthread_mutex_unlock(&state->registry->lock);
+    return state;
+}
+
+void moon_endpoint_state_unref(struct moon_endpoint_state *state)
+{
+    if (!state)
+        return;
+    struct moon_registry *registry = state->registry;
+    pthread_mutex_lock(&registry->lock);
+    if (--state->ref_count == 0) {
+        struct moon_endpoint_state **at =
+            &registry->buckets[moon_address_hash(&state->address) & (registry->bucket_count - 1)];
+        while (*at != state)
+            at = &(*at)->next;
+        *at = state->next;
+        registry->state_count--;
+        free(state);
+    }
+    pthread_mutex_unlock(&registry->lock);
+}
+
+// ---- host names
+
+struct moon_name *moon_name_get(struct moon_registry *registry, struct moon_slice host)
+{
+    struct moon_name *name = NULL;
+    pthread_mutex_lock(&registry->lock);
+    for (struct moon_list *at = registry->names.next; at != &registry->names; at = at->next) {
+        struct moon_name *known = MOON_CONTAINER(at, struct moon_name, node);
+        if (moon_slice_equal_fold(moon_name_host(known), host)) {
+            name = known;
+            break;
+        }
+    }
+    if (!name) {
+        name = calloc(1, sizeof *name + host.len + 1);
+        if (!name)
+            abort();
+        name->registry = registry;
+        name->host_len = host.len;
+        memcpy(name->host, host.ptr, host.len);
+        moon_list_add_before(&registry->names, &name->node);
+    }
+    name->ref_count++;
+    pthread_mutex_unlock(&registry->lock);
+    return name;
+}
+
+struct moon_name *moon_name_ref(struct moon_name *name)
+{
+    pthread_mutex_lock(&name->registry->lock);
+    name->ref_count++;
+    pthread_mutex_unlock(&name->registry->lock);
+    return name;
+}
+
+void moon_name_unref(struct moon_name *name)
+{
+    if (!name)
+        return;
+    struct moon_registry *registry = name->registry;
+    pthread_mutex_lock(&registry->lock);
+    if (--name->ref_count == 0) {
+        moon_list_del(&name->node);
+        free(name->addresses);
+        free(name);
+    }
+    pthread_mutex_unlock(&registry->lock);
+}
+
+struct moon_slice moon_name_host(const struct moon_name *name)
+{
+    return (struct moon_slice){name->host, name->host_len};
+}
+
+static struct moon_address *copy(const struct moon_address *addresses, size_t count)
+{
+    struct moon_address *own = calloc(count + 1, sizeof *own);
+    if (!own)
+        abort();
+    if (count)
+        memcpy(own, addresses, count * sizeof *own);
+    return own;
+}
+
+void moon_name_set(struct moon_name *name, const struct moon_address *addresses, size_t count)
+{
+    struct moon_address *own = copy(addresses, count);
+    pthread_mutex_lock(&name->registry->lock);
+    free(name->addresses);
+    name->addresses = own;
+    name->address_count = count;
+    pthread_mutex_unlock(&name->registry->lock);
+}
+
+size_t moon_name_addresses(struct moon_name *name, struct moon_address **out)
+{
+    pthread_mutex_lock(&name->registry->lock);
+    size_t count = name->address_count;
+    *out = copy(name->addresses, count);
+    pthread_mutex_unlock(&name->registry->lock);
+    return count;
+}

@@ -1,0 +1,17 @@
+// The body of struct moon_registry, for registry.c and limit.c.
+#pragma once
+
+#include "base/list.h"
+#include "upstream/registry.h"
+
+#include <pthread.h>
+
+struct moon_registry {
+    pthread_mutex_t lock; // of all that follows
+    struct moon_endpoint_state **buckets;
+    uint32_t bucket_count, state_count; // a power of two
+    struct moon_list limits;            // of struct moon_limit
+    struct moon_list names;             // of struct moon_name
+    struct moon_list wakes;             // of struct moon_wake: the workers
+    atomic_ullong stamp;
+};

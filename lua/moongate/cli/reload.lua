@@ -1,0 +1,29 @@
+--- moongate reload: a running gateway takes its configuration anew; returns when every worker serves it.
+
+local control = require "moongate.cli.control"
+
+local command = {
+  usage = "usage: moongate reload [--admin PATH] [--json]",
+  options = { admin = control.option, json = {} },
+}
+
+---@param parsed table
+---@return integer code
+function command.run(parsed)
+  local answer, text = control.ask(parsed.admin, "POST", "/reload")
+  if not answer then
+    io.stderr:write("moongate: ", text, "\n")
+    return 1
+  end
+  if parsed.json then
+    io.stdout:write(text)
+  elseif answer.fine then
+    print(("configuration %d serves (%d ms)"):format(answer.generation, answer.took_ms))
+  else
+    io.stderr:write(answer.text, ("refused; configuration %d still serves\n"):format(
+      answer.generation))
+  end
+  return answer.fine and 0 or 1
+end
+
+return command

@@ -1,0 +1,134 @@
+-- Reloading: whole or not at all, and no request notices.
+local h = require "test.support.harness"
+local uv = require "luv"
+
+local function config(marker, extra)
+  return {
+    settings = { timeouts = { drain = 2 } },
+    upstreams = { backend = h.backend(h.always(h.http1.response("200 OK", marker))) },
+    routes = { { path = "/", backends = "backend" }, extra },
+  }
+end
+
+describe("reload", function()
+  it("takes a changed configuration, on kept connections too", h.test(function()
+    local gateway = h.gateway(config "one")
+    local client = gateway:connect()
+    client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    assert.equal("one", h.read_response(client).body)
+    local port = gateway.port
+    gateway:rewrite(config "two")
+    local answer = gateway:ask "reload"
+    assert.equal(0, answer.code, answer.stderr)
+    assert.is_not_nil(answer.stdout:find "configuration 2 serves")
+    assert.equal(port, gateway.port)
+    client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    assert.equal("two", h.read_response(client).body)
+    assert.equal("two", gateway:get("/").body)
+  end))
+
+  it("on SIGHUP", h.test(function()
+    local gateway = h.gateway(config "one")
+    gateway:rewrite(config "two")
+    gateway:signal "sighup"
+    gateway:wait_log "configuration 2 serves"
+    assert.equal("two", gateway:get("/").body)
+  end))
+
+  it("refuses a bad configuration and says why; the old one serves", h.test(function()
+    local gateway = h.gateway(config "one")
+    gateway:expect_log "."
+    for i, bad in ipairs { "moongate.listener {", "nothing()", "" } do
+      gateway:rewrite('local moongate = require "moongate"\n' .. bad .. "\n")
+      local answer = gateway:ask "reload"
+      assert.equal(1, answer.code)
+      assert.is_not_nil(answer.stderr:find "configuration 1 still serves", answer.stderr)
+      if i < 3 then assert.is_not_nil(answer.stderr:find "gateway.lua:%d+: ", answer.stderr) end
+      assert.equal("one", gateway:get("/").body)
+    end
+    gateway:rewrite(config "two")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("two", gateway:get("/").body)
+  end))
+
+  it("opens a new listener and closes one that is gone, after its exchanges", h.test(function()
+    local slow = h.backend(function(connection)
+      connection:read_request()
+      h.loop.pass(300)
+      connection:send(h.http1.response("200 OK", "late"))
+    end)
+    local base = { upstreams = { backend = slow } }
+    local gateway = h.gateway(base)
+    local old = gateway.port
+    local client, idle = gateway:connect(), gateway:connect()
+    client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    slow:wait_requests(1)
+    local text = h.gateway_config(base):gsub("port%\"%] = 0", 'port"] = ' .. h.dead_port())
+    gateway:rewrite(text)
+    local answer = gateway:ask "reload"
+    assert.equal(0, answer.code, answer.stderr)
+    assert.equal("eof", idle:wait_end())
+    local response = h.read_response(client)
+    assert.equal("late", response.body)
+    assert.equal("close", response.headers.connection)
+    local _, err = h.connect(old)
+    assert.equal("ECONNREFUSED", err)
+    assert.equal(2, #gateway.ports)
+    assert.equal(200, gateway:get("/", nil, { port = gateway.ports[2] }).status)
+  end))
+
+  it("a port that cannot be had refuses the whole", h.test(function()
+    local gateway = h.gateway(config "one")
+    gateway:expect_log "."
+    local taken = h.backend(h.always(h.http1.response("200 OK", "")))
+    local text = h.gateway_config(config "two") ..
+      ('moongate.listener { port = %s, address = "127.0.0.1" }\n'):format(taken:address():match ":(%d+)")
+    gateway:rewrite(text)
+    local answer = gateway:ask "reload"
+    assert.equal(1, answer.code)
+    assert.is_not_nil(answer.stderr:find "another process has this port", answer.stderr)
+    assert.equal("one", gateway:get("/").body)
+  end))
+
+  it("an exchange under way ends on the configuration it began with #threads", h.test(function()
+    local slow = h.backend(function(connection)
+      connection:read_request()
+      h.loop.pass(300)
+      connection:send(h.http1.response("200 OK", "from the first"))
+    end)
+    local gateway = h.gateway { backend = slow }
+    local client = gateway:connect()
+    client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    slow:wait_requests(1)
+    for _ = 1, 5 do
+      gateway:rewrite(config "later")
+      assert.equal(0, gateway:ask("reload").code)
+    end
+    assert.equal("later", gateway:get("/").body)
+    assert.equal("from the first", h.read_response(client).body)
+    client:close()
+    gateway:expect_quiet()
+    local deadline = uv.hrtime() + 5e9
+    repeat
+      local status = gateway:ask_json "/status"
+      h.loop.pass(50)
+    until status.retired_generations == 0 or uv.hrtime() > deadline
+    assert.equal(0, gateway:ask_json("/status").retired_generations)
+  end))
+
+  it("many in a row with requests in flight lose nothing #threads", h.test(function()
+    local gateway = h.gateway(config "x")
+    local client = gateway:connect()
+    for i = 1, 30 do
+      gateway:rewrite(config("x" .. i % 2, i % 2 == 0 and { path = "/more", backends = "backend" } or nil))
+      gateway:signal "sighup"
+      for _ = 1, 10 do
+        client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+        assert.equal(200, h.read_response(client).status)
+        assert.equal(200, gateway:get("/").status)
+      end
+    end
+    client:close()
+    gateway:expect_quiet()
+  end))
+end)
