@@ -1,0 +1,186 @@
+// The backend of the benchmarks: HTTP/1.1 on 127.0.0.1, one thread, edge-triggered epoll, made to cost little. GET /<n>
+// answers with n bytes; a request with a Content-Length is read to its end first. It understands what the proxies under
+// test send and nothing else.
+//
+//   backend PORT        serves until it is killed
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { HEAD_CAP_LEN = 8192, BODY_LEN = 1 << 20, EVENT_COUNT = 256 };
+
+struct connection {
+    int fd;
+    bool must_close;
+    size_t in_len; // of a head that is not complete yet
+    uint64_t upload_left;
+    size_t head_len, head_sent; // of the answer under way
+    uint64_t body_left;
+    char head[256];
+    char in[HEAD_CAP_LEN];
+};
+
+static char body[BODY_LEN];
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static void drop(struct connection *c)
+{
+    close(c->fd);
+    free(c);
+}
+
+static void begin_answer(struct connection *c, uint64_t len)
+{
+    c->head_len = (size_t)snprintf(c->head, sizeof c->head,
+                                   "HTTP/1.1 200 OK\r\nServer: backend\r\n"
+                                   "Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
+                                   "Content-Type: application/octet-stream\r\n"
+                                   "Content-Length: %llu\r\n\r\n",
+                                   (unsigned long long)len);
+    c->head_sent = 0;
+    c->body_left = len;
+}
+
+// 1 all is sent, 0 the socket is full, -1 broken.
+static int send_answer(struct connection *c)
+{
+    while (c->head_sent < c->head_len || c->body_left) {
+        size_t part = c->body_left < BODY_LEN ? (size_t)c->body_left : BODY_LEN;
+        size_t head_left = c->head_len - c->head_sent;
+        struct iovec iov[2] = {{c->head + c->head_sent, head_left}, {body, part}};
+        struct msghdr message = {.msg_iov = head_left ? iov : iov + 1,
+                                 .msg_iovlen = (head_left ? 1u : 0u) + (part ? 1u : 0u)};
+        ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+        if (n < 0)
+            return errno == EAGAIN ? 0 : -1;
+        size_t of_head = (size_t)n < head_left ? (size_t)n : head_left;
+        c->head_sent += of_head;
+        c->body_left -= (size_t)n - of_head;
+    }
+    c->head_len = c->head_sent = 0;
+    return c->must_close ? -1 : 1;
+}
+
+// Takes a head off `in`; false when it is not complete.
+static bool take_request(struct connection *c)
+{
+    char *end = memmem(c->in, c->in_len, "\r\n\r\n", 4);
+    if (!end)
+        return false;
+    *end = 0;
+    size_t len = (size_t)(end - c->in) + 4, rest = c->in_len - len;
+    const char *slash = strchr(c->in, '/');
+    uint64_t size = slash ? strtoull(slash + 1, NULL, 10) : 0;
+    const char *length = c->in[0] == 'P' ? strcasestr(c->in, "\r\ncontent-length:") : NULL;
+    c->upload_left = length ? strtoull(length + 17, NULL, 10) : 0;
+    c->must_close = strcasestr(c->in, "\r\nconnection: close") != NULL;
+    begin_answer(c, size);
+    size_t of_body = rest < c->upload_left ? rest : (size_t)c->upload_left;
+    c->upload_left -= of_body;
+    c->in_len = rest - of_body;
+    memmove(c->in, c->in + len + of_body, c->in_len);
+    return true;
+}
+
+// 1 something came, 0 nothing more for now, -1 over.
+static int receive(struct connection *c)
+{
+    ssize_t n;
+    if (c->upload_left) { // MSG_TRUNC: TCP throws the bytes away without copying them
+        size_t want = c->upload_left < (1u << 30) ? (size_t)c->upload_left : 1u << 30;
+        n = recv(c->fd, NULL, want, MSG_TRUNC);
+    } else {
+        n = recv(c->fd, c->in + c->in_len, HEAD_CAP_LEN - c->in_len, 0);
+    }
+    if (n <= 0)
+        return n < 0 && errno == EAGAIN ? 0 : -1;
+    if (c->upload_left)
+        c->upload_left -= (uint64_t)n;
+    else
+        c->in_len += (size_t)n;
+    return 1;
+}
+
+// -1: over.
+static int serve(struct connection *c)
+{
+    for (;;) {
+        if (c->head_len && !c->upload_left) {
+            int sent = send_answer(c);
+            if (sent <= 0)
+                return sent;
+        }
+        if (!c->head_len && c->in_len && take_request(c))
+            continue;
+        int got = receive(c);
+        if (got <= 0)
+            return got;
+    }
+}
+
+static void take_connections(int epoll_fd, int listener)
+{
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), on = 1;
+        if (fd < 0)
+            return;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        struct connection *c = malloc(sizeof *c);
+        if (!c)
+            fail("malloc");
+        memset(c, 0, offsetof(struct connection, head));
+        c->fd = fd;
+        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                    .data.ptr = c};
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+            fail("epoll_ctl");
+    }
+}
+
+static int open_listener(uint16_t port)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(fd, 4096) < 0)
+        fail("backend: listen");
+    return fd;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: backend PORT\n");
+        return 2;
+    }
+    memset(body, 'x', sizeof body);
+    int listener = open_listener((uint16_t)atoi(argv[1])), epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN}, events[EVENT_COUNT];
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int count = epoll_wait(epoll_fd, events, EVENT_COUNT, -1);
+        for (int i = 0; i < count; i++) {
+            struct connection *c = events[i].data.ptr;
+            if (!c)
+                take_connections(epoll_fd, listener);
+            else if (serve(c) < 0)
+                drop(c);
+        }
+    }
+}

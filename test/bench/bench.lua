@@ -1,0 +1,322 @@
+-- Runs the works: starts the backend and the proxies, takes turns between the proxies in each round, prints medians, ratios
+-- and the bars. The proxy under load has one core for itself; the load generator and the backend share another.
+package.path = "test/bench/?.lua;" .. package.path
+local process = require "process"
+local proxies = require "proxies"
+local figures = require "figures"
+local works = require "works"
+
+local function fail(text)
+  io.stderr:write("bench: ", text, "\n")
+  os.exit(2)
+end
+
+local function parse(arguments)
+  local options = { only = {}, rounds = 3, seconds = 2, has_only = false }
+  local i = 1
+  while i <= #arguments do
+    local name, value = arguments[i], arguments[i + 1]
+    if name == "--json" or name == "--list" then
+      options[name:sub(3)] = true
+      i = i - 1
+    elseif name == "--only" and value then
+      for only in value:gmatch "[^,]+" do options.only[only] = true end
+      options.has_only = true
+    elseif (name == "--rounds" or name == "--seconds") and tonumber(value) then
+      options[name:sub(3)] = tonumber(value)
+    else
+      fail "usage: run [--only NAME[,NAME]]... [--rounds N] [--seconds S] [--json] [--list]"
+    end
+    i = i + 2
+  end
+  return options
+end
+
+io.stdout:setvbuf "line"
+local options = parse(arg)
+local build = "build-bench"
+local binary = os.getenv "MOONGATE_BIN" or build .. "/moongate"
+
+local function command_line(text)
+  local pipe = assert(io.popen(text))
+  local line = pipe:read "*l"
+  pipe:close()
+  return line or ""
+end
+
+-- The cores of this process: the last for the proxy, the first for the rest.
+local function cores()
+  local list = {}
+  for part in command_line("taskset -cp $$"):match ": (.*)":gmatch "[^,]+" do
+    local first, last = part:match "^(%d+)-?(%d*)$"
+    for core = tonumber(first), tonumber(last ~= "" and last or first) do list[#list + 1] = core end
+  end
+  return list[#list], list[1]
+end
+
+local proxy_core, load_core = cores()
+local dir = command_line "mktemp -d"
+local started = {} -- pids
+local spawn_count = 0
+
+local function spawn(arguments, core)
+  spawn_count = spawn_count + 1
+  local out = ("%s/out.%d"):format(dir, spawn_count)
+  local pid = process.start(arguments, core, out)
+  started[pid] = out
+  return pid
+end
+
+local function output(pid)
+  local file = assert(io.open(started[pid], "r"))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+local function stop_all()
+  for pid in pairs(started) do process.stop(pid) end
+  os.execute(("rm -rf '%s'"):format(dir))
+end
+
+-- ---- proxies
+
+local backend_port = process.free_port()
+
+local function start_proxy(name)
+  local proxy = proxies[name]
+  local place = ("%s/%s.%d"):format(dir, name, spawn_count)
+  local at = { dir = place, port = process.free_port(), backend = backend_port, build = build,
+    binary = binary }
+  local function filled(text)
+    return (tostring(text):gsub("%$(%l+)", function(key) return at[key] and tostring(at[key]) end))
+  end
+  os.execute(("mkdir -p '%s'"):format(place))
+  if proxy.file then
+    local file = assert(io.open(place .. "/" .. proxy.file, "w"))
+    file:write(filled(proxy.text))
+    file:close()
+  end
+  local command = {}
+  for i, word in ipairs(proxy.command) do command[i] = filled(word) end
+  return { name = name, port = at.port, pid = spawn(command, proxy_core) }
+end
+
+local function stop_proxy(proxy)
+  process.stop(proxy.pid)
+  started[proxy.pid] = nil
+end
+
+-- ---- load
+
+local run = { seconds = options.seconds }
+
+local function start_load(proxy, given)
+  local arguments = { build .. "/bench/load", proxy.port, "--pid", proxy.pid }
+  if not given.seconds then
+    arguments[#arguments + 1] = "--seconds"
+    arguments[#arguments + 1] = options.seconds
+  end
+  for name, value in pairs(given) do
+    arguments[#arguments + 1] = "--" .. name
+    arguments[#arguments + 1] = value
+  end
+  return spawn(arguments, load_core)
+end
+
+local function report_of(proxy, pid)
+  local is_fine = process.wait(pid)
+  local text, report = output(pid), {}
+  started[pid] = nil
+  for name, value in text:gmatch '"([%w_]+)":([%d.]+)' do report[name] = tonumber(value) end
+  if not is_fine or not report.seconds then
+    error(("%s: the load generator said: %s\nthe proxy said: %s"):format(proxy.name, text, output(proxy.pid)), 0)
+  end
+  if report.errors > 0 then
+    error(("%s: %d requests failed"):format(proxy.name, report.errors), 0)
+  end
+  return report
+end
+
+function run.load(proxy, given)
+  return report_of(proxy, start_load(proxy, given))
+end
+
+--- A load in the background; the function it gives waits for its end.
+function run.crowd(proxy, given)
+  local pid = start_load(proxy, given)
+  return function() return report_of(proxy, pid) end
+end
+
+function run.proxy(name)
+  return run.started[name] or fail("no proxy " .. name .. " in this work")
+end
+
+-- ---- works
+
+local function median(values)
+  local sorted = {}
+  for i, value in ipairs(values) do sorted[i] = value end
+  table.sort(sorted)
+  local middle = math.floor((#sorted + 1) / 2)
+  return #sorted % 2 == 1 and sorted[middle] or (sorted[middle] + sorted[middle + 1]) / 2
+end
+
+local function take(work, figure, name)
+  local proxy = figure.fresh and start_proxy(name) or run.started[name]
+  local value, notes = figure.take(run, work, proxy)
+  if figure.fresh then stop_proxy(proxy) end
+  return value, notes or {}
+end
+
+local function medians(rounds)
+  local out = {}
+  for key in pairs(rounds[1] or {}) do
+    local values = {}
+    for i, notes in ipairs(rounds) do values[i] = notes[key] end
+    out[key] = median(values)
+  end
+  return out
+end
+
+-- name -> { median, values, notes }; the proxies take turns.
+local function measure(work, names)
+  local figure, results = figures[work.figure], {}
+  run.started = {}
+  for _, name in ipairs(names) do
+    results[name] = { values = {}, rounds = {} }
+    if not figure.fresh then run.started[name] = start_proxy(name) end
+  end
+  for round = 1, options.rounds do
+    for i = 1, #names do
+      local name = names[(i + round - 2) % #names + 1] -- another one begins each round
+      local result = results[name]
+      result.values[round], result.rounds[round] = take(work, figure, name)
+    end
+  end
+  for _, proxy in pairs(run.started) do stop_proxy(proxy) end
+  for _, result in pairs(results) do
+    result.median = median(result.values)
+    result.notes = medians(result.rounds)
+    result.rounds = nil
+  end
+  return results
+end
+
+-- "ok", "MISS", "missing" (the verdict needs a proxy that is not here), or "" where nothing is asked.
+local function judge(work, names, results)
+  local own, ratios = results[names[1]], {}
+  if not own then return "missing", ratios end
+  for name, result in pairs(results) do
+    if name ~= names[1] then ratios[name] = own.median / result.median end
+  end
+  local verdict = (work.bars or work.most) and "ok" or ""
+  for name, bar in pairs(work.bars or {}) do
+    if not ratios[name] then
+      verdict = verdict == "ok" and "missing" or verdict
+    elseif ratios[name] > bar then
+      verdict = "MISS"
+    end
+  end
+  if work.most and own.median > work.most then verdict = "MISS" end
+  return verdict, ratios
+end
+
+-- ---- output
+
+local function number(value)
+  return (value < 10 and "%.2f" or value < 1000 and "%.1f" or "%.0f"):format(value)
+end
+
+local function sorted_keys(of)
+  local keys = {}
+  for key in pairs(of) do keys[#keys + 1] = key end
+  table.sort(keys)
+  return keys
+end
+
+local function notes_text(notes)
+  local parts = {}
+  for _, key in ipairs(sorted_keys(notes)) do parts[#parts + 1] = key .. " " .. number(notes[key]) end
+  return table.concat(parts, ", ")
+end
+
+local function print_work(work, names, results, ratios, verdict)
+  local bar = work.most and ("at most %s %s"):format(number(work.most), figures[work.figure].unit) or ""
+  print(("\n%s: %s  %s  %s"):format(work.name, work.title, bar, verdict))
+  for i, name in ipairs(names) do
+    local result, ratio = results[name], ""
+    if not result then
+      print(("  %-12s missing (%s)"):format(name, proxies[name].package or proxies[name].needs))
+    else
+      if i > 1 then
+        local most = work.bars and work.bars[name]
+        ratio = ("%.2f%s"):format(ratios[name], most and (" (at most %.2f)"):format(most) or "")
+      end
+      print(("  %-12s %10s %-3s %-20s %s"):format(name, number(result.median), figures[work.figure].unit, ratio,
+        notes_text(result.notes)))
+    end
+  end
+end
+
+local function json(value)
+  if type(value) == "string" then return ("%q"):format(value):gsub("\\\n", "\\n") end
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  if #value > 0 then
+    for i, item in ipairs(value) do parts[i] = json(item) end
+    return "[" .. table.concat(parts, ",") .. "]"
+  end
+  for _, key in ipairs(sorted_keys(value)) do parts[#parts + 1] = ("%q:%s"):format(key, json(value[key])) end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- ---- main
+
+local function present(names)
+  local out = {}
+  for _, name in ipairs(names) do
+    if process.has(proxies[name].needs) then out[#out + 1] = name end
+  end
+  return out
+end
+
+local function print_versions()
+  for _, name in ipairs { "moongate", "nginx", "haproxy" } do
+    local proxy = proxies[name]
+    print(("%-10s %s"):format(name, process.has(proxy.needs) and command_line(proxy.version) or
+      ("MISSING: make deps-bench installs " .. tostring(proxy.package))))
+  end
+  print(("%d rounds of %s s, medians; the proxy on core %d, load and backend on core %d"):format(options.rounds,
+    number(options.seconds), proxy_core, load_core))
+  if proxy_core == load_core then print "ONE CORE ONLY: CPU per request still compares, latencies do not" end
+end
+
+local function main()
+  local all, is_fine = {}, true
+  if not options.json then print_versions() end
+  spawn({ build .. "/bench/backend", backend_port }, load_core)
+  for _, work in ipairs(works) do
+    if not options.has_only or options.only[work.name] then
+      local names = work.proxies or { "moongate", "nginx", "haproxy" }
+      local results = measure(work, present(names))
+      local verdict, ratios = judge(work, names, results)
+      is_fine = is_fine and (verdict == "ok" or verdict == "")
+      all[#all + 1] = { name = work.name, title = work.title, unit = figures[work.figure].unit, ratios = ratios,
+        proxies = results, bars = work.bars, most = work.most, verdict = verdict }
+      if not options.json then print_work(work, names, results, ratios, verdict) end
+    end
+  end
+  if options.json then print(json { rounds = options.rounds, seconds = options.seconds, works = all }) end
+  return is_fine
+end
+
+if options.list then
+  for _, work in ipairs(works) do print(("%-10s %s"):format(work.name, work.title)) end
+  os.execute(("rm -rf '%s'"):format(dir))
+  os.exit(0)
+end
+local ran, is_fine = pcall(main)
+stop_all()
+if not ran then fail(tostring(is_fine)) end
+os.exit(is_fine and 0 or 1)

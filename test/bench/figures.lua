@@ -1,0 +1,73 @@
+-- How each kind of figure is taken from one proxy in one round. `take(run, work, proxy)` gives the figure and, where it has
+-- something to tell, notes by name. `run` (bench.lua) offers load(proxy, options) -> report, crowd(proxy, options) -> wait().
+local figures = {}
+
+-- How long the proxy stood ready while something else had its core: over a few percent, latencies mean nothing.
+local function disturbed(report)
+  return report.wait_ns / report.seconds / 1e7
+end
+
+local function merged(base, over)
+  local out = {}
+  for key, value in pairs(base) do out[key] = value end
+  for key, value in pairs(over) do out[key] = value end
+  return out
+end
+
+--- CPU time of the proxy's process for a request.
+figures.cpu = {
+  unit = "us",
+  take = function(run, work, proxy)
+    local report = run.load(proxy, work.load)
+    return report.cpu_ns / report.requests / 1000, { rate = report.requests / report.seconds, ["disturbed_%"] = disturbed(report) }
+  end,
+}
+
+--- 99th percentile of latency, open loop, at a share of a proxy's peak rate, which is measured once.
+figures.latency = {
+  unit = "us",
+  take = function(run, work, proxy)
+    local others = work.others
+    if not others.rate then
+      local best = 0
+      for _ = 1, 3 do
+        local report = run.load(run.proxy(others.peak_of), others.closed)
+        best = math.max(best, report.requests / report.seconds)
+      end
+      others.rate = math.floor(best * others.share)
+    end
+    local report = run.load(proxy, merged(work.load, { rate = others.rate }))
+    return report.p99_us, { rate = others.rate, p50_us = report.p50_us, ["disturbed_%"] = disturbed(report) }
+  end,
+}
+
+--- Resident bytes that one more idle connection costs. The proxy is new, and warm from a short load.
+figures.idle = {
+  unit = "B",
+  fresh = true,
+  take = function(run, work, proxy)
+    run.load(proxy, { connections = 64, response = 128, seconds = 0.3 })
+    local report = run.load(proxy, merged(work.load, { mode = "idle", seconds = 0.5 }))
+    return (report.rss_after - report.rss_before) / work.load.connections
+  end,
+}
+
+--- p99 of measured clients beside a crowd of slow ones, as a multiple of the same without them; and the memory they cost.
+figures.slow = {
+  unit = "x",
+  fresh = true,
+  take = function(run, work, proxy)
+    local alone = run.load(proxy, work.load)
+    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 3 }))
+    local beside = run.load(proxy, merged(work.load, { warmup = 2 }))
+    local crowd = wait()
+    return beside.p99_us / alone.p99_us, {
+      alone_us = alone.p99_us,
+      beside_us = beside.p99_us,
+      ["disturbed_%"] = disturbed(beside),
+      bytes_each = (crowd.rss_after - crowd.rss_before) / work.others.crowd.connections,
+    }
+  end,
+}
+
+return figures

@@ -1,0 +1,326 @@
+// Measured clients. Closed loop: each connection sends its next request when it has the answer. Open loop: requests are due at
+// random times of a fixed mean rate (Poisson); one that finds no connection free waits in `due`, and its latency counts
+// from the time it was due, so that a slow proxy is not spared by a client that waits for it.
+//
+//   IDLE --due--> SENDING --all sent--> HEAD --head read--> BODY --all read--> IDLE, or CLOSING until the proxy ends it
+#include "load.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HEAD_CAP_LEN = 4096, EVENT_COUNT = 256, DUE_COUNT = 1 << 16, UPLOAD_PART_LEN = 1 << 20 };
+
+enum state { IDLE, SENDING, HEAD, BODY, CLOSING };
+
+struct client {
+    int fd; // -1: none
+    enum state state;
+    bool is_reused, is_whole; // is_whole: the head is read, the body is counted
+    uint64_t start_ns;        // when the request was due
+    uint64_t sent_len;
+    size_t head_len;
+    uint64_t body_left;
+    char head[HEAD_CAP_LEN];
+};
+
+struct run {
+    const struct options *options;
+    struct report *report;
+    char *request, *upload;
+    size_t request_len;
+    int epoll_fd;
+    struct client *clients;
+    struct client **idle; // open loop: a ring of those that are free
+    uint32_t idle_at, idle_count;
+    uint64_t *due; // open loop: a ring of times that found nobody free
+    uint32_t due_at, due_count;
+    uint64_t next_ns;
+    uint64_t random;
+    uint64_t warm_ns, end_ns;
+    bool is_measuring;
+};
+
+static void start(struct run *run, struct client *c, uint64_t due_ns);
+
+static void disconnect(struct client *c)
+{
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+    c->is_reused = false;
+}
+
+static void becomes_free(struct run *run, struct client *c)
+{
+    c->state = IDLE;
+    if (!run->options->rate) {
+        start(run, c, now_ns());
+        return;
+    }
+    if (run->due_count) {
+        uint64_t due_ns = run->due[run->due_at];
+        run->due_at = (run->due_at + 1) % DUE_COUNT;
+        run->due_count--;
+        start(run, c, due_ns);
+        return;
+    }
+    uint32_t at = (run->idle_at + run->idle_count++) % run->options->connections;
+    run->idle[at] = c;
+}
+
+static void failed(struct run *run, struct client *c)
+{
+    run->report->error_count++;
+    disconnect(c);
+    c->state = SENDING; // again, from the time it was due
+    if (run->report->error_count > 100000)
+        fail("the proxy fails all requests");
+    start(run, c, c->start_ns);
+}
+
+// The connection is lost: on a reused one that brought nothing it is the proxy's right to close between requests.
+static void lost(struct run *run, struct client *c)
+{
+    bool is_fair = c->state == IDLE || (c->is_reused && c->head_len == 0);
+    if (c->state == CLOSING) {
+        disconnect(c);
+        becomes_free(run, c);
+        return;
+    }
+    if (!is_fair) {
+        failed(run, c);
+        return;
+    }
+    disconnect(c);
+    if (c->state != IDLE)
+        start(run, c, c->start_ns);
+}
+
+static void done(struct run *run, struct client *c)
+{
+    if (run->is_measuring) {
+        run->report->request_count++;
+        histogram_add(run->report->latency, now_ns() - c->start_ns);
+    }
+    c->is_reused = true;
+    if (run->options->closes)
+        c->state = CLOSING;
+    else
+        becomes_free(run, c);
+}
+
+// False: the connection is broken.
+static bool send_request(struct run *run, struct client *c)
+{
+    uint64_t upload_len = run->options->upload_len;
+    while (c->sent_len < run->request_len + upload_len) {
+        struct iovec iov[2];
+        int count = 0;
+        uint64_t sent = c->sent_len;
+        if (sent < run->request_len)
+            iov[count++] = (struct iovec){run->request + sent, run->request_len - (size_t)sent};
+        uint64_t left = upload_len - (sent > run->request_len ? sent - run->request_len : 0);
+        if (left)
+            iov[count++] = (struct iovec){run->upload,
+                                          left < UPLOAD_PART_LEN ? (size_t)left : UPLOAD_PART_LEN};
+        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+        ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+        if (n < 0)
+            return errno == EAGAIN || errno == ENOTCONN;
+        c->sent_len += (uint64_t)n;
+    }
+    c->state = HEAD;
+    return true;
+}
+
+static void start(struct run *run, struct client *c, uint64_t due_ns)
+{
+    c->start_ns = due_ns;
+    c->state = SENDING;
+    c->sent_len = 0;
+    c->head_len = 0;
+    c->is_whole = false;
+    if (c->fd < 0) {
+        c->fd = connect_to(run->options->port);
+        run->report->connect_count++;
+        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                    .data.ptr = c};
+        if (epoll_ctl(run->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) < 0)
+            fail("epoll_ctl");
+    }
+    if (!send_request(run, c)) // told by the next event
+        c->state = SENDING;
+}
+
+// True when the head is complete; false with *is_broken when it is no answer that was asked for.
+static bool take_head(struct client *c, bool *is_broken)
+{
+    c->head[c->head_len] = 0;
+    char *end = memmem(c->head, c->head_len, "\r\n\r\n", 4);
+    *is_broken = !end && c->head_len == HEAD_CAP_LEN - 1;
+    if (!end)
+        return false;
+    *end = 0;
+    const char *length = strcasestr(c->head, "\r\ncontent-length:");
+    if (memcmp(c->head, "HTTP/1.1 200", 12) != 0 || !length) {
+        *is_broken = true;
+        return false;
+    }
+    c->body_left = strtoull(length + 17, NULL, 10);
+    size_t of_body = c->head_len - ((size_t)(end - c->head) + 4);
+    if (of_body > c->body_left)
+        *is_broken = true;
+    c->body_left -= of_body;
+    c->state = BODY;
+    return true;
+}
+
+static bool is_drained(ssize_t n, size_t want, bool has_ended)
+{
+    return n < 0 || ((size_t)n < want && !has_ended);
+}
+
+static void receive(struct run *run, struct client *c, bool has_ended)
+{
+    int fd = c->fd;
+    for (;;) {
+        size_t want;
+        ssize_t n;
+        if (c->state == BODY) { // MSG_TRUNC: TCP throws the bytes away without copying them
+            want = c->body_left < (1u << 30) ? (size_t)c->body_left : 1u << 30;
+            n = recv(fd, NULL, want, MSG_TRUNC);
+        } else {
+            want = HEAD_CAP_LEN - 1 - c->head_len;
+            n = recv(fd, c->head + c->head_len, want, 0);
+        }
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            lost(run, c);
+            return;
+        }
+        bool is_broken = false;
+        if (c->state == BODY)
+            c->body_left -= (uint64_t)n;
+        else
+            c->head_len += (size_t)n;
+        if (c->state != BODY && (c->state != HEAD || (!take_head(c, &is_broken) && is_broken))) {
+            failed(run, c); // an answer that nobody asked for, or another than expected
+            return;
+        }
+        if (c->state == BODY && c->body_left == 0)
+            done(run, c);
+        if (c->fd != fd || is_drained(n, want, has_ended))
+            return;
+    }
+}
+
+static void on_event(struct run *run, struct client *c, uint32_t events)
+{
+    bool has_ended = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    if (c->fd < 0)
+        return;
+    if (c->state == SENDING && events & EPOLLOUT && !send_request(run, c) && !has_ended) {
+        lost(run, c);
+        return;
+    }
+    if (events & EPOLLIN || has_ended)
+        receive(run, c, has_ended);
+}
+
+// ---- open loop
+
+static uint64_t gap_ns(struct run *run)
+{
+    run->random ^= run->random << 13;
+    run->random ^= run->random >> 7;
+    run->random ^= run->random << 17;
+    double uniform = ((double)(run->random >> 11) + 1) / 9007199254740993.0;
+    return (uint64_t)(-log(uniform) * 1e9 / run->options->rate);
+}
+
+static void send_due(struct run *run, uint64_t now)
+{
+    while (run->options->rate > 0 && run->next_ns <= now) {
+        uint64_t due_ns = run->next_ns;
+        run->next_ns += gap_ns(run);
+        if (run->idle_count) {
+            struct client *c = run->idle[run->idle_at];
+            run->idle_at = (run->idle_at + 1) % run->options->connections;
+            run->idle_count--;
+            start(run, c, due_ns);
+        } else if (run->due_count < DUE_COUNT) {
+            run->due[(run->due_at + run->due_count++) % DUE_COUNT] = due_ns;
+        } else {
+            run->report->error_count++; // hopelessly behind
+        }
+    }
+}
+
+// ---- the run
+
+static void begin_measuring(struct run *run)
+{
+    run->is_measuring = true;
+    histogram_clear(run->report->latency);
+    run->report->connect_count = 0;
+    run->report->error_count = 0;
+    usage_read(run->options->pid, &run->report->before);
+    run->warm_ns = now_ns();
+}
+
+static void loop(struct run *run)
+{
+    struct epoll_event events[EVENT_COUNT];
+    for (;;) {
+        uint64_t now = now_ns();
+        if (!run->is_measuring && now >= run->warm_ns)
+            begin_measuring(run);
+        if (now >= run->end_ns)
+            return;
+        send_due(run, now);
+        uint64_t until = run->is_measuring ? run->end_ns : run->warm_ns;
+        if (run->options->rate > 0 && run->next_ns < until)
+            until = run->next_ns;
+        now = now_ns();
+        uint64_t wait = until > now ? until - now : 0;
+        struct timespec timeout = {(time_t)(wait / 1000000000u), (long)(wait % 1000000000u)};
+        int count = epoll_pwait2(run->epoll_fd, events, EVENT_COUNT, &timeout, NULL);
+        for (int i = 0; i < count; i++)
+            on_event(run, events[i].data.ptr, events[i].events);
+    }
+}
+
+void clients_run(const struct options *options, struct report *report)
+{
+    struct run run = {.options = options, .report = report, .random = 88172645463325252u};
+    report->latency = histogram_new();
+    run.request = request_head(options);
+    run.request_len = strlen(run.request);
+    run.upload = calloc(1, UPLOAD_PART_LEN);
+    run.clients = calloc(options->connections, sizeof *run.clients);
+    run.idle = calloc(options->connections, sizeof(struct client *));
+    run.due = calloc(DUE_COUNT, sizeof *run.due);
+    run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!run.upload || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
+        fail("load: memory");
+    uint64_t now = now_ns();
+    run.next_ns = now;
+    run.warm_ns = now + (uint64_t)(options->warmup * 1e9);
+    run.end_ns = run.warm_ns + (uint64_t)(options->seconds * 1e9);
+    for (uint32_t i = 0; i < options->connections; i++) {
+        run.clients[i].fd = -1;
+        becomes_free(&run, &run.clients[i]);
+    }
+    loop(&run);
+    usage_read(options->pid, &report->after);
+    report->seconds = (double)(now_ns() - run.warm_ns) / 1e9;
+}

@@ -1,0 +1,120 @@
+// Connections that are only there, while somebody else measures or memory is read.
+//   idle: each has had one answer and asks no more
+//   drip: each sends a byte a second of a head (every other one: of a body) that never ends; one that is thrown out comes back
+//   deaf: each has asked for a long answer and does not read it
+#include "load.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static void rest_until(uint64_t at_ns)
+{
+    struct timespec at = {(time_t)(at_ns / 1000000000u), (long)(at_ns % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR) {
+    }
+}
+
+static int connect_and_send(const struct options *options, const char *head)
+{
+    int fd = connect_to(options->port);
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+    if (poll(&ready, 1, 5000) != 1)
+        fail("load: no connection");
+    if (send(fd, head, strlen(head), MSG_NOSIGNAL) < 0)
+        fail("load: send");
+    return fd;
+}
+
+static void read_answer(int fd)
+{
+    char answer[8192];
+    size_t len = 0;
+    for (;;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        if (poll(&ready, 1, 5000) != 1)
+            fail("load: no answer");
+        ssize_t n = recv(fd, answer + len, sizeof answer - 1 - len, 0);
+        if (n <= 0)
+            fail("load: no answer");
+        len += (size_t)n;
+        answer[len] = 0;
+        const char *end = strstr(answer, "\r\n\r\n");
+        const char *length = strcasestr(answer, "\r\ncontent-length:");
+        if (!end || !length)
+            continue;
+        if (len >= (size_t)(end - answer) + 4 + strtoull(length + 17, NULL, 10))
+            return;
+    }
+}
+
+static void note_peak(const struct options *options, struct report *report)
+{
+    struct usage usage;
+    usage_read(options->pid, &usage);
+    report->after.cpu_ns = usage.cpu_ns;
+    report->after.wait_ns = usage.wait_ns;
+    if (usage.rss_len > report->after.rss_len)
+        report->after.rss_len = usage.rss_len;
+}
+
+static void drip_once(const struct options *options, struct report *report, int *fds, uint32_t i)
+{
+    static const char open_head[] = "GET /128 HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ";
+    static const char open_body[] =
+        "POST /128 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048576\r\n\r\n";
+    if (fds[i] >= 0 && send(fds[i], "x", 1, MSG_NOSIGNAL) == 1)
+        return;
+    if (fds[i] >= 0)
+        close(fds[i]);
+    fds[i] = connect_and_send(options, i % 2 ? open_body : open_head);
+    report->connect_count++;
+}
+
+static void drip(const struct options *options, struct report *report, int *fds)
+{
+    uint64_t start = now_ns(), end = start + (uint64_t)(options->seconds * 1e9);
+    for (uint64_t second = 0; now_ns() < end; second++) {
+        for (uint32_t i = 0; i < options->connections; i++) {
+            rest_until(start + second * 1000000000u + i * 1000000000ull / options->connections);
+            drip_once(options, report, fds, i);
+        }
+        note_peak(options, report);
+    }
+}
+
+static void hold(const struct options *options, struct report *report, int *fds, bool reads)
+{
+    char *head = request_head(options);
+    uint64_t end = now_ns() + (uint64_t)(options->seconds * 1e9);
+    for (uint32_t i = 0; i < options->connections; i++) {
+        fds[i] = connect_and_send(options, head);
+        report->connect_count++;
+        if (reads)
+            read_answer(fds[i]);
+    }
+    do {
+        rest_until(now_ns() + 250000000u);
+        note_peak(options, report);
+    } while (now_ns() < end);
+    free(head);
+}
+
+void crowd_run(const struct options *options, struct report *report)
+{
+    int *fds = malloc(options->connections * sizeof *fds);
+    if (!fds)
+        fail("malloc");
+    memset(fds, 0xff, options->connections * sizeof *fds);
+    usage_read(options->pid, &report->before);
+    if (options->mode == MODE_DRIP)
+        drip(options, report, fds);
+    else
+        hold(options, report, fds, options->mode == MODE_IDLE);
+    report->seconds = options->seconds;
+}

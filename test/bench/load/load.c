@@ -1,0 +1,161 @@
+// The load generator of the benchmarks: load PORT [--option VALUE]... (load.h lists its parts).
+//
+//   --mode clients|idle|drip|deaf   --connections N   --seconds S   --warmup S   --rate N (open loop)
+//   --response BYTES   --upload BYTES   --headers plain|browser   --close 1   --pid N (the proxy to be watched)
+#include "load.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { READY_WAIT_MS = 10000, OVERTIME_S = 30 };
+
+uint64_t now_ns(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+void fail(const char *what)
+{
+    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+int connect_to(uint16_t port)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+    if (fd < 0)
+        fail("load: socket");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(fd, (struct sockaddr *)&at, sizeof at) < 0 && errno != EINPROGRESS)
+        fail("load: connect");
+    return fd;
+}
+
+static bool answers(uint16_t port)
+{
+    static const char request[] = "GET /1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+    char answer[16];
+    int fd = connect_to(port);
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+    bool is_fine =
+        poll(&ready, 1, 1000) == 1 && send(fd, request, sizeof request - 1, MSG_NOSIGNAL) > 0;
+    ready.events = POLLIN;
+    is_fine = is_fine && poll(&ready, 1, 1000) == 1 && recv(fd, answer, sizeof answer, 0) > 12 &&
+              memcmp(answer + 9, "200", 3) == 0;
+    close(fd);
+    return is_fine;
+}
+
+// Proxies and the backend start beside us.
+static void wait_for(uint16_t port)
+{
+    uint64_t end = now_ns() + READY_WAIT_MS * 1000000ull;
+    while (!answers(port)) {
+        if (now_ns() > end) {
+            fprintf(stderr, "load: nobody answers on port %u\n", port);
+            exit(1);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+}
+
+static enum mode mode_of(const char *text)
+{
+    static const char *const names[] = {"clients", "idle", "drip", "deaf"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum mode)i;
+    fprintf(stderr, "load: no mode %s\n", text);
+    exit(2);
+}
+
+static bool set_option(struct options *options, const char *name, const char *value)
+{
+    if (strcmp(name, "--mode") == 0)
+        options->mode = mode_of(value);
+    else if (strcmp(name, "--connections") == 0)
+        options->connections = (uint32_t)atoi(value);
+    else if (strcmp(name, "--seconds") == 0)
+        options->seconds = atof(value);
+    else if (strcmp(name, "--warmup") == 0)
+        options->warmup = atof(value);
+    else if (strcmp(name, "--rate") == 0)
+        options->rate = atof(value);
+    else if (strcmp(name, "--response") == 0)
+        options->response_len = strtoull(value, NULL, 10);
+    else if (strcmp(name, "--upload") == 0)
+        options->upload_len = strtoull(value, NULL, 10);
+    else if (strcmp(name, "--headers") == 0)
+        options->is_browser = strcmp(value, "browser") == 0;
+    else if (strcmp(name, "--close") == 0)
+        options->closes = atoi(value) != 0;
+    else if (strcmp(name, "--pid") == 0)
+        options->pid = atoi(value);
+    else
+        return false;
+    return true;
+}
+
+static void print_report(const struct report *report)
+{
+    printf("{\"requests\":%llu,\"errors\":%llu,\"connects\":%llu,\"seconds\":%.3f,\"cpu_ns\":%llu,"
+           "\"wait_ns\":%llu,\"rss_before\":%llu,\"rss_after\":%llu",
+           (unsigned long long)report->request_count, (unsigned long long)report->error_count,
+           (unsigned long long)report->connect_count, report->seconds,
+           (unsigned long long)(report->after.cpu_ns - report->before.cpu_ns),
+           (unsigned long long)(report->after.wait_ns - report->before.wait_ns),
+           (unsigned long long)report->before.rss_len, (unsigned long long)report->after.rss_len);
+    static const struct {
+        const char *name;
+        double share;
+    } points[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}};
+    for (size_t i = 0; report->latency && i < sizeof points / sizeof *points; i++)
+        printf(",\"%s_us\":%.1f", points[i].name,
+               (double)histogram_at(report->latency, points[i].share) / 1000);
+    printf("}\n");
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.connections = 64, .seconds = 2, .warmup = 0.5, .response_len = 128};
+    struct report report = {0};
+    if (argc < 2 || argc % 2) {
+        fprintf(stderr, "usage: load PORT [--option VALUE]...\n");
+        return 2;
+    }
+    options.port = (uint16_t)atoi(argv[1]);
+    for (int i = 2; i < argc; i += 2) {
+        if (!set_option(&options, argv[i], argv[i + 1])) {
+            fprintf(stderr, "load: no option %s\n", argv[i]);
+            return 2;
+        }
+    }
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    prctl(PR_SET_TIMERSLACK, 1ul);
+    alarm((unsigned)(options.seconds + options.warmup) +
+          OVERTIME_S); // it ends by itself, whatever happens
+    wait_for(options.port);
+    if (options.mode == MODE_CLIENTS)
+        clients_run(&options, &report);
+    else
+        crowd_run(&options, &report);
+    print_report(&report);
+    return 0;
+}

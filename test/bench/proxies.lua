@@ -1,0 +1,80 @@
+-- The proxies under test: how each is configured, started and named. All do the same least work: forward to one backend over
+-- kept connections, no log. Nothing else is tuned; what is raised are bounds that a run would hit.
+-- Each: needs (a program), version (a command whose first line is printed), files(at) -> name, text; command(at).
+-- `at` = { dir, port, backend, build, binary }.
+local proxies = {}
+
+local function moongate(workers)
+  return {
+    needs = os.getenv "MOONGATE_BIN",
+    version = '"$MOONGATE_BIN" version',
+    file = "gateway.lua",
+    text = [[
+local moongate = require "moongate"
+moongate.listener { port = $port, address = "127.0.0.1" }
+moongate.upstream { name = "backend", endpoints = { "127.0.0.1:$backend" } }
+moongate.route { path = "/", backends = "backend" }
+]],
+    command = { "$binary", "run", "$dir/gateway.lua", "--workers", workers },
+  }
+end
+
+proxies.moongate = moongate(1)
+proxies["moongate-2"] = moongate(2) -- two workers on the one core
+
+proxies.nginx = {
+  needs = "nginx",
+  package = "nginx-light",
+  version = "nginx -v 2>&1",
+  file = "nginx.conf",
+  text = [[
+daemon off; master_process off; worker_processes 1;
+pid $dir/nginx.pid; error_log stderr crit;
+events { worker_connections 9500; }
+http {
+  access_log off; client_max_body_size 0; keepalive_requests 1000000000;
+  client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
+  uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
+  upstream backend { server 127.0.0.1:$backend; keepalive 64; keepalive_requests 1000000000; }
+  server {
+    listen 127.0.0.1:$port;
+    location / { proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; }
+  }
+}
+]],
+  command = { "nginx", "-c", "$dir/nginx.conf", "-e", "stderr" },
+}
+
+proxies.haproxy = {
+  needs = "haproxy",
+  package = "haproxy",
+  version = "haproxy -v",
+  file = "haproxy.cfg",
+  text = [[
+global
+  nbthread 1
+  maxconn 9500
+defaults
+  mode http
+  http-reuse always
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend in
+  bind 127.0.0.1:$port
+  default_backend backend
+backend backend
+  server one 127.0.0.1:$backend
+]],
+  command = { "haproxy", "-q", "-f", "$dir/haproxy.cfg" },
+}
+
+-- The loops that were weighed (poll/poll.c): no proxies, relays of bytes.
+for _, variant in ipairs { "epoll", "outer", "nested", "uv" } do
+  proxies["poll-" .. variant] = {
+    needs = "build-bench/bench/poll",
+    command = { "$build/bench/poll", variant, "$port", "$backend" },
+  }
+end
+
+return proxies

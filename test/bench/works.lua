@@ -1,0 +1,66 @@
+-- The works, in the order they are run. A later issue adds a row here, and where it needs another configuration, a proxy in
+-- proxies.lua.
+--   name, title
+--   figure     what is measured (figures.lua)
+--   load       options of the load generator, --NAME VALUE
+--   proxies    default: moongate, nginx, haproxy; the first is the one that is judged
+--   bars       the most that the first proxy's figure may be, as a multiple of another proxy's
+--   most       the most that it may be by itself, in the figure's unit
+--   others     more options of a figure
+return {
+  { name = "small", title = "128 B, keep-alive, 64 connections", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    bars = { nginx = 0.80, haproxy = 0.78 } },
+
+  { name = "browser", title = "the same, 20 request fields", figure = "cpu",
+    load = { connections = 64, response = 128, headers = "browser" },
+    bars = { nginx = 0.85, haproxy = 0.85 } },
+
+  { name = "connect", title = "128 B, a new connection each", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1 },
+    bars = { nginx = 0.90 } },
+
+  { name = "64k", title = "64 KiB responses", figure = "cpu",
+    load = { connections = 64, response = 65536 },
+    bars = { haproxy = 0.50 } },
+
+  { name = "1m", title = "1 MiB responses", figure = "cpu",
+    load = { connections = 16, response = 1048576 },
+    bars = { haproxy = 0.45 } },
+
+  { name = "upload", title = "1 MiB uploads", figure = "cpu",
+    load = { connections = 16, response = 128, upload = 1048576 },
+    bars = { haproxy = 0.55 } },
+
+  { name = "p99", title = "p99 at 70 % of nginx's peak rate", figure = "latency",
+    load = { connections = 256, response = 128 },
+    others = { peak_of = "nginx", share = 0.7, closed = { connections = 64, response = 128 } },
+    bars = { nginx = 1.0 } },
+
+  { name = "workers", title = "two workers on the one core", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-2", "moongate" },
+    bars = { moongate = 1.05 } },
+
+  { name = "idle", title = "8,000 idle connections", figure = "idle",
+    load = { connections = 8000, response = 128 },
+    most = 768 },
+
+  { name = "drip", title = "p99 beside 1,000 clients, a byte a second", figure = "slow",
+    load = { connections = 64, response = 128, rate = 5000 },
+    others = { crowd = { mode = "drip", connections = 1000 } },
+    most = 1.5 },
+
+  { name = "deaf", title = "p99 beside 1,000 clients that never read", figure = "slow",
+    load = { connections = 64, response = 128, rate = 5000 },
+    others = { crowd = { mode = "deaf", connections = 1000, response = 1048576 } },
+    most = 1.5 },
+
+  { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },
+
+  { name = "poll-1m", title = "loops: relay of 1 MiB, full sockets", figure = "cpu",
+    load = { connections = 16, response = 1048576 },
+    proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },
+}
