@@ -51,6 +51,7 @@ void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault)
 static void message_end(struct moon_link *link)
 {
     link->read_state = LINK_READ_DONE;
+    moon_body_fini(&link->body); // its trailers were copied; the next message begins anew
     if (link->role == MOON_LINK_SERVER)
         link->read_deadline_ms = 0;
     if (link->lane.owner)
