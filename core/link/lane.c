@@ -67,8 +67,9 @@ static void server_lane_end(struct moon_link *link, bool reuse)
         link->must_linger = true;
     if (!reuse || !is_read || link->must_close || link->is_draining) {
         link->is_closing = true;
-        // Pipelined requests that nobody will answer must not turn into a reset of the answer before them.
-        if (moon_buffer_len(&link->in))
+        // Requests that nobody will answer must not turn into a reset of the answer before them: some may lie here, or in the
+        // socket, or be on their way, unless the client has said that there are none.
+        if (moon_buffer_len(&link->in) || link->lane.head->keep_alive)
             link->must_linger = true;
         link->is_paused = !is_read;
         return;
