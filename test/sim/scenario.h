@@ -14,7 +14,18 @@ enum {
     CLIENT_MAX_COUNT = 6,
     REQUEST_MAX_COUNT = 8,
     FIRST_PORT = 7000,
-    REQUEST_MAX_MS = 120000, // from its first byte to its verdict
+    REQUEST_MAX_MS = 60000, // from its first byte to its verdict
+};
+
+// What a scenario has more of than others, so that rare things meet.
+enum theme {
+    THEME_MIXED,
+    THEME_EARLY, // long uploads, answered or reset before they are over
+    THEME_REUSE, // short requests on links that backends close while they idle
+    THEME_LONG,  // long bodies both ways, small buffers, slow peers
+    THEME_LEAVE, // clients leave in the middle
+    THEME_CROWD, // few descriptors
+    THEME_COUNT,
 };
 
 // What the backend does with a request.
@@ -48,6 +59,8 @@ struct request {
     enum message_framing framing; // of the request
     size_t len;                   // of its body
     unsigned minor;               // HTTP/1.minor
+    bool expects_continue;        // and does not wait for it
+    bool has_trailers;
     enum request_state state;
     uint64_t sent_ms;
     unsigned seen_count; // by backends
@@ -63,7 +76,8 @@ struct client {
     struct request requests[REQUEST_MAX_COUNT];
     unsigned request_count, next_send, next_answer, depth;
     size_t slow_len, slow_ms, body_at;
-    bool is_open, says_close, is_judged;
+    size_t leave_after_len; // leaves once that much has come on a connection; 0: stays
+    bool is_open, says_close;
 };
 
 struct backend {
@@ -82,6 +96,7 @@ struct scenario {
     unsigned client_count, backend_count;
     unsigned idle_close_ms; // backends close what idles longer; 0: never
     unsigned answered_count, lost_count, error_count;
+    enum theme theme;
     bool is_calm; // nothing goes wrong: every request is answered by its backend
     bool has_drain;
     bool is_verbose;

@@ -232,9 +232,10 @@ static void connection_new(struct backend *backend, struct moon_stream *stream)
     peer_adopt(&connection->peer, scenario->stage.loop, stream);
     connection->peer.on_change = on_change;
     connection->peer.owner = connection;
-    if (scenario_below(scenario, 1000) < backend->slow_permille)
-        peer_slow(&connection->peer, 2000 + scenario_below(scenario, 30000),
-                  1 + scenario_below(scenario, 40));
+    if (scenario_below(scenario, 1000) < backend->slow_permille) {
+        size_t len = 2000 + (size_t)scenario_below(scenario, 30000);
+        peer_slow(&connection->peer, len, 1 + (size_t)scenario_below(scenario, 40));
+    }
 }
 
 static void on_accept(void *owner, unsigned ready)

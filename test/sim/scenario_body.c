@@ -66,6 +66,10 @@ void body_add_framed(struct text *text, const struct request *request, int direc
         body_add(text, request->tag, direction, at, n);
         text_add(text, "\r\n", 2);
     }
-    if (is_whole)
-        text_add(text, "0\r\n\r\n", 5);
+    if (!is_whole)
+        return;
+    text_add(text, "0\r\n", 3);
+    if (request->has_trailers)
+        text_add(text, line, (size_t)snprintf(line, sizeof line, "X-Sum: %zu\r\n", len));
+    text_add(text, "\r\n", 2);
 }

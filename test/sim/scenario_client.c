@@ -50,6 +50,8 @@ static size_t head_of(const struct request *request, char *to, size_t cap)
         used += (size_t)snprintf(to + used, cap - used, "Content-Length: %zu\r\n", request->len);
     if (request->framing == FRAMING_CHUNKED)
         used += (size_t)snprintf(to + used, cap - used, "Transfer-Encoding: chunked\r\n");
+    if (request->expects_continue)
+        used += (size_t)snprintf(to + used, cap - used, "Expect: 100-continue\r\n");
     return used + (size_t)snprintf(to + used, cap - used, "\r\n");
 }
 
@@ -162,7 +164,7 @@ static void read_answers(struct client *client)
 static void connection_ended(struct client *client)
 {
     struct peer *peer = &client->peer;
-    bool is_clean = peer->has_ended && !peer->error && !peer->has_write_failed;
+    bool is_clean = peer->stream && peer->has_ended && !peer->error && !peer->has_write_failed;
     if (is_clean && client->next_answer < client->next_send &&
         client->answer->state == MESSAGE_BODY && message_end(client->answer))
         answered(client);
@@ -185,6 +187,13 @@ static void on_change(void *owner)
 {
     struct client *client = owner;
     read_answers(client);
+    bool leaves = client->leave_after_len && client->peer.in_total >= client->leave_after_len;
+    if (leaves && client->next_answer < client->next_send) {
+        if (scenario_below(client->scenario, 2))
+            peer_close(&client->peer);
+        else
+            peer_reset(&client->peer);
+    }
     if (peer_is_over(&client->peer))
         connection_ended(client);
     else if (client->next_answer == client->next_send &&

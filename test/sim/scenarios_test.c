@@ -26,7 +26,8 @@ enum {
     AGAIN_EVERY = 100, // seeds run twice
     PROBLEMS_MAX = 10,
     SCENARIO_MAX_MS = 1800000,
-    DRAIN_MAX_MS = 120000,
+    DRAIN_MAX_MS = 60000,
+    BUFFERS_LEN = 2 << 20,
 };
 
 void scenario_fail(struct scenario *scenario, const char *format, ...)
@@ -61,11 +62,13 @@ static bool chance(struct scenario *scenario, unsigned percent)
 }
 
 // Mostly short, seldom long enough for splice.
-static size_t draw_len(struct scenario *scenario)
+static size_t draw_len(struct scenario *scenario, bool is_long)
 {
     static const size_t bounds[] = {1, 10, 200, 200, 3000, 3000, 20000, 70000, 200000};
-    size_t bound = bounds[scenario_below(scenario, sizeof bounds / sizeof *bounds)];
-    return (size_t)scenario_below(scenario, bound + 1);
+    enum { COUNT = sizeof bounds / sizeof *bounds, LONG_COUNT = 3 };
+    size_t at = is_long ? COUNT - LONG_COUNT + scenario_below(scenario, LONG_COUNT)
+                        : scenario_below(scenario, COUNT);
+    return (size_t)scenario_below(scenario, bounds[at] + 1);
 }
 
 static struct moon_sim_faults draw_faults(struct scenario *scenario)
@@ -94,8 +97,9 @@ static void draw_plan(struct scenario *scenario, struct plan *plan)
 {
     static const enum message_framing framings[] = {FRAMING_LENGTH, FRAMING_LENGTH, FRAMING_CHUNKED,
                                                     FRAMING_CHUNKED, FRAMING_CLOSE};
+    bool is_early = scenario->theme == THEME_EARLY;
     plan->framing = framings[scenario_below(scenario, 5)];
-    plan->len = draw_len(scenario);
+    plan->len = draw_len(scenario, scenario->theme == THEME_LONG || scenario->theme == THEME_LEAVE);
     plan->cut_len = plan->len ? (size_t)scenario_below(scenario, plan->len) : 0;
     plan->end = chance(scenario, 15) ? PLAN_CLOSE : PLAN_WHOLE;
     plan->wait_ms = chance(scenario, 30) ? (unsigned)scenario_below(scenario, 500) : 0;
@@ -103,9 +107,13 @@ static void draw_plan(struct scenario *scenario, struct plan *plan)
     plan->is_empty = chance(scenario, 5);
     if (scenario->is_calm)
         return;
-    plan->is_early = chance(scenario, 10);
-    if (chance(scenario, 25))
+    plan->is_early = chance(scenario, is_early ? 70 : 10);
+    if (chance(scenario, is_early ? 60 : 25))
         plan->end = (enum plan_end)scenario_below(scenario, PLAN_END_COUNT);
+    if (is_early && chance(scenario, 40)) {
+        plan->end = PLAN_RESET;
+        plan->framing = FRAMING_CLOSE;
+    }
     bool is_cut = plan->end == PLAN_CUT || plan->end == PLAN_RESET;
     if (is_cut && plan->len == 0)
         plan->end = PLAN_DROP; // there is nothing to cut
@@ -122,11 +130,16 @@ static void draw_request(struct scenario *scenario, struct request *request)
     request->tag = moon_sim_random_u64(scenario->stage.world);
     request->method = methods[scenario_below(scenario, 10)];
     request->minor = chance(scenario, 95);
-    bool has_body = request->method[0] == 'P' || chance(scenario, 5);
+    bool is_long = scenario->theme == THEME_EARLY || scenario->theme == THEME_LONG;
+    if (scenario->theme == THEME_REUSE && chance(scenario, 60))
+        request->method = chance(scenario, 50) ? "GET" : "PUT";
+    bool has_body = request->method[0] == 'P' || chance(scenario, is_long ? 70 : 5);
     request->framing = !has_body                                ? FRAMING_NONE
                        : request->minor && chance(scenario, 40) ? FRAMING_CHUNKED
                                                                 : FRAMING_LENGTH;
-    request->len = has_body ? draw_len(scenario) : 0;
+    request->len = has_body ? draw_len(scenario, is_long) : 0;
+    request->has_trailers = chance(scenario, 20);
+    request->expects_continue = has_body && request->minor && chance(scenario, 10);
     draw_plan(scenario, &request->plan);
 }
 
@@ -137,7 +150,9 @@ static void draw_client(struct scenario *scenario, struct client *client)
     client->depth = chance(scenario, 30) ? 1 + (unsigned)scenario_below(scenario, 5) : 1;
     for (unsigned i = 0; i < client->request_count; i++)
         draw_request(scenario, &client->requests[i]);
-    if (chance(scenario, 20)) {
+    if (scenario->theme == THEME_LEAVE)
+        client->leave_after_len = 1 + (size_t)scenario_below(scenario, 100000);
+    if (chance(scenario, scenario->theme == THEME_LONG ? 50 : 20)) {
         client->slow_len = 2000 + (size_t)scenario_below(scenario, 30000);
         client->slow_ms = 1 + (size_t)scenario_below(scenario, 40);
     }
@@ -158,15 +173,20 @@ static void start_gateway(struct scenario *scenario)
     for (unsigned i = 0; i < scenario->backend_count; i++)
         used += (size_t)snprintf(endpoints + used, sizeof endpoints - used, "'10.0.0.2:%u', ",
                                  FIRST_PORT + i);
+    // Drawn one by one: C does not say in which order arguments are evaluated.
+    const char *splice = chance(scenario, 70) ? "true" : "false";
+    unsigned keepalive = chance(scenario, 80) ? 0 : 1 + (unsigned)scenario_below(scenario, 4);
+    unsigned idle_s = 1 + (unsigned)scenario_below(scenario, 20);
+    unsigned upstream_idle_s = 1 + (unsigned)scenario_below(scenario, 5);
     snprintf(script, sizeof script,
              "local moongate = require 'moongate'\n"
-             "moongate.settings { splice = %s, timeouts = { connect = 1, response = 3, body = 3, "
-             "idle = %u, upstream_idle = %u, drain = 10, linger = 1 } }\n"
+             "moongate.settings { splice = %s, keepalive_requests = %u, timeouts = { connect = 1, "
+             "response = 3, body = 3, idle = %u, upstream_idle = %u, drain = 10, linger = 1 }, "
+             "limits = { buffer_bytes = %d } }\n"
              "moongate.listener { port = 8080, address = '10.0.0.1' }\n"
              "moongate.upstream { name = 'b', endpoints = { %s } }\n"
              "moongate.route { path = '/', backends = 'b' }\n",
-             chance(scenario, 70) ? "true" : "false", 1 + (unsigned)scenario_below(scenario, 20),
-             1 + (unsigned)scenario_below(scenario, 5), endpoints);
+             splice, keepalive, idle_s, upstream_idle_s, BUFFERS_LEN, endpoints);
     stage_start(&scenario->stage, script, 1 + (unsigned)scenario_below(scenario, 3));
 }
 
@@ -175,12 +195,18 @@ static void set_up(struct scenario *scenario)
     static const struct moon_sim_faults perfect;
     stage_init(&scenario->stage, scenario->seed, &perfect, scenario->is_verbose);
     moon_list_init(&scenario->connections);
-    scenario->is_calm = chance(scenario, 35);
+    scenario->theme = (enum theme)scenario_below(scenario, THEME_COUNT);
+    scenario->is_calm =
+        chance(scenario, 35) && scenario->theme != THEME_LEAVE && scenario->theme != THEME_CROWD;
+    if (scenario->theme == THEME_CROWD)
+        moon_sim_set_descriptor_limit(scenario->stage.world,
+                                      8 + (size_t)scenario_below(scenario, 16));
     scenario->has_drain = !scenario->is_calm && chance(scenario, 40);
     scenario->backend_count = 1 + (unsigned)scenario_below(scenario, BACKEND_MAX_COUNT);
     scenario->client_count = 1 + (unsigned)scenario_below(scenario, CLIENT_MAX_COUNT);
-    if (!scenario->is_calm && chance(scenario, 40))
-        scenario->idle_close_ms = 1 + (unsigned)scenario_below(scenario, 300);
+    if (!scenario->is_calm && chance(scenario, scenario->theme == THEME_REUSE ? 90 : 30))
+        scenario->idle_close_ms =
+            1 + (unsigned)scenario_below(scenario, scenario->theme == THEME_REUSE ? 30 : 300);
     for (unsigned i = 0; i < scenario->backend_count; i++) {
         scenario->backends[i].scenario = scenario;
         scenario->backends[i].slow_permille = chance(scenario, 20) ? 500 : 0;
