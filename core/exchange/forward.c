@@ -180,7 +180,7 @@ static bool must_close(const struct moon_exchange *ex)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
     uint32_t bound = ex->res->settings->keepalive_requests;
-    return !ex->request.keep_alive || ex->has_fault || !ex->is_request_whole ||
+    return !ex->request.keep_alive || ex->has_fault || !moon_lane_is_read(ex->down) ||
            ex->sent.body == MOON_BODY_CLOSE || moon_link_is_draining(link) ||
            (bound && moon_link_lane_count(link) >= bound);
 }

@@ -50,6 +50,11 @@ void moon_lane_resume(struct moon_lane *lane)
     moon_link_flush_later(link);
 }
 
+bool moon_lane_is_read(const struct moon_lane *lane)
+{
+    return MOON_CONTAINER(lane, const struct moon_link, lane)->read_state == LINK_READ_DONE;
+}
+
 bool moon_lane_has_input(const struct moon_lane *lane)
 {
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_input;

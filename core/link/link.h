@@ -112,6 +112,8 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
 // More body may be delivered. Never calls back before it returns.
 void moon_lane_resume(struct moon_lane *lane);
+// Server role: the request is read whole; its `end` may not have been told yet.
+bool moon_lane_is_read(const struct moon_lane *lane);
 // Client role: whether any byte of the response has come / the connection stands.
 bool moon_lane_has_input(const struct moon_lane *lane);
 bool moon_lane_is_connected(const struct moon_lane *lane);
