@@ -72,7 +72,8 @@ moongate.route = config.route
 ---@type fun(settings: moongate.Settings)
 moongate.settings = config.settings
 
-local later = { shared = true, sleep = true, now = true, log = true, http = true, plugin = true, timer = true, json = true,
+local later = { shared = true, sleep = true, now = true, log = true, http = true, plugin = true,
+  timer = true, json = true,
   regex = true, spawn = true, consumer = true }
 
 return setmetatable(moongate, {
@@ -80,6 +81,7 @@ return setmetatable(moongate, {
     if later[name] then
       error("moongate." .. name .. " is not supported yet", 2)
     end
-    error(("there is no moongate.%s; there are listener, upstream, route and settings"):format(tostring(name)), 2)
+    error(("there is no moongate.%s; there are listener, upstream, route and settings")
+      :format(tostring(name)), 2)
   end,
 })

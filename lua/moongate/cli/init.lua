@@ -3,7 +3,8 @@
 local options = require "moongate.cli.options"
 
 local commands = { "run", "check", "version", "help" }
-local later = { explain = true, reload = true, drain = true, test = true, dev = true, new = true, top = true }
+local later = { explain = true, reload = true, drain = true, test = true, dev = true, new = true,
+  top = true }
 
 local usage = [[
 Moongate, a programmable proxy.

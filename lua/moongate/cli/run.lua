@@ -14,7 +14,9 @@ function command.run(parsed)
     io.stderr:write(command.usage, "\n")
     return 2
   end
-  local is_fine, _, text = gateway.run { file = parsed[1], workers = parsed.workers, admin = parsed.admin }
+  local is_fine, _, text = gateway.run {
+    file = parsed[1], workers = parsed.workers, admin = parsed.admin,
+  }
   io.stderr:write(text)
   return is_fine and 0 or 1
 end
