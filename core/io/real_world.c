@@ -112,7 +112,7 @@ static int probe(const struct moon_address *at)
 
 static void socket_address(const struct moon_socket *socket, struct moon_address *out)
 {
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
     *out = (struct moon_address){0};
     if (getsockname(((const struct real_socket *)socket)->fd, (struct sockaddr *)&at, &len) == 0)
@@ -274,9 +274,10 @@ static double quota_cpus(void)
     if (file) {
         bool is_there = fgets(text, sizeof text, file) != NULL;
         fclose(file);
-        return is_there && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0
-                   ? quota / period
-                   : 0;
+        char *rest = text;
+        quota = is_there ? strtod(text, &rest) : 0; // "max": 0
+        period = is_there ? strtod(rest, NULL) : 0;
+        return quota > 0 && period > 0 ? quota / period : 0;
     }
     if (read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota) && quota > 0 &&
         read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period) && period > 0)
