@@ -235,6 +235,8 @@ static void go_on(struct client *client)
 static void on_timer(struct moon_timer *timer)
 {
     struct client *client = MOON_CONTAINER(timer, struct client, timer);
+    if (client->scenario->problem[0])
+        return; // judged already
     if (!client->is_open) {
         open_connection(client);
     } else if (client->peer.is_connecting) { // nobody answers: chance lets connects hang
