@@ -190,20 +190,11 @@ static void frame_body(struct moon_exchange *ex)
     ex->sent.body = ex->request.minor ? MOON_BODY_CHUNKED : MOON_BODY_CLOSE;
 }
 
-// Whether bytes of the request may still come. A request without body is whole with its head, before its end event.
-static bool is_request_open(const struct moon_exchange *ex)
-{
-    const struct moon_head *request = &ex->request;
-    bool has_body = request->body == MOON_BODY_LENGTH ? request->content_length > 0
-                                                      : request->body != MOON_BODY_NONE;
-    return has_body && !ex->is_request_whole;
-}
-
 static bool must_close(const struct moon_exchange *ex)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
     uint32_t bound = ex->res->settings->keepalive_requests;
-    return !ex->request.keep_alive || ex->has_fault || is_request_open(ex) ||
+    return !ex->request.keep_alive || ex->has_fault || !moon_lane_is_read(ex->down) ||
            ex->sent.body == MOON_BODY_CLOSE || moon_link_is_draining(link) ||
            (bound && moon_link_lane_count(link) >= bound);
 }

@@ -82,8 +82,8 @@ ssize_t sim_stream_take(struct sim_stream *stream, char *to, size_t len)
         if (stream->has_fin || (stream->was_reset && !err))
             return MOON_EOF;
         stream->error = 0;
-        stream->is_readable = false;
-        return -err; // 0: would block
+        stream->is_readable = err != 0; // the end is behind it
+        return -err;
     }
     size_t there = len < stream->arrived_len ? len : stream->arrived_len;
     size_t n = sim_short(world, there);

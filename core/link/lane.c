@@ -58,6 +58,11 @@ void moon_lane_hold(struct moon_lane *lane)
     moon_lane_link(lane)->is_held = true;
 }
 
+bool moon_lane_is_read(const struct moon_lane *lane)
+{
+    return MOON_CONTAINER(lane, const struct moon_link, lane)->read_state == LINK_READ_DONE;
+}
+
 bool moon_lane_has_input(const struct moon_lane *lane)
 {
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_input;

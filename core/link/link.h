@@ -115,6 +115,8 @@ void moon_lane_resume(struct moon_lane *lane);
 // Server role: whoever is to take the body waits for something else, not for the peer. Until moon_lane_resume the peer is
 // not taken to be slow; a peer that ends its side with the body unread counts as gone, as it does once the body was read.
 void moon_lane_hold(struct moon_lane *lane);
+// Server role: the request is read whole; its `end` may not have been told yet.
+bool moon_lane_is_read(const struct moon_lane *lane);
 // Client role: whether any byte of the response has come / the connection stands.
 bool moon_lane_has_input(const struct moon_lane *lane);
 bool moon_lane_is_connected(const struct moon_lane *lane);

