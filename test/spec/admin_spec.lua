@@ -63,7 +63,8 @@ describe("admin", function()
 
   it("a socket that nobody serves any more is replaced", h.test(function()
     local first = h.gateway { upstreams = { backend = { "builtin:echo" } } }
-    first:kill()
+    first:signal "sigkill"
+    first:wait_exit()
     first.is_stopped = true
     local second = h.gateway { upstreams = { backend = { "builtin:echo" } }, control = first.control }
     second:wait_log "control on"
