@@ -1,5 +1,5 @@
 // moongate-test: the product, with the filters of test_filter.c among its plugins. Otherwise main.c to the letter.
-#include "filter/builtin.h"
+#include "filter/shipped.h"
 #include "gateway/gateway.h"
 #include "script/script.h"
 #include "test/support/test_filter.h"
