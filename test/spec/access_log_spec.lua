@@ -69,7 +69,7 @@ local function ask(gateway, count, path, fields)
   for first = 1, count, 20 do
     local n = math.min(20, count - first + 1)
     client:send(GET:format(path or "/", fields or ""):rep(n))
-    for _ = 1, n do assert.equal(200, h.read_response(client).status) end
+    for _ = 1, n do assert.equal(200, assert(h.read_response(client)).status) end
   end
   client:close()
 end
@@ -209,6 +209,7 @@ describe("the access log", function()
     local paths, tasks = { path }, {}
     for i = 1, 4 do tasks[i] = h.task(ask, gateway, 500, "/" .. i) end
     for i = 1, 5 do
+      gateway:wait_metrics("load", function(m) return m.moongate_access_log_lines_total >= i * 300 end)
       local old = path .. "." .. i
       assert(os.rename(path, old))
       paths[#paths + 1] = old
