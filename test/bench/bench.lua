@@ -219,6 +219,9 @@ local function judge(work, names, results)
     end
   end
   if work.most and own.median > work.most then verdict = "MISS" end
+  for key, most in pairs(work.most_notes or {}) do
+    if own.notes[key] > most then verdict = "MISS" end
+  end
   return verdict, ratios
 end
 
@@ -303,7 +306,8 @@ local function main()
       local verdict, ratios = judge(work, names, results)
       is_fine = is_fine and (verdict == "ok" or verdict == "")
       all[#all + 1] = { name = work.name, title = work.title, unit = figures[work.figure].unit, ratios = ratios,
-        proxies = results, bars = work.bars, most = work.most, verdict = verdict }
+        proxies = results, bars = work.bars, most = work.most,
+        most_notes = work.most_notes, verdict = verdict }
       if not options.json then print_work(work, names, results, ratios, verdict) end
     end
   end

@@ -6,6 +6,7 @@
 --   proxies    default: moongate, nginx, haproxy; the first is the one that is judged
 --   bars       the most that the first proxy's figure may be, as a multiple of another proxy's
 --   most       the most that it may be by itself, in the figure's unit
+--   most_notes the same for what the figure notes beside it, by name
 --   others     more options of a figure
 return {
   { name = "small", title = "128 B, keep-alive, 64 connections", figure = "cpu",
@@ -49,12 +50,12 @@ return {
   { name = "drip", title = "p99 beside 1,000 clients, a byte a second", figure = "slow",
     load = { connections = 64, response = 128, rate = 5000 },
     others = { crowd = { mode = "drip", connections = 1000 } },
-    most = 1.5 },
+    most = 1.5, most_notes = { bytes_each = 131072 } },
 
   { name = "deaf", title = "p99 beside 1,000 clients that never read", figure = "slow",
     load = { connections = 64, response = 128, rate = 5000 },
-    others = { crowd = { mode = "deaf", connections = 1000, response = 1048576 } },
-    most = 1.5 },
+    others = { crowd = { mode = "deaf", connections = 1000, response = 4194304 } },
+    most = 1.5, most_notes = { bytes_each = 131072 } },
 
   { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
     load = { connections = 64, response = 128 },

@@ -149,7 +149,7 @@ static void start(struct run *run, struct client *c, uint64_t due_ns)
     c->head_len = 0;
     c->is_whole = false;
     if (c->fd < 0) {
-        c->fd = connect_to(run->options->port);
+        c->fd = connect_to(run->options->port, 0);
         run->report->connect_count++;
         struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                                     .data.ptr = c};

@@ -13,6 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+// So that what is not read fills the proxy rather than the kernel.
+enum { DEAF_RECEIVE_LEN = 4096 };
+
 static void rest_until(uint64_t at_ns)
 {
     struct timespec at = {(time_t)(at_ns / 1000000000u), (long)(at_ns % 1000000000u)};
@@ -22,7 +25,7 @@ static void rest_until(uint64_t at_ns)
 
 static int connect_and_send(const struct options *options, const char *head)
 {
-    int fd = connect_to(options->port);
+    int fd = connect_to(options->port, options->mode == MODE_DEAF ? DEAF_RECEIVE_LEN : 0);
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
     if (poll(&ready, 1, 5000) != 1)
         fail("load: no connection");

@@ -32,7 +32,7 @@ void fail(const char *what)
     exit(1);
 }
 
-int connect_to(uint16_t port)
+int connect_to(uint16_t port, int receive_len)
 {
     struct sockaddr_in at = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -40,6 +40,8 @@ int connect_to(uint16_t port)
     if (fd < 0)
         fail("load: socket");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (receive_len)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_len, sizeof receive_len);
     if (connect(fd, (struct sockaddr *)&at, sizeof at) < 0 && errno != EINPROGRESS)
         fail("load: connect");
     return fd;
@@ -49,7 +51,7 @@ static bool answers(uint16_t port)
 {
     static const char request[] = "GET /1 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
     char answer[16];
-    int fd = connect_to(port);
+    int fd = connect_to(port, 0);
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
     bool is_fine =
         poll(&ready, 1, 1000) == 1 && send(fd, request, sizeof request - 1, MSG_NOSIGNAL) > 0;

@@ -48,8 +48,8 @@ struct report {
 
 uint64_t now_ns(void);
 void fail(const char *what);
-// A socket on its way to 127.0.0.1, non-blocking.
-int connect_to(uint16_t port);
+// A socket on its way to 127.0.0.1, non-blocking. receive_len: its receive buffer; 0: as the system has it.
+int connect_to(uint16_t port, int receive_len);
 
 // The head of a request, NUL-terminated; the caller frees it.
 char *request_head(const struct options *options);
