@@ -57,6 +57,7 @@ struct moon_link {
     // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
     bool is_broken : 1;
     bool was_reset : 1;   // writing met the reset: reading will find a clean end instead
+    bool may_linger : 1;  // none was seen, but some may be on its way: the same for a short while
     bool must_linger : 1; // input is left unread: end our side and discard before closing
     bool is_freed : 1;    // closed; the task frees it
     int error;            // found while sending, told by the task
