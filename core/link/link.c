@@ -490,7 +490,8 @@ static void window_over(struct moon_link *link)
         moon_h1_fault(link, &body_too_slow);
         return;
     }
-    link->was_paused = link->is_paused;
+    link->was_paused =
+        link->is_paused || (link->splice_out && moon_splice_is_stuck(link->splice_out));
     link->window_len = 0;
     link->read_deadline_ms = now_of(link) + window_ms;
 }

@@ -83,6 +83,8 @@ void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);
 void moon_splice_run(struct moon_splice *splice);
+// The target does not take what is in the pipe: the source is not read.
+bool moon_splice_is_stuck(const struct moon_splice *splice);
 // Takes back a wish from or for this link.
 void moon_splice_unwish(struct moon_link *link);
 // The link closes: whatever is spliced from or to it ends.
