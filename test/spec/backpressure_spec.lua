@@ -4,10 +4,20 @@ local h = require "test.support.harness"
 
 local GET = "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
 local PIECE = ("x"):rep(65536)
-local WHOLE = 64 * 1048576
--- What the kernel's socket buffers of three connections may hold, and the gateway's own 64 KiB.
-local IN_FLIGHT_MAX = 16 * 1048576
 local MEMORY_MAX_KB = 1024
+
+-- The most that this machine's kernel gives a socket's buffer: the third number of net.ipv4.tcp_rmem and tcp_wmem.
+local function buffer_max(name, default)
+  local file = io.open("/proc/sys/net/ipv4/" .. name)
+  local text = file and file:read "*l" or ""
+  if file then file:close() end
+  return tonumber(text:match "(%d+)%s*$") or default
+end
+
+-- What may be on the way: a sending and a receiving buffer on either side of the gateway; its pipe and queue in between.
+local IN_FLIGHT_MAX = 2 * (buffer_max("tcp_rmem", 6291456) + buffer_max("tcp_wmem", 4194304)) + 2 * 1048576
+-- More than that by a half, in whole pieces: what is taken of it without a reader is taken for want of a bound.
+local WHOLE = math.ceil(IN_FLIGHT_MAX * 1.5 / #PIECE) * #PIECE
 
 -- Sends WHOLE bytes of body as fast as they are taken; connection.sent counts.
 local function send_whole(connection)
