@@ -125,6 +125,15 @@ static int cli_ask(void *owner, const char *path, struct moon_slice question, ch
     return err;
 }
 
+static int cli_sleep(void *owner, uint64_t ms)
+{
+    (void)owner;
+    struct moon_world *world = moon_world_new_real();
+    int err = moon_world_sleep(world, ms);
+    moon_world_free(world);
+    return err;
+}
+
 static int cli_explain(void *owner, const struct moon_run_options *options, struct moon_slice query,
                        struct moon_report *report, char **answer)
 {
@@ -144,5 +153,6 @@ struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *f
                                  .run = cli_run,
                                  .ask = cli_ask,
                                  .explain = cli_explain,
+                                 .sleep = cli_sleep,
                                  .owner = (void *)filters};
 }

@@ -37,6 +37,8 @@ struct moon_cli_ops {
     // What the file would do with a request (admin's /explain query): malloc'd JSON. 0, or an error with the report filled.
     int (*explain)(void *owner, const struct moon_run_options *options, struct moon_slice query,
                    struct moon_report *report, char **answer);
+    // Does nothing for so long.
+    int (*sleep)(void *owner, uint64_t ms);
     void *owner;
 };
 

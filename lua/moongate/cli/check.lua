@@ -7,7 +7,13 @@ local function counted(count, noun)
   return ("%d %s%s"):format(count, noun, count == 1 and "" or "s")
 end
 
-local command = { usage = "usage: moongate check FILE [--json]", options = { json = {} } }
+local command = {
+  usage = "usage: moongate check FILE [--json]",
+  help = [[
+Runs the script FILE and checks what it says, without opening a port: every problem with its line,
+the key path and what would be right. Exit code 0: fine, 1: problems.]],
+  options = { json = {} },
+}
 
 ---@param parsed table
 ---@return integer code

@@ -3,9 +3,9 @@
 local options = require "moongate.cli.options"
 
 local commands = {
-  "run", "check", "explain", "reload", "drain", "version", "help",
+  "run", "check", "explain", "reload", "drain", "top", "version", "help",
 }
-local later = { test = true, dev = true, new = true, top = true }
+local later = { test = true, dev = true, new = true }
 
 local usage = [[
 Moongate, a programmable proxy.
@@ -20,6 +20,7 @@ Before it is live
 A gateway that runs
   moongate reload       take its configuration anew; the old one serves on when the new one is wrong
   moongate drain        finish what is under way and stop
+  moongate top          requests, errors and latencies by route and upstream, as they come
 This program
   moongate version      which version this is
   moongate help         this text; moongate COMMAND --help says more about one
@@ -73,7 +74,7 @@ return function(arguments)
   local command = require("moongate.cli." .. name)
   for _, argument in ipairs(arguments) do
     if argument == "--help" or argument == "-h" then
-      io.stdout:write(command.usage, "\n")
+      io.stdout:write(command.usage, "\n\n", command.help, "\n")
       return 0
     end
   end
