@@ -1,4 +1,4 @@
---- The command line: finds the command, runs it, gives the exit code (0 fine, 1 failed, 2 wrong usage).
+--- The command line: finds the command, runs it, gives the exit code (0 fine, 1 failed, 2 wrong usage, 3 differences).
 
 local options = require "moongate.cli.options"
 
@@ -15,6 +15,8 @@ Serving
                         serve what FILE describes; Ctrl-C finishes what is under way and stops
 Before it is live
   moongate check FILE   say what is wrong with FILE, where, and what would be right
+  moongate check FILE --diff
+                        and what it would change in the gateway that runs
   moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]
                         which route, plugins and upstream a request would meet
 A gateway that runs
@@ -27,7 +29,7 @@ This program
 
 --json prints for programs. A running gateway is found by its control socket: --admin PATH, else
 $MOONGATE_ADMIN, else $XDG_RUNTIME_DIR/moongate.sock, else /run/moongate.sock.
-Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage.
+Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage, 3 check --diff found differences.
 
 A first FILE:
 
