@@ -1,4 +1,4 @@
-// A link's life: reading, writing, deadlines, closing. What the bytes mean is h1.c's business.
+// A link's life: reading, writing, closing. What the bytes mean is h1.c's business, what takes too long deadlines.c's.
 //
 //   on_ready -> link_read -> moon_h1_process -> lane events -> (sends queue into `out` of this and other links)
 //            -> deferred task of each touched link: flush `out` in one write, go on reading, free
@@ -18,12 +18,8 @@
 
 enum {
     DISCARD_LEN = 262144,
-    WINDOW_MS = 10000,
     LINGER_GUESS_MS = 500, // for what may be on its way: a round trip, and no burden on a drain
 };
-
-static const struct moon_fault head_too_slow = {408, "the request head did not come in time"};
-static const struct moon_fault body_too_slow = {408, "the request body came too slowly"};
 
 static const struct moon_settings *settings_of(const struct moon_link *link)
 {
@@ -38,16 +34,6 @@ static uint64_t now_of(const struct moon_link *link)
 void moon_link_flush_later(struct moon_link *link)
 {
     moon_loop_defer(link->res->loop, &link->task);
-}
-
-// The timer is moved only when the nearest deadline comes closer; a later one is noticed when the timer fires.
-void moon_link_rearm(struct moon_link *link)
-{
-    uint64_t read_ms = link->read_deadline_ms, write_ms = link->write_deadline_ms;
-    uint64_t next_ms = read_ms && (!write_ms || read_ms < write_ms) ? read_ms : write_ms;
-    if (!next_ms || (moon_timer_is_armed(&link->timer) && link->timer.deadline_ms <= next_ms))
-        return;
-    moon_wheel_add(link->res->loop->wheel, &link->timer, next_ms);
 }
 
 void moon_link_close(struct moon_link *link)
@@ -83,8 +69,7 @@ static void link_free(struct moon_link *link)
     free(link);
 }
 
-// Closes and tells the keeper.
-static void link_end(struct moon_link *link)
+void moon_link_end(struct moon_link *link)
 {
     if (link->is_freed)
         return;
@@ -112,7 +97,7 @@ static void finish_closing(struct moon_link *link)
 {
     uint32_t linger_ms = settings_of(link)->timeouts.linger_ms;
     if ((!link->must_linger && !link->may_linger) || link->peer_ended) {
-        link_end(link);
+        moon_link_end(link);
         return;
     }
     if (link->read_state == LINK_READ_DISCARD)
@@ -343,7 +328,7 @@ static void discard(struct moon_link *link, size_t len)
 {
     link->window_len += (uint32_t)len;
     if (link->window_len > DISCARD_LEN) {
-        link_end(link);
+        moon_link_end(link);
         return;
     }
     if (!link->must_linger) { // guessed rightly
@@ -478,76 +463,6 @@ static void on_ready(void *owner, unsigned ready)
     moon_link_flush_later(link);
 }
 
-// ---- deadlines
-
-static void window_over(struct moon_link *link)
-{
-    const struct moon_settings *settings = settings_of(link);
-    uint32_t window_ms =
-        settings->timeouts.body_ms < WINDOW_MS ? settings->timeouts.body_ms : WINDOW_MS;
-    uint64_t due_len = settings->body_rate ? (uint64_t)settings->body_rate * window_ms / 1000 : 1;
-    if (!link->was_paused && !link->is_held && link->window_len < due_len) {
-        moon_h1_fault(link, &body_too_slow);
-        return;
-    }
-    link->was_paused =
-        link->is_paused || (link->splice_out && moon_splice_is_stuck(link->splice_out));
-    link->window_len = 0;
-    link->read_deadline_ms = now_of(link) + window_ms;
-}
-
-static void server_read_due(struct moon_link *link)
-{
-    switch ((enum link_read)link->read_state) {
-    case LINK_READ_HEAD:
-        if (moon_buffer_len(&link->in) == 0)
-            link_end(link);
-        else
-            moon_h1_fault(link, &head_too_slow);
-        return;
-    case LINK_READ_BODY:
-        window_over(link);
-        return;
-    case LINK_READ_DONE:
-        return;
-    case LINK_READ_DISCARD:
-        link_end(link);
-        return;
-    }
-}
-
-// Silence counts where the peer has to speak: not before it has the whole request, nor after its whole response, whatever
-// the exchange waits for then.
-static void client_read_due(struct moon_link *link)
-{
-    if (!link->lane.owner)
-        link_end(link);
-    else if (link->is_paused || (link->splice_out && link->was_paused) || !link->is_sent ||
-             link->read_state == LINK_READ_DONE)
-        moon_link_progress(link);
-    else
-        moon_link_fail(link, MOON_ETIMEOUT);
-}
-
-static void on_timer(struct moon_timer *timer)
-{
-    struct moon_link *link = MOON_CONTAINER(timer, struct moon_link, timer);
-    uint64_t now_ms = now_of(link);
-    if (link->write_deadline_ms && now_ms >= link->write_deadline_ms) {
-        moon_link_fail(link, link->is_connecting ? -ETIMEDOUT : MOON_ETIMEOUT);
-        return;
-    }
-    if (link->read_deadline_ms && now_ms >= link->read_deadline_ms) {
-        link->read_deadline_ms = 0;
-        if (link->role == MOON_LINK_SERVER)
-            server_read_due(link);
-        else
-            client_read_due(link);
-    }
-    if (!link->is_freed)
-        moon_link_rearm(link);
-}
-
 // ---- public
 
 struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
@@ -562,7 +477,7 @@ struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role 
     link->role = (uint8_t)role;
     link->events = events;
     link->owner = owner;
-    link->timer.fn = on_timer;
+    link->timer.fn = moon_link_on_timer;
     link->task.fn = link_task;
     link->start_ms = moon_loop_now_ms(res->loop);
     moon_stream_set_owner(stream, on_ready, link);
@@ -594,7 +509,7 @@ void moon_link_drain(struct moon_link *link)
     link->is_draining = true;
     if (!link->lane.owner && link->role == MOON_LINK_SERVER && !link->is_closing &&
         moon_buffer_len(&link->in) == 0)
-        link_end(link);
+        moon_link_end(link);
 }
 
 void moon_link_drain_next(struct moon_link *link)

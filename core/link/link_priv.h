@@ -67,12 +67,17 @@ struct moon_link {
 void moon_link_flush_later(struct moon_link *link);
 // Writes what is queued, as far as the stream takes it. Tells nobody.
 void moon_link_flush(struct moon_link *link);
-void moon_link_rearm(struct moon_link *link);
+// Closes and tells the keeper.
+void moon_link_end(struct moon_link *link);
 // Client role: writing failed. What comes is still read, because the answer may be there already.
 void moon_link_broken(struct moon_link *link, int err);
 // The connection is lost: tells the lane (abort) and the keeper (closed), closes.
 void moon_link_fail(struct moon_link *link, int err);
 void moon_link_progress(struct moon_link *link);
+
+// deadlines.c
+void moon_link_rearm(struct moon_link *link);
+void moon_link_on_timer(struct moon_timer *timer);
 
 // h1.c: takes messages off `in`; stops when nothing can be taken.
 void moon_h1_process(struct moon_link *link, struct moon_slice *in);
