@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/list.h"
 #include "gateway/gateway.h"
+#include "gateway/last_good.h"
 #include "gateway/ports.h"
 #include "gateway/reload.h"
 #include "gateway/telemetry.h"
@@ -51,6 +52,7 @@ struct moon_gateway {
     struct moon_discovery *discovery; // on the control loop
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
+    struct moon_last_good last_good;
     uint64_t start_ms; // wall clock
     atomic_bool is_draining;
     bool is_over;

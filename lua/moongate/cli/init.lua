@@ -11,7 +11,7 @@ local usage = [[
 Moongate, a programmable proxy.
 
 Serving
-  moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]
+  moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH] [--state DIR]
                         serve what FILE describes; Ctrl-C finishes what is under way and stops
 Before it is live
   moongate check FILE   say what is wrong with FILE, where, and what would be right
