@@ -16,7 +16,7 @@ _moongate() {
         explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --admin --json --help" -- "$word") ;;
         top) mapfile -t COMPREPLY < <(compgen -W "--admin --interval --count --json --help" -- "$word") ;;
         reload | drain) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
-        version) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
+        version | help) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
         esac
         return
     fi
