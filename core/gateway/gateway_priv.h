@@ -1,6 +1,7 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
 //   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
+//   last_good.c  what serves, kept on disk
 #pragma once
 
 #include "admin/admin.h"
