@@ -54,7 +54,7 @@ local BROKEN = {
 }
 
 describe("the last good configuration", function()
-  it("is kept after a start and after every reload, for its owner alone", h.test(function()
+  it("is kept after a start and after every reload, for its owner alone #threads", h.test(function()
     local at = place(marker_script "one")
     local gateway = start(at)
     gateway:wait_log "the last good configuration is kept in"
