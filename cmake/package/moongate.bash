@@ -6,16 +6,17 @@ _moongate() {
         return
     fi
     case $before in
+    --state) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
     --config | --admin | --control) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     esac
     if [[ $word == -* ]]; then
         case $command in
-        run) mapfile -t COMPREPLY < <(compgen -W "--workers --admin --control --help" -- "$word") ;;
+        run) mapfile -t COMPREPLY < <(compgen -W "--workers --admin --control --state --help" -- "$word") ;;
         check) mapfile -t COMPREPLY < <(compgen -W "--json --diff --admin --help" -- "$word") ;;
         explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --admin --json --help" -- "$word") ;;
         top) mapfile -t COMPREPLY < <(compgen -W "--admin --interval --count --json --help" -- "$word") ;;
         reload | drain) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
-        version) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
+        version | help) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
         esac
         return
     fi

@@ -40,6 +40,10 @@ const char *moon_object_title(struct moon_model *model, const struct moon_object
 // The objects of one kind (NULL: all) as a JSON list of { kind, place, value }. Values of keys that name secrets are
 // "***"; functions are "<function>".
 void moon_model_write_json(const struct moon_model *model, const char *kind, FILE *out);
+// The objects as a configuration script that makes the same model. 0, or -ENOTSUP and the first object that holds a function,
+// which no text can keep: what was written is no script then.
+int moon_model_write_lua(const struct moon_model *model, FILE *out,
+                         const struct moon_object **refused);
 
 struct moon_snapshot;
 struct moon_section;

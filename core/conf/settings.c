@@ -82,7 +82,7 @@ static const struct moon_schema_key settings_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &resolver_schema,
      .expected = "{ servers = { \"127.0.0.1:53\" } }"},
-    {.name = "state", .types = MOON_TYPE_STRING, .is_later = true},
+    {.name = "state", .types = MOON_TYPE_STRING, .expected = "the path of a directory"},
     {.name = "drain", .types = MOON_TYPE_NUMBER, .is_later = true},
     {.name = NULL},
 };
@@ -145,6 +145,7 @@ static void settings_unref(void *part)
     struct moon_settings *settings = part;
     if (settings) {
         free((void *)settings->log_level.ptr);
+        free(settings->state);
         free(settings->resolver.servers);
     }
     free(settings);
@@ -173,6 +174,8 @@ static int settings_compile(const struct moon_compile *compile, void **part)
     settings->splice = moon_value_bool(value, "splice", true);
     struct moon_slice level = moon_value_string(value, "log_level", MOON_SLICE("info"));
     settings->log_level = (struct moon_slice){strndup(level.ptr, level.len), level.len};
+    struct moon_slice state = moon_value_string(value, "state", MOON_SLICE(""));
+    settings->state = state.len ? strndup(state.ptr, state.len) : NULL;
     if (!read_resolver(compile, moon_value_get(value, "resolver"), settings)) {
         settings_unref(settings);
         return MOON_ECONFIG;

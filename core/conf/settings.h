@@ -38,6 +38,7 @@ struct moon_settings {
     // proxies in front whose X-Forwarded-* are believed; 0: inbound ones are replaced
     uint32_t trusted_hops;
     bool splice;                 // move long bodies inside the kernel; on by default
+    char *state;                 // directory of the last good configuration; NULL: it is not kept
     struct moon_slice log_level; // "debug", "info", "warn", "error"; default "info"
 };
 

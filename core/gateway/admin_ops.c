@@ -67,6 +67,8 @@ static void write_status(const struct moon_gateway *gateway, FILE *out)
             atomic_load(&gateway->is_draining) ? "true" : "false",
             (unsigned long long)gateway->reload.fine_count,
             (unsigned long long)gateway->reload.failed_count, gateway->reload.retired_count);
+    moon_json_member(out, "source", gateway->args.is_last_good ? "last-good" : "script");
+    fputc(',', out);
     moon_json_member(
         out, "log_level",
         moon_log_level_name((enum moon_log_level)atomic_load(&gateway->args.log->level)));

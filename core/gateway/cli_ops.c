@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "gateway/gateway.h"
+#include "gateway/last_good.h"
 #include "io/world.h"
 #include "obs/log.h"
 #include "obs/recent.h"
@@ -9,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 // Where records of the process go: to the terminal, and into the memory of the admin surface.
@@ -84,29 +86,94 @@ static int cli_check(void *owner, const struct moon_run_options *options,
     return err;
 }
 
+// ---- running
+
+// Of `source`. What is wrong with the configuration, not with the machine, sets *args->is_refused.
+static int start(struct source *source, struct moon_gateway_args *args, struct moon_report *report,
+                 struct moon_gateway **out)
+{
+    int err = load(source, report, &args->model);
+    *args->is_refused = err != 0;
+    if (err)
+        return err;
+    atomic_store(&args->log->level, (int)level_of(args->model));
+    return moon_gateway_new(args, report, out);
+}
+
+static void log_problems(const struct moon_log *log, const struct moon_report *report)
+{
+    char *text = moon_report_text(report), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        moon_log_error(log, "%s", line);
+    free(text);
+}
+
+static void add_problems(struct moon_report *report, const struct moon_report *more)
+{
+    const struct moon_problem *problem;
+    for (size_t i = 0; (problem = moon_report_at(more, i)) != NULL; i++)
+        moon_report_add(report, problem);
+}
+
+// The script is refused, `refusal` says why: what served last does again. It is an error all the same, and is told as one.
+static int start_last_good(const char *file, struct moon_gateway_args *args,
+                           struct moon_report *refusal, struct moon_report *report,
+                           struct moon_gateway **out)
+{
+    char *path = moon_last_good_path(args->state), date[MOON_LAST_GOOD_DATE_LEN];
+    struct source source = {args->world, path};
+    struct moon_report *own = moon_report_new();
+    args->is_last_good = true;
+    moon_last_good_date(args->world, path, date);
+    int err = start(&source, args, own, out);
+    if (err) {
+        add_problems(report, refusal);
+        add_problems(report, own);
+    } else {
+        moon_log_error(args->log, "%s is refused; the last good configuration serves, of %s (%s)",
+                       file, date, path);
+        log_problems(args->log, refusal);
+    }
+    moon_report_free(own);
+    free(path);
+    return err;
+}
+
+static int start_any(struct source *source, struct moon_gateway_args *args,
+                     struct moon_report *report, struct moon_gateway **out)
+{
+    bool is_refused = false;
+    args->is_refused = &is_refused;
+    if (!args->state)
+        return start(source, args, report, out);
+    struct moon_report *first = moon_report_new();
+    int err = start(source, args, first, out);
+    if (err && is_refused)
+        err = start_last_good(source->file, args, first, report, out);
+    else
+        add_problems(report, first);
+    moon_report_free(first);
+    return err;
+}
+
 static int cli_run(void *owner, const struct moon_run_options *options, struct moon_report *report)
 {
     struct moon_world *world = moon_world_new_real();
     struct sink sink = {world, moon_recent_new()};
     struct moon_log log = {MOON_LOG_INFO, print_record, &sink};
     struct moon_gateway *gateway = NULL;
-    struct moon_model *model = NULL;
     struct source source = {world, options->file};
-    int err = load(&source, report, &model);
-    if (!err) {
-        atomic_store(&log.level, (int)level_of(model));
-        struct moon_gateway_args args = {.world = world,
-                                         .model = model,
-                                         .load = load,
-                                         .load_owner = &source,
-                                         .filters = owner,
-                                         .workers = options->workers,
-                                         .admin = options->admin,
-                                         .control = options->control,
-                                         .recent = sink.recent,
-                                         .log = &log};
-        err = moon_gateway_new(&args, report, &gateway);
-    }
+    struct moon_gateway_args args = {.world = world,
+                                     .load = load,
+                                     .load_owner = &source,
+                                     .filters = owner,
+                                     .workers = options->workers,
+                                     .admin = options->admin,
+                                     .control = options->control,
+                                     .state = options->state,
+                                     .recent = sink.recent,
+                                     .log = &log};
+    int err = start_any(&source, &args, report, &gateway);
     if (!err)
         err = moon_gateway_run(gateway);
     moon_gateway_free(gateway);

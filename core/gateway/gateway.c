@@ -186,12 +186,15 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (!gateway)
         abort();
     gateway->args = *args;
+    gateway->args.is_refused = NULL;
     gateway->start_ms = moon_world_wall_ms(args->world);
     gateway->registry = moon_registry_new();
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
                        moon_telemetry_names(gateway->telemetry));
     int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
+    if (args->is_refused)
+        *args->is_refused = err != 0;
     if (err)
         goto fail;
     moon_snapshot_set_number(gateway->snapshot, 1);
@@ -208,6 +211,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
+    moon_last_good_init(&gateway->last_good, gateway);
     err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
                               gateway->seat_count, report);
     if (!err)
@@ -283,6 +287,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
+    moon_last_good_fini(&gateway->last_good);
     moon_discovery_free(gateway->discovery);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
@@ -328,6 +333,8 @@ static void start_workers(void *owner)
     moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
                   gateway->seat_count == 1 ? "" : "s");
     moon_world_notify(gateway->args.world, "READY=1");
+    if (!gateway->args.is_last_good)
+        moon_last_good_keep(&gateway->last_good);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

@@ -26,8 +26,11 @@ struct moon_gateway_args {
     unsigned workers;                              // 0: as the settings say
     const char *admin;                             // "ADDRESS:PORT", or NULL
     const char *control;                           // path of the control socket, or NULL
-    struct moon_log *log;                          // outlives the gateway
-    struct moon_recent *recent;                    // what `log` said of late, or NULL; outlives it
+    const char *state;    // directory of the last good configuration, or NULL: as the settings say
+    bool is_last_good;    // `model` is that one, not what `load` gives
+    bool *is_refused;     // set when the model does not compile; NULL: not asked
+    struct moon_log *log; // outlives the gateway
+    struct moon_recent *recent; // what `log` said of late, or NULL; outlives it
 };
 
 // Compiles the model, opens every socket and makes the workers. Nothing runs yet: in the real world moon_gateway_run starts it;

@@ -1,12 +1,14 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
 //   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
+//   last_good.c  what serves, kept on disk
 #pragma once
 
 #include "admin/admin.h"
 #include "base/buffer.h"
 #include "base/list.h"
 #include "gateway/gateway.h"
+#include "gateway/last_good.h"
 #include "gateway/ports.h"
 #include "gateway/reload.h"
 #include "gateway/telemetry.h"
@@ -51,6 +53,7 @@ struct moon_gateway {
     struct moon_discovery *discovery; // on the control loop
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
+    struct moon_last_good last_good;
     uint64_t start_ms; // wall clock
     atomic_bool is_draining;
     bool is_over;

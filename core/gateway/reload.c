@@ -125,6 +125,8 @@ static void all_switched(struct moon_reload *reload)
     moon_log_info(log_of(reload), "configuration %llu serves (%llu ms)",
                   (unsigned long long)moon_snapshot_number(gateway->snapshot),
                   (unsigned long long)(now_ms(reload) - reload->begin_ms));
+    gateway->args.is_last_good = false;
+    moon_last_good_keep(&gateway->last_good);
     finish(reload, true);
 }
 

@@ -1,4 +1,4 @@
-// Appending in the real world. What is no regular file (a pipe, a terminal) is asked with poll first and written in pieces
+// Appending, and replacing a whole file, in the real world. What is no regular file (a pipe, a terminal) is asked with poll first and written in pieces
 // that fit a pipe, because its O_NONBLOCK may be shared with other processes and is left alone.
 #include "io/real_priv.h"
 
@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -97,4 +98,50 @@ size_t real_resident_len(const struct moon_world *world)
     text[n] = '\0';
     strtoul(text, &resident, 10); // all pages, then those that are in memory
     return strtoul(resident, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+// ---- a whole file
+
+static int write_all(int fd, struct moon_slice text)
+{
+    while (text.len) {
+        ssize_t n = write(fd, text.ptr, text.len);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0)
+            text = moon_slice_skip(text, (size_t)n);
+    }
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+// The new name is on the disk, too. Directories that can't be synced keep it in their own time.
+static void sync_directory_of(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (slash)
+        slash[slash == path] = '\0';
+    int fd = open(slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    close(fd);
+}
+
+int real_write_file(struct moon_world *world, const char *path, struct moon_slice text)
+{
+    (void)world;
+    char *temporary;
+    if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+        abort();
+    int fd = mkostemp(temporary, O_CLOEXEC), err = fd < 0 ? -errno : write_all(fd, text);
+    if (fd >= 0 && close(fd) < 0 && !err)
+        err = -errno;
+    if (!err && rename(temporary, path) < 0)
+        err = -errno;
+    if (err && fd >= 0)
+        unlink(temporary);
+    if (!err)
+        sync_directory_of(temporary);
+    free(temporary);
+    return err;
 }

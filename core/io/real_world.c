@@ -383,6 +383,7 @@ static const struct moon_world_ops world_ops = {
     .ask_local = real_ask_local,
     .notify = real_notify,
     .sleep = world_sleep,
+    .write_file = real_write_file,
     .file_open = real_file_open,
     .resident_len = real_resident_len,
     .mailbox_new = real_mailbox_new,

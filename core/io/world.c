@@ -96,6 +96,11 @@ int moon_world_read_file(struct moon_world *world, const char *path, size_t max_
     return world->ops->read_file(world, path, max_len, out, out_len);
 }
 
+int moon_world_write_file(struct moon_world *world, const char *path, struct moon_slice text)
+{
+    return world->ops->write_file ? world->ops->write_file(world, path, text) : -ENOTSUP;
+}
+
 int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
                       struct moon_thread **out)
 {

@@ -55,6 +55,9 @@ unsigned moon_world_cpu_count(const struct moon_world *world);
 // A whole file, NUL-terminated, malloc'd; not on a worker. 0 or -errno (-EFBIG over max_len).
 int moon_world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
                          size_t *out_len);
+// Puts a file there whole or not at all, only for the process's user (0600): a new file, synced, takes the place of the old one.
+// Blocks; not on a worker. Thread safe. 0 or -errno (-ENOTSUP in the simulated world).
+int moon_world_write_file(struct moon_world *world, const char *path, struct moon_slice text);
 
 // Real world only: the simulated one steps its loops itself and answers -ENOTSUP.
 int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,

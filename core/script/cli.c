@@ -48,10 +48,12 @@ static struct moon_run_options read_options(lua_State *vm)
     lua_getfield(vm, 1, "workers");
     lua_getfield(vm, 1, "admin");
     lua_getfield(vm, 1, "control");
-    options.file = luaL_checkstring(vm, -4);
-    options.workers = (unsigned)lua_tonumber(vm, -3);
-    options.admin = lua_tostring(vm, -2);
-    options.control = lua_tostring(vm, -1);
+    lua_getfield(vm, 1, "state");
+    options.file = luaL_checkstring(vm, -5);
+    options.workers = (unsigned)lua_tonumber(vm, -4);
+    options.admin = lua_tostring(vm, -3);
+    options.control = lua_tostring(vm, -2);
+    options.state = lua_tostring(vm, -1);
     return options;
 }
 

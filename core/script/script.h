@@ -17,6 +17,7 @@ struct moon_run_options {
     unsigned workers;    // 0: as the settings say
     const char *admin;   // address of the admin listener, or NULL
     const char *control; // path of the control socket, or NULL
+    const char *state;   // directory of the last good configuration, or NULL
 };
 
 // What a good configuration holds, for the word about it.

@@ -169,6 +169,7 @@ moongate.route = config.route
 ---@field forwarded? boolean send Forwarded (RFC 7239); default false
 ---@field request_id? boolean send X-Request-Id; default false
 ---@field splice? boolean move long bodies inside the kernel; default true
+---@field state? string directory that keeps the last good configuration, for a start whose script is broken (run --state DIR)
 ---@field log_level? "debug"|"info"|"warn"|"error"
 ---@field access_log? moongate.AccessLog default: none
 ---@field metrics? moongate.Metrics

@@ -2,6 +2,7 @@
 
 local control = require "moongate.cli.control"
 local gateway = require "moongate._core.gateway"
+local json = require "moongate.cli.json"
 
 local command = {
   usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE] "
@@ -25,15 +26,15 @@ local function query_of(parsed)
   return table.concat(parts, "&")
 end
 
--- From a file, or from the gateway that runs.
+-- From a file, or from the gateway that runs. The answer and its JSON; or nil, what is wrong, and the file's problems.
 local function ask(parsed)
   local query = query_of(parsed)
   if not parsed.config then
     return control.ask(parsed.admin, "GET", "/explain?" .. query)
   end
-  local text, _, problems = gateway.explain({ file = parsed.config }, query)
+  local text, problems, report = gateway.explain({ file = parsed.config }, query)
   if not text then
-    return nil, problems
+    return nil, report, problems
   end
   local answer, err = control.decode(text)
   return answer, answer and text or err
@@ -88,8 +89,11 @@ function command.run(parsed)
     io.stderr:write(("moongate: %q is not a URL; expected http://host/path\n"):format(parsed[2]))
     return 2
   end
-  local answer, text = ask(parsed)
-  if not answer then
+  local answer, text, problems = ask(parsed)
+  if not answer and parsed.json and type(problems) == "table" then
+    print(json.encode { file = parsed.config, fine = false, problems = problems })
+    return 1
+  elseif not answer then
     io.stderr:write(text, text:sub(-1) == "\n" and "" or "\n")
     return 1
   end

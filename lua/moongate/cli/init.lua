@@ -1,5 +1,6 @@
 --- The command line: finds the command, runs it, gives the exit code (0 fine, 1 failed, 2 wrong usage, 3 differences).
 
+local json = require "moongate.cli.json"
 local options = require "moongate.cli.options"
 
 local commands = {
@@ -11,7 +12,7 @@ local usage = [[
 Moongate, a programmable proxy.
 
 Serving
-  moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]
+  moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH] [--state DIR]
                         serve what FILE describes; Ctrl-C finishes what is under way and stops
 Before it is live
   moongate check FILE   say what is wrong with FILE, where, and what would be right
@@ -44,8 +45,24 @@ local function fail(message)
   return 2
 end
 
-local function help()
-  io.stdout:write(usage)
+-- For programs: what each command takes.
+local function command_list()
+  local list = {}
+  for _, name in ipairs(commands) do
+    local command = name ~= "help" and require("moongate.cli." .. name)
+      or { usage = "usage: moongate help [--json]", help = "Prints what commands there are." }
+    local line = command.usage:gsub("^usage: ", "")
+    list[#list + 1] = { name = name, usage = line, help = command.help }
+  end
+  return list
+end
+
+local function help(arguments)
+  local parsed, err = options.parse(arguments, { json = {}, help = {} })
+  if not parsed then
+    return fail(err)
+  end
+  io.stdout:write(parsed.json and json.encode { commands = command_list() } .. "\n" or usage)
   return 0
 end
 
@@ -54,7 +71,7 @@ end
 return function(arguments)
   local name = table.remove(arguments, 1)
   if name == "help" or name == "--help" or name == "-h" then
-    return help()
+    return help(arguments)
   elseif name == "--version" then
     name = "version"
   elseif not name then

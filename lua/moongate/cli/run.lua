@@ -4,14 +4,17 @@ local control = require "moongate.cli.control"
 local gateway = require "moongate._core.gateway"
 
 local command = {
-  usage = "usage: moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]",
+  usage = "usage: moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH] "
+    .. "[--state DIR]",
   help = [[
 Serves what the script FILE describes until SIGTERM or Ctrl-C, which drains; twice stops at once.
 SIGHUP reloads, SIGUSR1 reopens the access log. --workers overrides settings.workers; --admin
 opens a port for /metrics, /healthz and /readyz; --control names the socket that the other
-commands ask.]],
+commands ask. With --state every configuration that serves is kept as DIR/last-good.lua, and a
+start whose FILE is broken serves that one, with an error in the log.]],
   options = {
     workers = { value = "count" }, admin = { value = "text" }, control = { value = "text" },
+    state = { value = "text" },
   },
 }
 
@@ -24,7 +27,7 @@ function command.run(parsed)
   end
   local is_fine, _, text = gateway.run {
     file = parsed[1], workers = parsed.workers, admin = parsed.admin,
-    control = parsed.control or control.default_path(),
+    control = parsed.control or control.default_path(), state = parsed.state,
   }
   io.stderr:write(text)
   return is_fine and 0 or 1

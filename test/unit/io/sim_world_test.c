@@ -132,6 +132,8 @@ static void files_come_from_memory(void **state)
     assert_int_equal(len, 5);
     assert_string_equal(text, "newer");
     free(text);
+    assert_int_equal(moon_world_write_file(world, "/a", MOON_SLICE("x")), -ENOTSUP);
+    assert_int_equal(moon_world_sleep(world, 1), -ENOTSUP);
     moon_world_free(world);
 }
 
