@@ -138,6 +138,9 @@ local function report_of(proxy, pid)
   if report.errors > 0 then
     error(("%d requests failed"):format(report.errors), 0)
   end
+  if report.p99_us and report.requests == 0 then -- else a stalled proxy would have the best figure
+    error("no answer came in the window", 0)
+  end
   return report
 end
 
