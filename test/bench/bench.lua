@@ -110,6 +110,7 @@ end
 -- ---- load
 
 local run = { seconds = options.seconds }
+local loads = {} -- pids of load generators that run
 
 local function start_load(proxy, given)
   local arguments = { build .. "/bench/load", proxy.port, "--pid", proxy.pid }
@@ -121,19 +122,24 @@ local function start_load(proxy, given)
     arguments[#arguments + 1] = "--" .. name
     arguments[#arguments + 1] = value
   end
-  return spawn(arguments, load_core)
+  local pid = spawn(arguments, load_core)
+  loads[pid] = true
+  return pid
 end
 
 local function report_of(proxy, pid)
   local is_fine = process.wait(pid)
   local text, report = output(pid), {}
-  started[pid] = nil
+  started[pid], loads[pid] = nil, nil
   for name, value in text:gmatch '"([%w_]+)":([%d.]+)' do report[name] = tonumber(value) end
   if not is_fine or not report.seconds then
-    error(("%s: the load generator said: %s\nthe proxy said: %s"):format(proxy.name, text, output(proxy.pid)), 0)
+    error(("%s%s"):format(text, output(proxy.pid)), 0)
   end
   if report.errors > 0 then
-    error(("%s: %d requests failed"):format(proxy.name, report.errors), 0)
+    error(("%d requests failed"):format(report.errors), 0)
+  end
+  if report.p99_us and report.requests == 0 then -- else a stalled proxy would have the best figure
+    error("no answer came in the window", 0)
   end
   return report
 end
@@ -164,9 +170,25 @@ end
 
 local function take(work, figure, name)
   local proxy = figure.fresh and start_proxy(name) or run.started[name]
-  local value, notes = figure.take(run, work, proxy)
+  local is_fine, value, notes = pcall(figure.take, run, work, proxy)
+  for pid in pairs(loads) do
+    process.stop(pid)
+    started[pid], loads[pid] = nil, nil
+  end
   if figure.fresh then stop_proxy(proxy) end
-  return value, notes or {}
+  return is_fine and value, is_fine and notes or {}, tostring(value):gsub("%s+", " ")
+end
+
+-- A proxy that fails in one round takes no part in the rest of the work.
+local function take_round(work, figure, name, result, round)
+  if result.failure then return end
+  local value, notes, failure = take(work, figure, name)
+  if not value then
+    if failure:find "interrupted" then error(failure, 0) end
+    result.failure = failure
+    return
+  end
+  result.values[round], result.rounds[round] = value, notes
 end
 
 local function medians(rounds)
@@ -190,25 +212,27 @@ local function measure(work, names)
   for round = 1, options.rounds do
     for i = 1, #names do
       local name = names[(i + round - 2) % #names + 1] -- another one begins each round
-      local result = results[name]
-      result.values[round], result.rounds[round] = take(work, figure, name)
+      take_round(work, figure, name, results[name], round)
     end
   end
   for _, proxy in pairs(run.started) do stop_proxy(proxy) end
   for _, result in pairs(results) do
-    result.median = median(result.values)
-    result.notes = medians(result.rounds)
+    if not result.failure then
+      result.median = median(result.values)
+      result.notes = medians(result.rounds)
+    end
     result.rounds = nil
   end
   return results
 end
 
--- "ok", "MISS", "missing" (the verdict needs a proxy that is not here), or "" where nothing is asked.
+-- "ok", "MISS", "missing" (the verdict needs a proxy that is not here, or failed), or "" where nothing is asked.
 local function judge(work, names, results)
   local own, ratios = results[names[1]], {}
   if not own then return "missing", ratios end
+  if own.failure then return "MISS", ratios end
   for name, result in pairs(results) do
-    if name ~= names[1] then ratios[name] = own.median / result.median end
+    if name ~= names[1] and result.median then ratios[name] = own.median / result.median end
   end
   local verdict = (work.bars or work.most) and "ok" or ""
   for name, bar in pairs(work.bars or {}) do
@@ -251,8 +275,10 @@ local function print_work(work, names, results, ratios, verdict)
     local result, ratio = results[name], ""
     if not result then
       print(("  %-12s missing (%s)"):format(name, proxies[name].package or proxies[name].needs))
+    elseif result.failure then
+      print(("  %-12s FAILED: %s"):format(name, result.failure))
     else
-      if i > 1 then
+      if ratios[name] then
         local most = work.bars and work.bars[name]
         ratio = ("%.2f%s"):format(ratios[name], most and (" (at most %.2f)"):format(most) or "")
       end

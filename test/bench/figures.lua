@@ -58,8 +58,8 @@ figures.slow = {
   fresh = true,
   take = function(run, work, proxy)
     local alone = run.load(proxy, work.load)
-    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 3 }))
-    local beside = run.load(proxy, merged(work.load, { warmup = 2 }))
+    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 5 }))
+    local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
     local crowd = wait()
     return beside.p99_us / alone.p99_us, {
       alone_us = alone.p99_us,
