@@ -90,14 +90,15 @@ function process.now_ns()
   return tonumber(at.s) * 1e9 + tonumber(at.ns)
 end
 
---- Resident and proportional bytes of a process.
+--- Bytes of a process: resident, its share of what it shares, and what is its own without files.
 ---@param pid integer
----@return { rss: integer, pss: integer }
+---@return { rss: integer, pss: integer, anonymous: integer }
 function process.memory(pid)
   local file = assert(io.open(("/proc/%d/smaps_rollup"):format(pid)))
   local text = file:read "*a"
   file:close()
-  return { rss = tonumber(text:match "\nRss:%s+(%d+)") * 1024, pss = tonumber(text:match "\nPss:%s+(%d+)") * 1024 }
+  local function bytes(name) return tonumber(text:match("\n" .. name .. ":%s+(%d+)")) * 1024 end
+  return { rss = bytes "Rss", pss = bytes "Pss", anonymous = bytes "Anonymous" }
 end
 
 --- One request to 127.0.0.1; blocks.
