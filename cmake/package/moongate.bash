@@ -13,8 +13,9 @@ _moongate() {
         run) mapfile -t COMPREPLY < <(compgen -W "--workers --admin --control --help" -- "$word") ;;
         check) mapfile -t COMPREPLY < <(compgen -W "--json --diff --admin --help" -- "$word") ;;
         explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --admin --json --help" -- "$word") ;;
-        reload | drain | top) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
-        version) mapfile -t COMPREPLY < <(compgen -W "--json" -- "$word") ;;
+        top) mapfile -t COMPREPLY < <(compgen -W "--admin --interval --count --json --help" -- "$word") ;;
+        reload | drain) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
+        version) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
         esac
         return
     fi

@@ -8,6 +8,7 @@
 #include "script/script.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 // Where records of the process go: to the terminal, and into the memory of the admin surface.
@@ -125,6 +126,15 @@ static int cli_ask(void *owner, const char *path, struct moon_slice question, ch
     return err;
 }
 
+static int cli_sleep(void *owner, uint64_t ms)
+{
+    (void)owner;
+    struct moon_world *world = moon_world_new_real();
+    int err = moon_world_sleep(world, ms);
+    moon_world_free(world);
+    return err;
+}
+
 static int cli_explain(void *owner, const struct moon_run_options *options, struct moon_slice query,
                        struct moon_report *report, char **answer)
 {
@@ -138,11 +148,45 @@ static int cli_explain(void *owner, const struct moon_run_options *options, stru
     return err;
 }
 
+static char *objects_of(const struct moon_model *model)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    if (!out)
+        abort();
+    moon_model_write_json(model, NULL, out);
+    if (fclose(out) != 0)
+        abort();
+    return text;
+}
+
+static int cli_model(void *owner, const struct moon_run_options *options,
+                     struct moon_report *report, char **answer)
+{
+    struct moon_world *world = moon_world_new_real();
+    struct moon_model *model = NULL;
+    struct source source = {world, options->file};
+    int err = load(&source, report, &model);
+    if (!err) {
+        char *text = objects_of(model);
+        err = moon_gateway_check(model, owner, report);
+        if (err)
+            free(text);
+        else
+            *answer = text;
+    }
+    moon_world_free(world);
+    return err;
+}
+
 struct moon_cli_ops moon_gateway_cli_ops(const struct moon_filter_type *const *filters)
 {
     return (struct moon_cli_ops){.check = cli_check,
                                  .run = cli_run,
                                  .ask = cli_ask,
                                  .explain = cli_explain,
+                                 .model = cli_model,
+                                 .sleep = cli_sleep,
                                  .owner = (void *)filters};
 }

@@ -205,6 +205,16 @@ static int world_listen(struct moon_world *world, const struct moon_address *at,
     return err;
 }
 
+static int world_sleep(struct moon_world *world, uint64_t ms)
+{
+    (void)world;
+    struct timespec rest = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
+    while (nanosleep(&rest, &rest) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
 // ---- files and the terminal
 
 static int world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
@@ -372,6 +382,7 @@ static const struct moon_world_ops world_ops = {
     .listen_local = real_listen_local,
     .ask_local = real_ask_local,
     .notify = real_notify,
+    .sleep = world_sleep,
     .file_open = real_file_open,
     .resident_len = real_resident_len,
     .mailbox_new = real_mailbox_new,

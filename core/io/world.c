@@ -33,6 +33,11 @@ int moon_world_ask_local(struct moon_world *world, const char *path, struct moon
     return world->ops->ask_local(world, path, question, timeout_ms, out, out_len);
 }
 
+int moon_world_sleep(struct moon_world *world, uint64_t ms)
+{
+    return world->ops->sleep ? world->ops->sleep(world, ms) : -ENOTSUP;
+}
+
 void moon_world_notify(struct moon_world *world, const char *state)
 {
     if (world->ops->notify)

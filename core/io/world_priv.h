@@ -17,6 +17,7 @@ struct moon_world_ops {
     void (*notify)(struct moon_world *world, const char *state);
     int (*ask_local)(struct moon_world *world, const char *path, struct moon_slice question,
                      int timeout_ms, char **out, size_t *out_len);
+    int (*sleep)(struct moon_world *world, uint64_t ms);
     // The world has no files to append to; its memory is not known.
     int (*file_open)(struct moon_world *world, const char *path, struct moon_file **out);
     size_t (*resident_len)(const struct moon_world *world);

@@ -82,8 +82,9 @@ static void server_lane_end(struct moon_link *link, bool reuse)
         link->is_closing = true;
         // Requests that nobody will answer must not turn into a reset of the answer before them: some may lie here, or in the
         // socket, or be on their way, unless the client has said that there are none.
-        if (moon_buffer_len(&link->in) || link->lane.head->keep_alive)
+        if (moon_buffer_len(&link->in))
             link->must_linger = true;
+        link->may_linger = link->lane.head->keep_alive;
         link->is_paused = !is_read;
         return;
     }

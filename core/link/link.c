@@ -16,7 +16,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { DISCARD_LEN = 262144, WINDOW_MS = 10000 };
+enum {
+    DISCARD_LEN = 262144,
+    WINDOW_MS = 10000,
+    LINGER_GUESS_MS = 500, // for what may be on its way: a round trip, and no burden on a drain
+};
 
 static const struct moon_fault head_too_slow = {408, "the request head did not come in time"};
 static const struct moon_fault body_too_slow = {408, "the request body came too slowly"};
@@ -106,7 +110,8 @@ void moon_link_fail(struct moon_link *link, int err)
 // else our side ends first and what still comes is discarded, so that no RST destroys the answer (RFC 9112 9.6).
 static void finish_closing(struct moon_link *link)
 {
-    if (!link->must_linger || link->peer_ended) {
+    uint32_t linger_ms = settings_of(link)->timeouts.linger_ms;
+    if ((!link->must_linger && !link->may_linger) || link->peer_ended) {
         link_end(link);
         return;
     }
@@ -116,7 +121,9 @@ static void finish_closing(struct moon_link *link)
     link->read_state = LINK_READ_DISCARD;
     link->is_paused = false;
     link->window_len = 0;
-    link->read_deadline_ms = now_of(link) + settings_of(link)->timeouts.linger_ms;
+    if (!link->must_linger && linger_ms > LINGER_GUESS_MS)
+        linger_ms = LINGER_GUESS_MS;
+    link->read_deadline_ms = now_of(link) + linger_ms;
     moon_link_rearm(link);
     link->wants_read = true;
     moon_link_flush_later(link);
@@ -335,8 +342,14 @@ void moon_link_progress(struct moon_link *link)
 static void discard(struct moon_link *link, size_t len)
 {
     link->window_len += (uint32_t)len;
-    if (link->window_len > DISCARD_LEN)
+    if (link->window_len > DISCARD_LEN) {
         link_end(link);
+        return;
+    }
+    if (!link->must_linger) { // guessed rightly
+        link->must_linger = true;
+        link->read_deadline_ms = now_of(link) + settings_of(link)->timeouts.linger_ms;
+    }
 }
 
 static void link_read(struct moon_link *link)
@@ -477,7 +490,8 @@ static void window_over(struct moon_link *link)
         moon_h1_fault(link, &body_too_slow);
         return;
     }
-    link->was_paused = link->is_paused;
+    link->was_paused =
+        link->is_paused || (link->splice_out && moon_splice_is_stuck(link->splice_out));
     link->window_len = 0;
     link->read_deadline_ms = now_of(link) + window_ms;
 }

@@ -57,6 +57,7 @@ struct moon_link {
     // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)
     bool is_broken : 1;
     bool was_reset : 1;   // writing met the reset: reading will find a clean end instead
+    bool may_linger : 1;  // none was seen, but some may be on its way: the same for a short while
     bool must_linger : 1; // input is left unread: end our side and discard before closing
     bool is_freed : 1;    // closed; the task frees it
     int error;            // found while sending, told by the task
@@ -82,6 +83,8 @@ void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);
 void moon_splice_run(struct moon_splice *splice);
+// The target does not take what is in the pipe: the source is not read.
+bool moon_splice_is_stuck(const struct moon_splice *splice);
 // Takes back a wish from or for this link.
 void moon_splice_unwish(struct moon_link *link);
 // The link closes: whatever is spliced from or to it ends.

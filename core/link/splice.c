@@ -167,6 +167,11 @@ static void wait_for_target(struct moon_splice *splice)
     moon_link_rearm(to);
 }
 
+bool moon_splice_is_stuck(const struct moon_splice *splice)
+{
+    return splice->pipe_len > 0;
+}
+
 void moon_splice_run(struct moon_splice *splice)
 {
     struct moon_link *from = splice->from, *to = splice->to;

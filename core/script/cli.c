@@ -9,6 +9,7 @@
 #include <luajit.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void set_field(lua_State *vm, const char *key, const char *value)
 {
@@ -116,6 +117,22 @@ static int cli_ask(lua_State *vm)
     return 1;
 }
 
+// gateway.sleep(seconds)
+static int cli_sleep(lua_State *vm)
+{
+    const struct moon_cli_ops *ops = ops_of(vm);
+    lua_Number seconds = luaL_checknumber(vm, 1);
+    int err = seconds > 0 ? ops->sleep(ops->owner, (uint64_t)(seconds * 1000)) : 0;
+    return err ? luaL_error(vm, "cannot sleep: %s", moon_err_text(err)) : 0;
+}
+
+// gateway.is_terminal() -> whether standard output is one
+static int cli_is_terminal(lua_State *vm)
+{
+    lua_pushboolean(vm, isatty(STDOUT_FILENO));
+    return 1;
+}
+
 // gateway.explain({ file = }, query) -> JSON; or nil, problems, the report as text
 static int cli_explain(lua_State *vm)
 {
@@ -134,11 +151,29 @@ static int cli_explain(lua_State *vm)
     return 1;
 }
 
+// gateway.model { file = } -> JSON; or nil, problems, the report as text
+static int cli_model(lua_State *vm)
+{
+    const struct moon_cli_ops *ops = ops_of(vm);
+    struct moon_run_options options = read_options(vm);
+    struct moon_report *report = moon_report_new();
+    char *text = NULL;
+    int err = ops->model(ops->owner, &options, report, &text);
+    if (err)
+        return answer(vm, err, report);
+    lua_pushstring(vm, text);
+    free(text);
+    moon_report_free(report);
+    return 1;
+}
+
 // What moongate.cli finds as `require "moongate._core.gateway"`.
 static int open_core(lua_State *vm)
 {
-    static const luaL_Reg functions[] = {
-        {"check", cli_check}, {"run", cli_run}, {"ask", cli_ask}, {"explain", cli_explain}};
+    static const luaL_Reg functions[] = {{"check", cli_check}, {"run", cli_run},
+                                         {"ask", cli_ask},     {"explain", cli_explain},
+                                         {"sleep", cli_sleep}, {"is_terminal", cli_is_terminal},
+                                         {"model", cli_model}};
     struct moon_cli_ops *ops = lua_touserdata(vm, lua_upvalueindex(1));
     lua_newtable(vm);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {

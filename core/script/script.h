@@ -37,8 +37,14 @@ struct moon_cli_ops {
     // What the file would do with a request (admin's /explain query): malloc'd JSON. 0, or an error with the report filled.
     int (*explain)(void *owner, const struct moon_run_options *options, struct moon_slice query,
                    struct moon_report *report, char **answer);
+    // The objects of the file, checked, as the admin surface's /config gives them: malloc'd JSON. 0, or an error with the
+    // report filled.
+    int (*model)(void *owner, const struct moon_run_options *options, struct moon_report *report,
+                 char **answer);
+    // Does nothing for so long.
+    int (*sleep)(void *owner, uint64_t ms);
     void *owner;
 };
 
-// Boots the command line. Returns the process's exit code: 0 fine, 1 failed, 2 wrong usage.
+// Boots the command line. Returns the process's exit code: 0 fine, 1 failed, 2 wrong usage, 3 differences.
 int moon_cli_main(int argc, char **argv, const struct moon_cli_ops *ops);

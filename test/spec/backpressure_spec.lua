@@ -110,6 +110,23 @@ for _, path in ipairs { { "spliced", true }, { "copied", false } } do
   end)
 end
 
+-- Real seconds: the window of the body rate is 10 s at the most, and two must pass before a stalled peer is given up (30 s).
+it("a spliced upload is not slow because its backend is", h.test(function()
+  local backend = h.backend(function(connection)
+    h.pass(21000)
+    connection:resume()
+    connection:read_request(20000)
+    connection:send(h.http1.response("200 OK", "at last"))
+    connection:wait_end(20000)
+  end, { is_paused = true })
+  local gateway = h.gateway { backend = backend }
+  local client = gateway:connect()
+  client:send(("POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: %d\r\n\r\n"):format(#PIECE * 512))
+  client:send(PIECE:rep(512))
+  local response = h.read_response(client, { ms = 40000 })
+  assert.equal(200, response.status, response.body)
+end, 60000))
+
 -- CPU of one second of doing nothing.
 local function ticks_of_a_second(gateway)
   h.pass(200)

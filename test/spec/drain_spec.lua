@@ -37,7 +37,7 @@ describe("drain:", function()
     client:send(GET)
     backend:wait_requests(1)
     gateway:signal()
-    gateway:wait_log " info draining"
+    gateway:wait_draining()
     world.let_go()
     local response = h.read_response(client)
     assert.equal("held", response.body)

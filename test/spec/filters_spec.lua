@@ -501,6 +501,37 @@ describe("while a filter waits,", function()
   end))
 end)
 
+describe("filters on several workers #threads", function()
+  it("wait, go on and are cancelled, each on its own", test(function()
+    local plugin = { name = "many" }
+    for _, hook in ipairs(HOOKS) do plugin[hook] = { wait = 0.01 } end
+    local gateway = start(plugin, { settings = { workers = 4 } })
+    local tasks = {}
+    for i = 1, 40 do
+      tasks[i] = h.task(function()
+        local client = gateway:connect()
+        for _ = 1, 3 do
+          client:send(POST)
+          assert.equal("you asked for /x\n", h.read_response(client, { ms = 20000 }).body)
+        end
+        client:send(POST) -- and gone
+        client:flush()
+        client[i % 2 == 0 and "close" or "reset"](client)
+      end)
+    end
+    for _, task in ipairs(tasks) do
+      h.loop.wait(task.ended, 30000, "a client", function() return task.done end)
+    end
+    gateway:expect_quiet()
+    gateway:stop()
+    local waits, on, off, live, errors = gateway:log():match
+      "in all: (%d+) waits, (%d+) went on, (%d+) cancelled, (%d+) live, (%d+) errors"
+    assert.equal(tonumber(waits), on + off)
+    assert.is_true(tonumber(on) >= 40 * 3 * #HOOKS)
+    assert.same({ "0", "0" }, { live, errors })
+  end, 60000))
+end)
+
 describe("heads:", function()
   it("are edited in every hook, by filters in order", test(function()
     local gateway, backend = start({

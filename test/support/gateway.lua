@@ -207,6 +207,20 @@ function Gateway:wait_log(pattern, ms)
   end, function() return self:log():find(pattern) ~= nil end)
 end
 
+-- Waits until the drain has reached every worker: none listens any more.
+function Gateway:wait_draining()
+  self:wait_log " info draining"
+  while true do
+    local probe, err = stream.try_connect(self.port)
+    if not probe then
+      if err ~= "ECONNREFUSED" then error("the draining gateway: " .. err, 2) end
+      return
+    end
+    probe:close()
+    loop.pass(2)
+  end
+end
+
 function Gateway:connect(options)
   local client, err = stream.try_connect(options and options.port or self.port, options)
   if not client then error("cannot connect to the gateway: " .. err, 2) end

@@ -34,13 +34,13 @@ end
 
 control.decode = decode
 
+--- One exchange, its answer as it comes.
 ---@param path string? of the control socket
 ---@param method "GET"|"POST"
----@param target string "/reload"
----@return table? answer decoded JSON
----@return string err, or the JSON text as it came
----@return integer? status
-function control.ask(path, method, target)
+---@param target string "/metrics"
+---@return string? body
+---@return string|integer err, or the status
+function control.ask_raw(path, method, target)
   path = path or control.default_path()
   local question = ("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n"):format(
     method, target, method == "POST" and "Content-Length: 0\r\n" or "")
@@ -54,11 +54,25 @@ function control.ask(path, method, target)
   if not body then
     return nil, ("%s: the answer is not HTTP"):format(path)
   end
+  return body, tonumber(status)
+end
+
+---@param path string? of the control socket
+---@param method "GET"|"POST"
+---@param target string "/reload"
+---@return table? answer decoded JSON
+---@return string err, or the JSON text as it came
+---@return integer? status
+function control.ask(path, method, target)
+  local body, status = control.ask_raw(path, method, target)
+  if not body then
+    return nil, status
+  end
   local answer, why = decode(body)
   if not answer then
-    return nil, ("%s answers %s: %s"):format(path, status, why or body)
+    return nil, ("%s answers %s: %s"):format(path or control.default_path(), status, why or body)
   end
-  return answer, body, tonumber(status)
+  return answer, body, status
 end
 
 return control

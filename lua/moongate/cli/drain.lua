@@ -4,6 +4,10 @@ local control = require "moongate.cli.control"
 
 local command = {
   usage = "usage: moongate drain [--admin PATH] [--json]",
+  help = [[
+Tells a running gateway to take no more connections, to finish the exchanges that are under way
+(settings timeouts.drain bounds how long) and to stop. Returns at once; a second SIGTERM or SIGINT
+to the gateway ends it sooner.]],
   options = { admin = control.option, json = {} },
 }
 

@@ -6,6 +6,10 @@ local gateway = require "moongate._core.gateway"
 local command = {
   usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE] "
     .. "[--admin PATH] [--json]",
+  help = [[
+Says which listener, route, plugins and upstream a request would meet, and why none if none: of
+the running gateway, or with --config of a script before it is live. No request is sent. Exit code
+0: a route matches, 1: none does.]],
   options = {
     config = { value = "text" }, header = { value = "text" }, admin = control.option, json = {},
   },

@@ -1,11 +1,11 @@
---- The command line: finds the command, runs it, gives the exit code (0 fine, 1 failed, 2 wrong usage).
+--- The command line: finds the command, runs it, gives the exit code (0 fine, 1 failed, 2 wrong usage, 3 differences).
 
 local options = require "moongate.cli.options"
 
 local commands = {
-  "run", "check", "explain", "reload", "drain", "version", "help",
+  "run", "check", "explain", "reload", "drain", "top", "version", "help",
 }
-local later = { test = true, dev = true, new = true, top = true }
+local later = { test = true, dev = true, new = true }
 
 local usage = [[
 Moongate, a programmable proxy.
@@ -15,18 +15,21 @@ Serving
                         serve what FILE describes; Ctrl-C finishes what is under way and stops
 Before it is live
   moongate check FILE   say what is wrong with FILE, where, and what would be right
+  moongate check FILE --diff
+                        and what it would change in the gateway that runs
   moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]
                         which route, plugins and upstream a request would meet
 A gateway that runs
   moongate reload       take its configuration anew; the old one serves on when the new one is wrong
   moongate drain        finish what is under way and stop
+  moongate top          requests, errors and latencies by route and upstream, as they come
 This program
   moongate version      which version this is
   moongate help         this text; moongate COMMAND --help says more about one
 
 --json prints for programs. A running gateway is found by its control socket: --admin PATH, else
 $MOONGATE_ADMIN, else $XDG_RUNTIME_DIR/moongate.sock, else /run/moongate.sock.
-Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage.
+Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage, 3 check --diff found differences.
 
 A first FILE:
 
@@ -73,7 +76,7 @@ return function(arguments)
   local command = require("moongate.cli." .. name)
   for _, argument in ipairs(arguments) do
     if argument == "--help" or argument == "-h" then
-      io.stdout:write(command.usage, "\n")
+      io.stdout:write(command.usage, "\n\n", command.help, "\n")
       return 0
     end
   end

@@ -4,9 +4,18 @@ local function escape(char)
   return ("\\u%04x"):format(char:byte())
 end
 
+-- Whether bytes over 127 are text and may stay.
+local function is_utf8(text)
+  local rest = text:gsub("[\194-\223][\128-\191]", " ")
+    :gsub("[\224-\239][\128-\191][\128-\191]", " ")
+    :gsub("[\240-\244][\128-\191][\128-\191][\128-\191]", " ")
+  return not rest:find "[\128-\255]"
+end
+
 local function encode(value)
   if type(value) == "string" then
-    return '"' .. value:gsub('[%c"\\\127-\255]', escape) .. '"'
+    local odd = is_utf8(value) and '[%c"\\]' or '[%c"\\\127-\255]'
+    return '"' .. value:gsub(odd, escape) .. '"'
   elseif type(value) ~= "table" then
     return tostring(value)
   elseif #value > 0 or next(value) == nil then

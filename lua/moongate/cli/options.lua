@@ -3,7 +3,8 @@
 local options = {}
 
 ---@class moongate.cli.Option
----@field value? "text"|"count" what it takes; nil: a flag
+---@field value? "text"|"count"|"seconds" what it takes; nil: a flag
+---@field max? integer of a count; default 1024
 
 --- The name nearest to `found`, by edit distance, or nil when none is near.
 ---@param found string
@@ -44,11 +45,17 @@ local function read_value(option, name, text)
     return nil, ("--%s needs a value"):format(name)
   end
   if option.value == "count" then
-    local count = tonumber(text)
-    if not count or count < 1 or count > 1024 or count ~= math.floor(count) then
-      return nil, ("--%s: found %q; expected a whole number, 1 to 1024"):format(name, text)
+    local count, max = tonumber(text), option.max or 1024
+    if not count or count < 1 or count > max or count ~= math.floor(count) then
+      return nil, ("--%s: found %q; expected a whole number, 1 to %d"):format(name, text, max)
     end
     return count
+  elseif option.value == "seconds" then
+    local seconds = tonumber(text)
+    if not seconds or not (seconds >= 0.1 and seconds <= 3600) then
+      return nil, ("--%s: found %q; expected seconds, 0.1 to 3600"):format(name, text)
+    end
+    return seconds
   end
   return text
 end

@@ -4,6 +4,10 @@ local control = require "moongate.cli.control"
 
 local command = {
   usage = "usage: moongate reload [--admin PATH] [--json]",
+  help = [[
+Tells a running gateway to run its script anew, and returns when every worker serves the result. A
+script with a problem changes nothing: the problems are printed, the old configuration serves on,
+the exit code is 1. No connection is lost.]],
   options = { admin = control.option, json = {} },
 }
 

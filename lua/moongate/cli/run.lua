@@ -5,6 +5,11 @@ local gateway = require "moongate._core.gateway"
 
 local command = {
   usage = "usage: moongate run FILE [--workers N] [--admin ADDRESS:PORT] [--control PATH]",
+  help = [[
+Serves what the script FILE describes until SIGTERM or Ctrl-C, which drains; twice stops at once.
+SIGHUP reloads, SIGUSR1 reopens the access log. --workers overrides settings.workers; --admin
+opens a port for /metrics, /healthz and /readyz; --control names the socket that the other
+commands ask.]],
   options = {
     workers = { value = "count" }, admin = { value = "text" }, control = { value = "text" },
   },

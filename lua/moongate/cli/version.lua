@@ -3,7 +3,12 @@
 local gateway = require "moongate._core.gateway"
 local json = require "moongate.cli.json"
 
-local command = { usage = "usage: moongate version [--json]", options = { json = {} } }
+local command = {
+  usage = "usage: moongate version [--json]",
+  help = [[
+Prints the version of this program and of the libraries in it.]],
+  options = { json = {} },
+}
 
 ---@param parsed table
 ---@return integer code

@@ -38,6 +38,8 @@ local PUT = "PUT / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 5\r\n\r\nhello
 local PUT_CHUNKED = "PUT / HTTP/1.1\r\nHost: h.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 local PUT_BIG_HEAD = "PUT / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 262144\r\n\r\n"
 local POST_BIG_HEAD = "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 1048576\r\n\r\n"
+local HUGE = 67108864 -- more than the sockets on the way hold
+local POST_HUGE_HEAD = "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 67108864\r\n\r\n"
 local GET_10 = "GET / HTTP/1.0\r\nHost: h.example\r\n\r\n"
 local EARLY = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 local CONTINUE = "HTTP/1.1 100 Continue\r\n\r\n"
@@ -257,7 +259,7 @@ return {
     client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 502, false, "closed" } } },
   { name = "the body is never read", connections = 1, heads = 1, min_ms = 480, max_ms = 2500,
     backend = { { { "read_head" }, { "wait" } } },
-    client = { { "send", POST_BIG_HEAD }, { "fill", 131072 }, { "expect", 504, false, "closed" } } },
+    client = { { "send", POST_HUGE_HEAD }, { "fill", HUGE }, { "expect", 504, false, "closed" } } },
 
   -- Interim responses.
   { name = "a flood of 100", connections = 1, heads = 1,
