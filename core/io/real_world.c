@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -332,6 +333,14 @@ static unsigned world_cpu_count(const struct moon_world *world)
     return count ? count : 1;
 }
 
+static void world_trim_memory(struct moon_world *world)
+{
+    (void)world;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 // ---- threads
 
 static void *thread_main(void *arg)
@@ -388,6 +397,7 @@ static const struct moon_world_ops world_ops = {
     .resident_len = real_resident_len,
     .mailbox_new = real_mailbox_new,
     .memory_len = world_memory_len,
+    .trim_memory = world_trim_memory,
     .wall_ms = world_wall_ms,
     .print = world_print,
     .cpu_count = world_cpu_count,

@@ -85,6 +85,12 @@ void moon_world_print(struct moon_world *world, const char *text, size_t len)
     world->ops->print(world, text, len);
 }
 
+void moon_world_trim_memory(struct moon_world *world)
+{
+    if (world->ops->trim_memory)
+        world->ops->trim_memory(world);
+}
+
 unsigned moon_world_cpu_count(const struct moon_world *world)
 {
     return world->ops->cpu_count(world);

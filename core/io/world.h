@@ -43,6 +43,9 @@ void moon_socket_free(struct moon_socket *socket);
 size_t moon_world_descriptor_limit(const struct moon_world *world);
 // Physical memory, capped by the cgroup's limit.
 size_t moon_world_memory_len(const struct moon_world *world);
+// Gives what has been freed back to the system, as far as the allocator can. It takes the lock of every heap, for
+// milliseconds when much was freed: rarely, never on a worker.
+void moon_world_trim_memory(struct moon_world *world);
 // "1.44.2": the event library underneath.
 const char *moon_world_library_version(void);
 // Milliseconds since 1970-01-01 UTC. Thread safe.

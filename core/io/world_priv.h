@@ -19,6 +19,8 @@ struct moon_world_ops {
                      int timeout_ms, char **out, size_t *out_len);
     int (*sleep)(struct moon_world *world, uint64_t ms);
     int (*write_file)(struct moon_world *world, const char *path, struct moon_slice text);
+    // NULL in a world that has no such thing.
+    void (*trim_memory)(struct moon_world *world);
     // The world has no files to append to; its memory is not known.
     int (*file_open)(struct moon_world *world, const char *path, struct moon_file **out);
     size_t (*resident_len)(const struct moon_world *world);

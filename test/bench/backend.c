@@ -1,6 +1,6 @@
 // The backend of the benchmarks: HTTP/1.1 on 127.0.0.1, one thread, edge-triggered epoll, made to cost little. GET /<n>
-// answers with n bytes; a request with a Content-Length is read to its end first. It understands what the proxies under
-// test send and nothing else.
+// answers with n bytes; a request with a Content-Length is read to its end first; one with an Upgrade becomes a tunnel that
+// echoes. It understands what the proxies under test send and nothing else.
 //
 //   backend PORT        serves until it is killed
 #include <arpa/inet.h>
@@ -21,7 +21,7 @@ enum { HEAD_CAP_LEN = 8192, BODY_LEN = 1 << 20, EVENT_COUNT = 256 };
 
 struct connection {
     int fd;
-    bool must_close;
+    bool must_close, is_tunnel;
     size_t in_len; // of a head that is not complete yet
     uint64_t upload_left;
     size_t head_len, head_sent; // of the answer under way
@@ -76,6 +76,16 @@ static int send_answer(struct connection *c)
     return c->must_close ? -1 : 1;
 }
 
+static void begin_tunnel(struct connection *c)
+{
+    c->is_tunnel = true;
+    c->head_len = (size_t)snprintf(c->head, sizeof c->head,
+                                   "HTTP/1.1 101 Switching Protocols\r\n"
+                                   "Connection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    c->head_sent = 0;
+    c->body_left = 0;
+}
+
 // Takes a head off `in`; false when it is not complete.
 static bool take_request(struct connection *c)
 {
@@ -89,7 +99,10 @@ static bool take_request(struct connection *c)
     const char *length = c->in[0] == 'P' ? strcasestr(c->in, "\r\ncontent-length:") : NULL;
     c->upload_left = length ? strtoull(length + 17, NULL, 10) : 0;
     c->must_close = strcasestr(c->in, "\r\nconnection: close") != NULL;
-    begin_answer(c, size);
+    if (strcasestr(c->in, "\r\nupgrade:"))
+        begin_tunnel(c);
+    else
+        begin_answer(c, size);
     size_t of_body = rest < c->upload_left ? rest : (size_t)c->upload_left;
     c->upload_left -= of_body;
     c->in_len = rest - of_body;
@@ -116,6 +129,19 @@ static int receive(struct connection *c)
     return 1;
 }
 
+// Sends back what is in `in`, as far as the socket takes it: as send_answer.
+static int send_echo(struct connection *c)
+{
+    while (c->in_len) {
+        ssize_t n = send(c->fd, c->in, c->in_len, MSG_NOSIGNAL);
+        if (n < 0)
+            return errno == EAGAIN ? 0 : -1;
+        c->in_len -= (size_t)n;
+        memmove(c->in, c->in + n, c->in_len);
+    }
+    return 1;
+}
+
 // -1: over.
 static int serve(struct connection *c)
 {
@@ -125,8 +151,13 @@ static int serve(struct connection *c)
             if (sent <= 0)
                 return sent;
         }
-        if (!c->head_len && c->in_len && take_request(c))
+        if (!c->head_len && c->is_tunnel) {
+            int sent = send_echo(c);
+            if (sent <= 0)
+                return sent;
+        } else if (!c->head_len && c->in_len && take_request(c)) {
             continue;
+        }
         int got = receive(c);
         if (got <= 0)
             return got;

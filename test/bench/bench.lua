@@ -1,6 +1,7 @@
 -- Runs the works: starts the backend and the proxies, takes turns between the proxies in each round, prints medians, ratios
 -- and the bars. The proxy under load has one core for itself; the load generator and the backend share another.
 package.path = "test/bench/?.lua;" .. package.path
+local bed = require "bed"
 local process = require "process"
 local proxies = require "proxies"
 local figures = require "figures"
@@ -34,50 +35,7 @@ end
 
 io.stdout:setvbuf "line"
 local options = parse(arg)
-local build = "build-bench"
-local binary = os.getenv "MOONGATE_BIN" or build .. "/moongate"
-
-local function command_line(text)
-  local pipe = assert(io.popen(text))
-  local line = pipe:read "*l"
-  pipe:close()
-  return line or ""
-end
-
--- The cores of this process: the last for the proxy, the first for the rest.
-local function cores()
-  local list = {}
-  for part in command_line("taskset -cp $$"):match ": (.*)":gmatch "[^,]+" do
-    local first, last = part:match "^(%d+)-?(%d*)$"
-    for core = tonumber(first), tonumber(last ~= "" and last or first) do list[#list + 1] = core end
-  end
-  return list[#list], list[1]
-end
-
-local proxy_core, load_core = cores()
-local dir = command_line "mktemp -d"
-local started = {} -- pids
-local spawn_count = 0
-
-local function spawn(arguments, core)
-  spawn_count = spawn_count + 1
-  local out = ("%s/out.%d"):format(dir, spawn_count)
-  local pid = process.start(arguments, core, out)
-  started[pid] = out
-  return pid
-end
-
-local function output(pid)
-  local file = assert(io.open(started[pid], "r"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
-
-local function stop_all()
-  for pid in pairs(started) do process.stop(pid) end
-  os.execute(("rm -rf '%s'"):format(dir))
-end
+local command_line, median, number, sorted_keys, json = bed.command_line, bed.median, bed.number, bed.sorted_keys, bed.json
 
 -- ---- proxies
 
@@ -85,26 +43,23 @@ local backend_port = process.free_port()
 
 local function start_proxy(name)
   local proxy = proxies[name]
-  local place = ("%s/%s.%d"):format(dir, name, spawn_count)
-  local at = { dir = place, port = process.free_port(), backend = backend_port, build = build,
-    binary = binary }
+  local place = ("%s/%s.%d"):format(bed.dir, name, bed.serial())
+  local at = { dir = place, port = process.free_port(), backend = backend_port, build = bed.build,
+    binary = bed.binary }
   local function filled(text)
     return (tostring(text):gsub("%$(%l+)", function(key) return at[key] and tostring(at[key]) end))
   end
   os.execute(("mkdir -p '%s'"):format(place))
   if proxy.file then
-    local file = assert(io.open(place .. "/" .. proxy.file, "w"))
-    file:write(filled(proxy.text))
-    file:close()
+    bed.write(place .. "/" .. proxy.file, filled(proxy.text))
   end
   local command = {}
   for i, word in ipairs(proxy.command) do command[i] = filled(word) end
-  return { name = name, port = at.port, pid = spawn(command, proxy_core) }
+  return { name = name, port = at.port, pid = bed.spawn(command, bed.proxy_core) }
 end
 
 local function stop_proxy(proxy)
-  process.stop(proxy.pid)
-  started[proxy.pid] = nil
+  bed.stop(proxy.pid)
 end
 
 -- ---- load
@@ -113,28 +68,16 @@ local run = { seconds = options.seconds }
 local loads = {} -- pids of load generators that run
 
 local function start_load(proxy, given)
-  local arguments = { build .. "/bench/load", proxy.port, "--pid", proxy.pid }
-  if not given.seconds then
-    arguments[#arguments + 1] = "--seconds"
-    arguments[#arguments + 1] = options.seconds
-  end
-  for name, value in pairs(given) do
-    arguments[#arguments + 1] = "--" .. name
-    arguments[#arguments + 1] = value
-  end
-  local pid = spawn(arguments, load_core)
+  local all = { seconds = options.seconds }
+  for name, value in pairs(given) do all[name] = value end
+  local pid = bed.start_load(proxy, all)
   loads[pid] = true
   return pid
 end
 
 local function report_of(proxy, pid)
-  local is_fine = process.wait(pid)
-  local text, report = output(pid), {}
-  started[pid], loads[pid] = nil, nil
-  for name, value in text:gmatch '"([%w_]+)":([%d.]+)' do report[name] = tonumber(value) end
-  if not is_fine or not report.seconds then
-    error(("%s%s"):format(text, output(proxy.pid)), 0)
-  end
+  local report = bed.report_of(proxy, pid)
+  loads[pid] = nil
   if report.errors > 0 then
     error(("%d requests failed"):format(report.errors), 0)
   end
@@ -160,20 +103,12 @@ end
 
 -- ---- works
 
-local function median(values)
-  local sorted = {}
-  for i, value in ipairs(values) do sorted[i] = value end
-  table.sort(sorted)
-  local middle = math.floor((#sorted + 1) / 2)
-  return #sorted % 2 == 1 and sorted[middle] or (sorted[middle] + sorted[middle + 1]) / 2
-end
-
 local function take(work, figure, name)
   local proxy = figure.fresh and start_proxy(name) or run.started[name]
   local is_fine, value, notes = pcall(figure.take, run, work, proxy)
   for pid in pairs(loads) do
-    process.stop(pid)
-    started[pid], loads[pid] = nil, nil
+    bed.stop(pid)
+    loads[pid] = nil
   end
   if figure.fresh then stop_proxy(proxy) end
   return is_fine and value, is_fine and notes or {}, tostring(value):gsub("%s+", " ")
@@ -251,17 +186,6 @@ end
 
 -- ---- output
 
-local function number(value)
-  return (value < 10 and "%.2f" or value < 1000 and "%.1f" or "%.0f"):format(value)
-end
-
-local function sorted_keys(of)
-  local keys = {}
-  for key in pairs(of) do keys[#keys + 1] = key end
-  table.sort(keys)
-  return keys
-end
-
 local function notes_text(notes)
   local parts = {}
   for _, key in ipairs(sorted_keys(notes)) do parts[#parts + 1] = key .. " " .. number(notes[key]) end
@@ -288,18 +212,6 @@ local function print_work(work, names, results, ratios, verdict)
   end
 end
 
-local function json(value)
-  if type(value) == "string" then return ("%q"):format(value):gsub("\\\n", "\\n") end
-  if type(value) ~= "table" then return tostring(value) end
-  local parts = {}
-  if #value > 0 then
-    for i, item in ipairs(value) do parts[i] = json(item) end
-    return "[" .. table.concat(parts, ",") .. "]"
-  end
-  for _, key in ipairs(sorted_keys(value)) do parts[#parts + 1] = ("%q:%s"):format(key, json(value[key])) end
-  return "{" .. table.concat(parts, ",") .. "}"
-end
-
 -- ---- main
 
 local function present(names)
@@ -317,14 +229,14 @@ local function print_versions()
       ("MISSING: make deps-bench installs " .. tostring(proxy.package))))
   end
   print(("%d rounds of %s s, medians; the proxy on core %d, load and backend on core %d"):format(options.rounds,
-    number(options.seconds), proxy_core, load_core))
-  if proxy_core == load_core then print "ONE CORE ONLY: CPU per request still compares, latencies do not" end
+    number(options.seconds), bed.proxy_core, bed.load_core))
+  if bed.proxy_core == bed.load_core then print "ONE CORE ONLY: CPU per request still compares, latencies do not" end
 end
 
 local function main()
   local all, is_fine = {}, true
   if not options.json then print_versions() end
-  spawn({ build .. "/bench/backend", backend_port }, load_core)
+  bed.spawn({ bed.build .. "/bench/backend", backend_port }, bed.load_core)
   for _, work in ipairs(works) do
     if not options.has_only or options.only[work.name] then
       local names = work.proxies or { "moongate", "nginx", "haproxy" }
@@ -343,10 +255,10 @@ end
 
 if options.list then
   for _, work in ipairs(works) do print(("%-10s %s"):format(work.name, work.title)) end
-  os.execute(("rm -rf '%s'"):format(dir))
+  bed.stop_all()
   os.exit(0)
 end
 local ran, is_fine = pcall(main)
-stop_all()
+bed.stop_all()
 if not ran then fail(tostring(is_fine)) end
 os.exit(is_fine and 0 or 1)

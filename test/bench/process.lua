@@ -16,12 +16,17 @@ int close(int fd);
 struct bench_address { uint16_t family; uint16_t port; uint32_t ip; char zero[8]; };
 int bind(int fd, const struct bench_address *at, uint32_t len);
 int getsockname(int fd, struct bench_address *at, uint32_t *len);
+int connect(int fd, const struct bench_address *at, uint32_t len);
+ssize_t send(int fd, const void *bytes, size_t len, int flags);
+ssize_t recv(int fd, void *bytes, size_t len, int flags);
+struct bench_time { long s, ns; };
+int clock_gettime(int clock, struct bench_time *at);
 ]]
 local C = ffi.C
 
 local PR_SET_PDEATHSIG, SIGTERM, SIGKILL, WNOHANG = 1, 15, 9, 1
 local O_CREATE_TRUNC, MODE = 0x1 + 0x40 + 0x200, 0x1A4
-local AF_INET, SOCK_STREAM = 2, 1
+local AF_INET, SOCK_STREAM, MSG_NOSIGNAL, CLOCK_MONOTONIC = 2, 1, 0x4000, 1
 
 local process = {}
 
@@ -69,6 +74,53 @@ function process.stop(pid)
   end
   C.kill(pid, SIGKILL)
   C.waitpid(pid, nil, 0)
+end
+
+---@param pid integer
+---@param number integer
+function process.signal(pid, number)
+  C.kill(pid, number)
+end
+
+--- Nanoseconds of the clock that the load generator reads, too.
+---@return number
+function process.now_ns()
+  local at = ffi.new "struct bench_time"
+  C.clock_gettime(CLOCK_MONOTONIC, at)
+  return tonumber(at.s) * 1e9 + tonumber(at.ns)
+end
+
+--- Bytes of a process: resident, its share of what it shares, and what is its own without files.
+---@param pid integer
+---@return { rss: integer, pss: integer, anonymous: integer }
+function process.memory(pid)
+  local file = assert(io.open(("/proc/%d/smaps_rollup"):format(pid)))
+  local text = file:read "*a"
+  file:close()
+  local function bytes(name) return tonumber(text:match("\n" .. name .. ":%s+(%d+)")) * 1024 end
+  return { rss = bytes "Rss", pss = bytes "Pss", anonymous = bytes "Anonymous" }
+end
+
+--- One request to 127.0.0.1; blocks.
+---@param port integer
+---@param method string
+---@param path string
+---@return integer|nil status
+---@return string body
+function process.ask(port, method, path)
+  local at, fd = ffi.new "struct bench_address", C.socket(AF_INET, SOCK_STREAM, 0)
+  at.family, at.ip, at.port = AF_INET, 0x0100007f, math.floor(port / 256) + port % 256 * 256
+  local request = ("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(method, path)
+  local parts, buffer = {}, ffi.new("char[?]", 65536)
+  if C.connect(fd, at, 16) == 0 then C.send(fd, request, #request, MSG_NOSIGNAL) end
+  while true do
+    local n = tonumber(C.recv(fd, buffer, 65536, 0))
+    if n <= 0 then break end
+    parts[#parts + 1] = ffi.string(buffer, n)
+  end
+  C.close(fd)
+  local head, body = table.concat(parts):match "^(.-\r\n)\r\n(.*)$"
+  return tonumber(head and head:match "^HTTP/1.1 (%d+)"), body or ""
 end
 
 ---@param seconds number

@@ -25,6 +25,9 @@ struct client {
     enum state state;
     bool is_reused, is_whole; // is_whole: the head is read, the body is counted
     uint64_t start_ns;        // when the request was due
+    uint64_t sent_ns;         // when it was sent, the first time or again
+    const char *request;
+    size_t request_len;
     uint64_t sent_len;
     size_t head_len;
     uint64_t body_left;
@@ -34,8 +37,8 @@ struct client {
 struct run {
     const struct options *options;
     struct report *report;
-    char *request, *upload;
-    size_t request_len;
+    char **requests, *upload;
+    uint32_t request_count, next_request;
     int epoll_fd;
     struct client *clients;
     struct client **idle; // open loop: a ring of those that are free
@@ -76,9 +79,11 @@ static void becomes_free(struct run *run, struct client *c)
     run->idle[at] = c;
 }
 
-static void failed(struct run *run, struct client *c)
+// `count` is one of report->failures.
+static void failed(struct run *run, struct client *c, uint64_t *count)
 {
     run->report->error_count++;
+    (*count)++;
     disconnect(c);
     c->state = SENDING; // again, from the time it was due
     if (run->report->error_count > 100000)
@@ -87,21 +92,26 @@ static void failed(struct run *run, struct client *c)
 }
 
 // The connection is lost: on a reused one that brought nothing it is the proxy's right to close between requests.
-static void lost(struct run *run, struct client *c)
+static void lost(struct run *run, struct client *c, bool is_reset)
 {
+    struct failures *failures = &run->report->failures;
     bool is_fair = c->state == IDLE || (c->is_reused && c->head_len == 0);
+    if (is_reset && (c->state == CLOSING || is_fair))
+        failures->reset_count++;
     if (c->state == CLOSING) {
         disconnect(c);
         becomes_free(run, c);
         return;
     }
     if (!is_fair) {
-        failed(run, c);
+        failed(run, c, is_reset ? &failures->reset_count : &failures->short_count);
         return;
     }
     disconnect(c);
-    if (c->state != IDLE)
-        start(run, c, c->start_ns);
+    if (c->state == IDLE)
+        return;
+    run->report->stale_count++;
+    start(run, c, c->start_ns);
 }
 
 static void done(struct run *run, struct client *c)
@@ -121,13 +131,13 @@ static void done(struct run *run, struct client *c)
 static bool send_request(struct run *run, struct client *c)
 {
     uint64_t upload_len = run->options->upload_len;
-    while (c->sent_len < run->request_len + upload_len) {
+    while (c->sent_len < c->request_len + upload_len) {
         struct iovec iov[2];
         int count = 0;
         uint64_t sent = c->sent_len;
-        if (sent < run->request_len)
-            iov[count++] = (struct iovec){run->request + sent, run->request_len - (size_t)sent};
-        uint64_t left = upload_len - (sent > run->request_len ? sent - run->request_len : 0);
+        if (sent < c->request_len)
+            iov[count++] = (struct iovec){(char *)c->request + sent, c->request_len - (size_t)sent};
+        uint64_t left = upload_len - (sent > c->request_len ? sent - c->request_len : 0);
         if (left)
             iov[count++] = (struct iovec){run->upload,
                                           left < UPLOAD_PART_LEN ? (size_t)left : UPLOAD_PART_LEN};
@@ -144,6 +154,10 @@ static bool send_request(struct run *run, struct client *c)
 static void start(struct run *run, struct client *c, uint64_t due_ns)
 {
     c->start_ns = due_ns;
+    c->sent_ns = now_ns();
+    c->request = run->requests[run->next_request];
+    c->request_len = strlen(c->request);
+    run->next_request = (run->next_request + 1) % run->request_count;
     c->state = SENDING;
     c->sent_len = 0;
     c->head_len = 0;
@@ -160,24 +174,33 @@ static void start(struct run *run, struct client *c, uint64_t due_ns)
         c->state = SENDING;
 }
 
-// True when the head is complete; false with *is_broken when it is no answer that was asked for.
-static bool take_head(struct client *c, bool *is_broken)
+// True when the head is complete; false with *broken (one of report->failures) when it is no answer that was asked for.
+static bool take_head(struct run *run, struct client *c, uint64_t **broken)
 {
+    struct failures *failures = &run->report->failures;
     c->head[c->head_len] = 0;
     char *end = memmem(c->head, c->head_len, "\r\n\r\n", 4);
-    *is_broken = !end && c->head_len == HEAD_CAP_LEN - 1;
-    if (!end)
+    if (!end) {
+        *broken = c->head_len == HEAD_CAP_LEN - 1 ? &failures->status_count : NULL;
         return false;
+    }
     *end = 0;
     const char *length = strcasestr(c->head, "\r\ncontent-length:");
     if (memcmp(c->head, "HTTP/1.1 200", 12) != 0 || !length) {
-        *is_broken = true;
+        *broken = &failures->status_count;
+        return false;
+    }
+    const char *marker = run->options->marker;
+    if (marker && !markers_add(run->report->markers, marker, c->head, c->sent_ns)) {
+        *broken = &failures->marker_count;
         return false;
     }
     c->body_left = strtoull(length + 17, NULL, 10);
     size_t of_body = c->head_len - ((size_t)(end - c->head) + 4);
-    if (of_body > c->body_left)
-        *is_broken = true;
+    if (c->body_left != run->options->response_len || of_body > c->body_left) {
+        *broken = &failures->byte_count;
+        return false;
+    }
     c->body_left -= of_body;
     c->state = BODY;
     return true;
@@ -204,16 +227,16 @@ static void receive(struct run *run, struct client *c, bool has_ended)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) {
-            lost(run, c);
+            lost(run, c, n < 0 && errno == ECONNRESET);
             return;
         }
-        bool is_broken = false;
+        uint64_t *broken = &run->report->failures.status_count;
         if (c->state == BODY)
             c->body_left -= (uint64_t)n;
         else
             c->head_len += (size_t)n;
-        if (c->state != BODY && (c->state != HEAD || (!take_head(c, &is_broken) && is_broken))) {
-            failed(run, c); // an answer that nobody asked for, or another than expected
+        if (c->state != BODY && (c->state != HEAD || (!take_head(run, c, &broken) && broken))) {
+            failed(run, c, broken); // an answer that nobody asked for, or another than expected
             return;
         }
         if (c->state == BODY && c->body_left == 0)
@@ -229,7 +252,7 @@ static void on_event(struct run *run, struct client *c, uint32_t events)
     if (c->fd < 0)
         return;
     if (c->state == SENDING && events & EPOLLOUT && !send_request(run, c) && !has_ended) {
-        lost(run, c);
+        lost(run, c, errno == ECONNRESET || errno == EPIPE);
         return;
     }
     if (events & EPOLLIN || has_ended)
@@ -260,7 +283,8 @@ static void send_due(struct run *run, uint64_t now)
         } else if (run->due_count < DUE_COUNT) {
             run->due[(run->due_at + run->due_count++) % DUE_COUNT] = due_ns;
         } else {
-            run->report->error_count++; // hopelessly behind
+            run->report->error_count++; // hopelessly behind: a short answer to each
+            run->report->failures.short_count++;
         }
     }
 }
@@ -273,6 +297,8 @@ static void begin_measuring(struct run *run)
     histogram_clear(run->report->latency);
     run->report->connect_count = 0;
     run->report->error_count = 0;
+    run->report->stale_count = 0;
+    run->report->failures = (struct failures){0};
     usage_read(run->options->pid, &run->report->before);
     run->warm_ns = now_ns();
 }
@@ -303,15 +329,18 @@ void clients_run(const struct options *options, struct report *report)
 {
     struct run run = {.options = options, .report = report, .random = 88172645463325252u};
     report->latency = histogram_new();
-    run.request = request_head(options);
-    run.request_len = strlen(run.request);
+    report->markers = options->marker ? markers_new() : NULL;
+    run.request_count = options->route_count ? options->route_count : 1;
+    run.requests = calloc(run.request_count, sizeof *run.requests);
     run.upload = calloc(1, UPLOAD_PART_LEN);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.idle = calloc(options->connections, sizeof(struct client *));
     run.due = calloc(DUE_COUNT, sizeof *run.due);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!run.upload || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
+    if (!run.requests || !run.upload || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
         fail("load: memory");
+    for (uint32_t i = 0; i < run.request_count; i++)
+        run.requests[i] = request_head(options, i);
     uint64_t now = now_ns();
     run.next_ns = now;
     run.warm_ns = now + (uint64_t)(options->warmup * 1e9);

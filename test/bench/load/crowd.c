@@ -93,7 +93,7 @@ static void drip(const struct options *options, struct report *report, int *fds)
 
 static void hold(const struct options *options, struct report *report, int *fds, bool reads)
 {
-    char *head = request_head(options);
+    char *head = request_head(options, 0);
     uint64_t end = now_ns() + (uint64_t)(options->seconds * 1e9);
     for (uint32_t i = 0; i < options->connections; i++) {
         fds[i] = connect_and_send(options, head);

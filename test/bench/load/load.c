@@ -1,7 +1,8 @@
 // The load generator of the benchmarks: load PORT [--option VALUE]... (load.h lists its parts).
 //
-//   --mode clients|idle|drip|deaf   --connections N   --seconds S   --warmup S   --rate N (open loop)
+//   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
 //   --response BYTES   --upload BYTES   --headers plain|browser   --close 1   --pid N (the proxy to be watched)
+//   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
 
 #include <arpa/inet.h>
@@ -77,7 +78,7 @@ static void wait_for(uint16_t port)
 
 static enum mode mode_of(const char *text)
 {
-    static const char *const names[] = {"clients", "idle", "drip", "deaf"};
+    static const char *const names[] = {"clients", "idle", "drip", "deaf", "slow", "tunnel"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(text, names[i]) == 0)
             return (enum mode)i;
@@ -105,6 +106,10 @@ static bool set_option(struct options *options, const char *name, const char *va
         options->is_browser = strcmp(value, "browser") == 0;
     else if (strcmp(name, "--close") == 0)
         options->closes = atoi(value) != 0;
+    else if (strcmp(name, "--routes") == 0)
+        options->route_count = (uint32_t)atoi(value);
+    else if (strcmp(name, "--marker") == 0)
+        options->marker = value;
     else if (strcmp(name, "--pid") == 0)
         options->pid = atoi(value);
     else
@@ -128,6 +133,15 @@ static void print_report(const struct report *report)
     for (size_t i = 0; report->latency && i < sizeof points / sizeof *points; i++)
         printf(",\"%s_us\":%.1f", points[i].name,
                (double)histogram_at(report->latency, points[i].share) / 1000);
+    const struct failures *failures = &report->failures;
+    printf(",\"stale\":%llu,\"resets\":%llu,\"shorts\":%llu,\"statuses\":%llu,\"markers\":%llu,"
+           "\"bytes\":%llu,\"exchanged\":%llu",
+           (unsigned long long)report->stale_count, (unsigned long long)failures->reset_count,
+           (unsigned long long)failures->short_count, (unsigned long long)failures->status_count,
+           (unsigned long long)failures->marker_count, (unsigned long long)failures->byte_count,
+           (unsigned long long)report->exchanged_len);
+    if (report->markers)
+        markers_print(report->markers);
     printf("}\n");
 }
 
@@ -156,6 +170,8 @@ int main(int argc, char **argv)
     wait_for(options.port);
     if (options.mode == MODE_CLIENTS)
         clients_run(&options, &report);
+    else if (options.mode == MODE_SLOW || options.mode == MODE_TUNNEL)
+        lasting_run(&options, &report);
     else
         crowd_run(&options, &report);
     print_report(&report);

@@ -1,9 +1,11 @@
 // The load generator's parts. One thread, one epoll set; it prints one line of JSON and leaves.
 //
 //   load.c       arguments, the wait for the proxy, the report
-//   request.c    the bytes of the request
+//   request.c    the bytes of the requests
+//   marker.c     which configuration answered
 //   client.c     measured clients: closed loop or open loop
 //   crowd.c      connections that are only there: idle, dripping, deaf
+//   lasting.c    one exchange as long as the run, every byte of it checked: a slow download, a tunnel
 //   watch.c      CPU time and memory of the proxy, read from /proc
 //   histogram.c  latencies
 #pragma once
@@ -13,12 +15,15 @@
 #include <stdint.h>
 
 struct histogram;
+struct markers;
 
 enum mode {
     MODE_CLIENTS, // measured
     MODE_IDLE,    // one request each, then nothing: memory
     MODE_DRIP,    // a byte a second: heads and bodies that never end
     MODE_DEAF,    // asks for much and reads none of it
+    MODE_SLOW,    // one download that takes the whole time
+    MODE_TUNNEL,  // one upgraded connection whose backend echoes
 };
 
 struct options {
@@ -28,9 +33,12 @@ struct options {
     double seconds, warmup; // measured, before that
     double rate;            // requests a second that are due; 0: closed loop
     uint64_t response_len, upload_len;
-    bool is_browser; // the long set of request fields
-    bool closes;     // a new connection for each request
-    int pid;         // the proxy; 0: none is watched
+    bool is_browser;      // the long set of request fields
+    bool closes;          // a new connection for each request
+    int pid;              // the proxy; 0: none is watched
+    uint32_t route_count; // requests take turns between so many routes; 0: one for all
+    const char
+        *marker; // response field with the number of the configuration; NULL: none is expected
 };
 
 struct usage {
@@ -39,8 +47,23 @@ struct usage {
     uint64_t rss_len; // resident bytes
 };
 
+// What may go wrong, counted apart. A request fails by one of them and is sent again.
+struct failures {
+    uint64_t reset_count; // RST, whenever it comes: between requests, too
+    uint64_t
+        short_count; // the connection ended within an answer, or before one on a new connection
+    uint64_t status_count; // another answer than 200, or none that can be understood
+    uint64_t marker_count; // no marker, or one that cannot be
+    uint64_t byte_count;   // another byte than was sent
+};
+
 struct report {
     uint64_t request_count, error_count, connect_count;
+    uint64_t
+        stale_count; // kept connections that the proxy closed under a request: allowed, but told
+    uint64_t exchanged_len; // of the one lasting exchange
+    struct failures failures;
+    struct markers *markers; // NULL: nobody looked
     double seconds;
     struct usage before, after; // around what is measured; rss_len of `after` is the peak
     struct histogram *latency;  // NULL: nobody measured
@@ -51,11 +74,18 @@ void fail(const char *what);
 // A socket on its way to 127.0.0.1, non-blocking. receive_len: its receive buffer; 0: as the system has it.
 int connect_to(uint16_t port, int receive_len);
 
-// The head of a request, NUL-terminated; the caller frees it.
-char *request_head(const struct options *options);
+// The head of a request to a route (of route_count), NUL-terminated; the caller frees it.
+char *request_head(const struct options *options, uint32_t route);
+
+// Which values of the marker were seen, when first, and when the last request was sent that it answered.
+struct markers *markers_new(void);
+// False: the head has no such field, or no number in it. `head` is NUL-terminated.
+bool markers_add(struct markers *markers, const char *field, const char *head, uint64_t sent_ns);
+void markers_print(const struct markers *markers);
 
 void clients_run(const struct options *options, struct report *report);
 void crowd_run(const struct options *options, struct report *report);
+void lasting_run(const struct options *options, struct report *report);
 
 void usage_read(int pid, struct usage *usage);
 

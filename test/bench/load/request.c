@@ -1,7 +1,9 @@
-// The bytes of a request: as a plain client sends it, or with the 20 fields of a browser.
+// The bytes of a request: as a plain client sends it, or with the 20 fields of a browser; to one route, or to the n-th of many.
 #include "load.h"
 
 #include <stdio.h>
+
+enum { ROUTES_PER_HOST = 10 };
 
 static const char browser_fields[] =
     "Cache-Control: max-age=0\r\n"
@@ -27,16 +29,21 @@ static const char browser_fields[] =
 
 static const char plain_fields[] = "User-Agent: load\r\nAccept: */*\r\n";
 
-char *request_head(const struct options *options)
+char *request_head(const struct options *options, uint32_t route)
 {
-    char *head, length[64] = "";
+    char *head, length[64] = "", host[64], service[32] = "";
     if (options->upload_len)
         snprintf(length, sizeof length, "Content-Length: %llu\r\n",
                  (unsigned long long)options->upload_len);
+    snprintf(host, sizeof host, "127.0.0.1:%u", options->port);
+    if (options->route_count) {
+        snprintf(host, sizeof host, "host-%u.example.com", route / ROUTES_PER_HOST);
+        snprintf(service, sizeof service, "/service-%u", route % ROUTES_PER_HOST);
+    }
     int len =
-        asprintf(&head, "%s /%llu HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nConnection: %s\r\n%s%s\r\n",
+        asprintf(&head, "%s /%llu%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
                  options->upload_len ? "POST" : "GET", (unsigned long long)options->response_len,
-                 options->port, options->closes ? "close" : "keep-alive",
+                 service, host, options->closes ? "close" : "keep-alive",
                  options->is_browser ? browser_fields : plain_fields, length);
     if (len < 0)
         fail("asprintf");
