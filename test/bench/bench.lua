@@ -128,12 +128,12 @@ local function start_load(proxy, given)
 end
 
 local function report_of(proxy, pid)
-  local is_fine = process.wait(pid)
+  local status = process.wait(pid)
   local text, report = output(pid), {}
   started[pid], loads[pid] = nil, nil
   for name, value in text:gmatch '"([%w_]+)":([%d.]+)' do report[name] = tonumber(value) end
-  if not is_fine or not report.seconds then
-    error(("%s%s"):format(text, output(proxy.pid)), 0)
+  if status ~= 0 or not report.seconds then
+    error(("the load ended with status %d: %s%s"):format(status, text, output(proxy.pid)), 0)
   end
   if report.errors > 0 then
     error(("%d requests failed"):format(report.errors), 0)
