@@ -43,6 +43,7 @@ struct report {
     uint64_t request_count, error_count, connect_count;
     double seconds;
     struct usage before, after; // around what is measured; rss_len of `after` is the peak
+    uint64_t own_wait_ns;       // of the load generator itself, ready while others had its core
     struct histogram *latency;  // NULL: nobody measured
 };
 
