@@ -94,7 +94,7 @@ end
 ---@param pid integer
 ---@return table report
 function bed.report_of(proxy, pid)
-  local is_fine = process.wait(pid)
+  local status = process.wait(pid)
   local text, report = bed.output(pid), { seen = {} }
   outputs[pid] = nil
   for name, value in text:gmatch '"([%w_]+)":([%d.]+)' do report[name] = tonumber(value) end
@@ -102,8 +102,8 @@ function bed.report_of(proxy, pid)
     report.seen[tonumber(number)] =
       { count = tonumber(count), first_ns = tonumber(first), last_sent_ns = tonumber(last) }
   end
-  if not is_fine or not report.seconds then
-    error(("%s: the load generator said: %s\nthe proxy said: %s"):format(proxy.name, text, bed.output(proxy.pid)), 0)
+  if status ~= 0 or not report.seconds then
+    error(("%s: the load generator ended with %d and said: %s\nthe proxy said: %s"):format(proxy.name, status, text, bed.output(proxy.pid)), 0)
   end
   return report
 end

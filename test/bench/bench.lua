@@ -82,7 +82,8 @@ local function report_of(proxy, pid)
     error(("%d requests failed"):format(report.errors), 0)
   end
   if report.p99_us and report.requests == 0 then -- else a stalled proxy would have the best figure
-    error("no answer came in the window", 0)
+    error(("no answer came in the window; the load stood ready without a core for %d %% of it"):format(
+      report.own_wait_ns / report.seconds / 1e7), 0)
   end
   return report
 end

@@ -26,7 +26,7 @@ local C = ffi.C
 
 local PR_SET_PDEATHSIG, SIGTERM, SIGKILL, WNOHANG = 1, 15, 9, 1
 local O_CREATE_TRUNC, MODE = 0x1 + 0x40 + 0x200, 0x1A4
-local AF_INET, SOCK_STREAM, MSG_NOSIGNAL, CLOCK_MONOTONIC = 2, 1, 0x4000, 1
+local AF_INET, SOCK_STREAM, MSG_NOSIGNAL, CLOCK_MONOTONIC, EINTR = 2, 1, 0x4000, 1, 4
 
 local process = {}
 
@@ -57,11 +57,11 @@ end
 
 --- Waits for a process to end.
 ---@param pid integer
----@return boolean is_fine it left with 0
+---@return integer status as waitpid gives it: 0 is fine, 9 is SIGKILL, 256 is exit(1)
 function process.wait(pid)
   local status = ffi.new "int[1]"
-  C.waitpid(pid, status, 0)
-  return status[0] == 0
+  repeat local ended = C.waitpid(pid, status, 0) until ended == pid or ffi.errno() ~= EINTR
+  return status[0]
 end
 
 --- Asks a process to end, and makes it.

@@ -15,7 +15,7 @@ moongate.listener { port = $port, address = "127.0.0.1" }
 moongate.upstream { name = "backend", endpoints = { "127.0.0.1:$backend" } }
 moongate.route { path = "/", backends = "backend" }
 ]],
-    command = { "$binary", "run", "$dir/gateway.lua", "--workers", workers },
+    command = { "env", "MOONGATE_ADMIN=$dir/admin.sock", "$binary", "run", "$dir/gateway.lua", "--workers", workers },
   }
 end
 

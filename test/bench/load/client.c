@@ -293,6 +293,7 @@ static void send_due(struct run *run, uint64_t now)
 
 static void begin_measuring(struct run *run)
 {
+    struct usage own;
     run->is_measuring = true;
     histogram_clear(run->report->latency);
     run->report->connect_count = 0;
@@ -300,6 +301,8 @@ static void begin_measuring(struct run *run)
     run->report->stale_count = 0;
     run->report->failures = (struct failures){0};
     usage_read(run->options->pid, &run->report->before);
+    usage_read(getpid(), &own);
+    run->report->own_wait_ns = own.wait_ns;
     run->warm_ns = now_ns();
 }
 
@@ -328,6 +331,7 @@ static void loop(struct run *run)
 void clients_run(const struct options *options, struct report *report)
 {
     struct run run = {.options = options, .report = report, .random = 88172645463325252u};
+    struct usage own;
     report->latency = histogram_new();
     report->markers = options->marker ? markers_new() : NULL;
     run.request_count = options->route_count ? options->route_count : 1;
@@ -351,5 +355,7 @@ void clients_run(const struct options *options, struct report *report)
     }
     loop(&run);
     usage_read(options->pid, &report->after);
+    usage_read(getpid(), &own);
+    report->own_wait_ns = own.wait_ns - report->own_wait_ns;
     report->seconds = (double)(now_ns() - run.warm_ns) / 1e9;
 }

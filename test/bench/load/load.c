@@ -120,12 +120,13 @@ static bool set_option(struct options *options, const char *name, const char *va
 static void print_report(const struct report *report)
 {
     printf("{\"requests\":%llu,\"errors\":%llu,\"connects\":%llu,\"seconds\":%.3f,\"cpu_ns\":%llu,"
-           "\"wait_ns\":%llu,\"rss_before\":%llu,\"rss_after\":%llu",
+           "\"wait_ns\":%llu,\"own_wait_ns\":%llu,\"rss_before\":%llu,\"rss_after\":%llu",
            (unsigned long long)report->request_count, (unsigned long long)report->error_count,
            (unsigned long long)report->connect_count, report->seconds,
            (unsigned long long)(report->after.cpu_ns - report->before.cpu_ns),
            (unsigned long long)(report->after.wait_ns - report->before.wait_ns),
-           (unsigned long long)report->before.rss_len, (unsigned long long)report->after.rss_len);
+           (unsigned long long)report->own_wait_ns, (unsigned long long)report->before.rss_len,
+           (unsigned long long)report->after.rss_len);
     static const struct {
         const char *name;
         double share;

@@ -66,6 +66,7 @@ struct report {
     struct markers *markers; // NULL: nobody looked
     double seconds;
     struct usage before, after; // around what is measured; rss_len of `after` is the peak
+    uint64_t own_wait_ns;       // of the load generator itself, ready while others had its core
     struct histogram *latency;  // NULL: nobody measured
 };
 
