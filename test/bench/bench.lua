@@ -74,8 +74,8 @@ end
 
 local function report_of(proxy, pid)
   local report = bed.report_of(proxy, pid)
-  if report.errors > 0 then
-    error(("%s: %d requests failed"):format(proxy.name, report.errors), 0)
+  if report.errors + report.unsent > 0 then
+    error(("%s: %d requests failed"):format(proxy.name, report.errors + report.unsent), 0)
   end
   return report
 end
