@@ -37,10 +37,15 @@ format:
 fuzz:
 	@.ci/fuzz $(TIME)
 
-bench:
+bench: build-bench
+	@MOONGATE_BIN=$(CURDIR)/build-bench/moongate test/bench/run $(ARGS)
+
+bench-changes: build-bench
+	@MOONGATE_BIN=$(CURDIR)/build-bench/moongate test/bench/changes $(ARGS)
+
+build-bench:
 	@cmake -B build-bench -DCMAKE_BUILD_TYPE=Release -DMOON_BENCH=ON >/dev/null
 	@cmake --build build-bench -j $(JOBS)
-	@MOONGATE_BIN=$(CURDIR)/build-bench/moongate test/bench/run $(ARGS)
 
 deps:
 	@.ci/deps build
@@ -54,4 +59,4 @@ deps-bench:
 clean:
 	@rm -rf build build-test build-asan build-tsan build-fuzz build-bench build-coverage
 
-.PHONY: all run build test lint format fuzz bench deps deps-test deps-bench clean
+.PHONY: all run build test lint format fuzz bench bench-changes build-bench deps deps-test deps-bench clean

@@ -103,7 +103,8 @@ function bed.report_of(proxy, pid)
       { count = tonumber(count), first_ns = tonumber(first), last_sent_ns = tonumber(last) }
   end
   if status ~= 0 or not report.seconds then
-    error(("%s: the load generator ended with %d and said: %s\nthe proxy said: %s"):format(proxy.name, status, text, bed.output(proxy.pid)), 0)
+    error(("%s: the load generator ended with %d and said: %s\nthe proxy said: %s"):format(
+      proxy.name, status, text, bed.output(proxy.pid)), 0)
   end
   return report
 end

@@ -283,8 +283,7 @@ static void send_due(struct run *run, uint64_t now)
         } else if (run->due_count < DUE_COUNT) {
             run->due[(run->due_at + run->due_count++) % DUE_COUNT] = due_ns;
         } else {
-            run->report->error_count++; // hopelessly behind: a short answer to each
-            run->report->failures.short_count++;
+            run->report->unsent_count++; // hopelessly behind
         }
     }
 }
@@ -299,6 +298,7 @@ static void begin_measuring(struct run *run)
     run->report->connect_count = 0;
     run->report->error_count = 0;
     run->report->stale_count = 0;
+    run->report->unsent_count = 0;
     run->report->failures = (struct failures){0};
     usage_read(run->options->pid, &run->report->before);
     usage_read(getpid(), &own);

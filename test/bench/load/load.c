@@ -135,12 +135,13 @@ static void print_report(const struct report *report)
         printf(",\"%s_us\":%.1f", points[i].name,
                (double)histogram_at(report->latency, points[i].share) / 1000);
     const struct failures *failures = &report->failures;
-    printf(",\"stale\":%llu,\"resets\":%llu,\"shorts\":%llu,\"statuses\":%llu,\"markers\":%llu,"
+    printf(",\"stale\":%llu,\"unsent\":%llu,\"resets\":%llu,\"shorts\":%llu,\"statuses\":%llu,"
+           "\"markers\":%llu,"
            "\"bytes\":%llu,\"exchanged\":%llu",
-           (unsigned long long)report->stale_count, (unsigned long long)failures->reset_count,
-           (unsigned long long)failures->short_count, (unsigned long long)failures->status_count,
-           (unsigned long long)failures->marker_count, (unsigned long long)failures->byte_count,
-           (unsigned long long)report->exchanged_len);
+           (unsigned long long)report->stale_count, (unsigned long long)report->unsent_count,
+           (unsigned long long)failures->reset_count, (unsigned long long)failures->short_count,
+           (unsigned long long)failures->status_count, (unsigned long long)failures->marker_count,
+           (unsigned long long)failures->byte_count, (unsigned long long)report->exchanged_len);
     if (report->markers)
         markers_print(report->markers);
     printf("}\n");

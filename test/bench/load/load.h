@@ -62,6 +62,7 @@ struct report {
     uint64_t
         stale_count; // kept connections that the proxy closed under a request: allowed, but told
     uint64_t exchanged_len; // of the one lasting exchange
+    uint64_t unsent_count;  // were due in vain: the clients are hopelessly behind
     struct failures failures;
     struct markers *markers; // NULL: nobody looked
     double seconds;
