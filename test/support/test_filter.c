@@ -236,6 +236,9 @@ static struct {
 } counts;
 
 static void say(const struct conf *conf, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void say(const struct conf *conf, const char *format, ...)
 {
     char line[256];
     va_list args;
