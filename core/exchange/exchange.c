@@ -119,13 +119,12 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
         return;
     if (verdict == MOON_NEXT && ex->is_local) // an answer is an answer
         verdict = MOON_DONE;
+    moon_lane_hold(ex->down, verdict == MOON_WAIT);
     switch (verdict) {
     case MOON_NEXT:
         after_access(ex);
         return;
     case MOON_WAIT:
-        if (!ex->is_request_whole)
-            moon_lane_hold(ex->down);
         return;
     case MOON_DONE:
         if (ex->is_local)
@@ -186,6 +185,16 @@ static void on_fault(void *owner, const struct moon_fault *fault)
 
 // ---- the request body
 
+// Says on both sides whether the request body waits for a filter.
+static void hold_request(struct moon_exchange *ex)
+{
+    bool waits = moon_chain_body_waits(&ex->run, MOON_REQUEST);
+    if (ex->down)
+        moon_lane_hold(ex->down, waits);
+    if (ex->up)
+        moon_lane_hold(ex->up, waits);
+}
+
 // Through the filters, if there is a body for them (RFC 9112 6: a request without framing has none). A failure is dealt with.
 static ssize_t push_request(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
@@ -194,6 +203,8 @@ static ssize_t push_request(struct moon_exchange *ex, struct moon_slice bytes, b
                                 : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
     if (taken == MOON_BODY_FAIL && !ex->was_aborted)
         moon_exchange_answer(ex, 500, "a filter failed on the request body");
+    else
+        hold_request(ex);
     return taken;
 }
 
@@ -229,8 +240,6 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     ssize_t taken = push_request(ex, bytes, false);
     if (taken == MOON_BODY_FAIL)
         return bytes.len;
-    if (moon_chain_body_waits(&ex->run, MOON_REQUEST))
-        moon_lane_hold(ex->down);
     if (taken < 0)
         return 0;
     ex->flow.request_body_len += (size_t)taken;

@@ -192,6 +192,7 @@ void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char 
     }
     moon_attempt_end(ex, false);
     moon_chain_cancel(&ex->run, &ex->flow);
+    moon_lane_hold(ex->down, false);
     struct moon_slice reason = moon_status_reason(status), body, type = {NULL, 0};
     if (wants_json(ex)) {
         body = moon_arena_try_format(ex->flow.arena,

@@ -58,13 +58,12 @@ static void server_read_due(struct moon_link *link)
     }
 }
 
-// Silence counts where the peer has to speak: not before it has the whole request, nor after its whole response, whatever
-// the exchange waits for then.
+// Silence counts where the peer has to speak: not while its request is held back here, nor after its whole response.
 static void client_read_due(struct moon_link *link)
 {
     if (!link->lane.owner)
         moon_link_end(link);
-    else if (link->is_paused || (link->splice_out && link->was_paused) || !link->is_sent ||
+    else if (link->is_paused || (link->splice_out && link->was_paused) || link->is_held ||
              link->read_state == LINK_READ_DONE)
         moon_link_progress(link);
     else

@@ -43,8 +43,6 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
 void moon_lane_resume(struct moon_lane *lane)
 {
     struct moon_link *link = moon_lane_link(lane);
-    link->was_paused |= link->is_held;
-    link->is_held = false;
     if (!link->is_paused)
         return;
     link->is_paused = false;
@@ -53,9 +51,14 @@ void moon_lane_resume(struct moon_lane *lane)
     moon_link_flush_later(link);
 }
 
-void moon_lane_hold(struct moon_lane *lane)
+void moon_lane_hold(struct moon_lane *lane, bool is_held)
 {
-    moon_lane_link(lane)->is_held = true;
+    struct moon_link *link = moon_lane_link(lane);
+    if (link->is_held == is_held)
+        return;
+    link->is_held = is_held;
+    link->was_paused = true; // for a part of this window at least
+    moon_link_progress(link);
 }
 
 bool moon_lane_is_read(const struct moon_lane *lane)

@@ -98,7 +98,7 @@ struct moon_lane_attachment {
     struct moon_arena *arena;
     struct moon_head *head;
     enum moon_method request_method; // client role: decides how the response is framed
-    // client role: longest silence of the peer, from the whole request to the whole response
+    // client role: longest silence of the peer, until its response is whole
     uint32_t response_ms;
 };
 
@@ -112,9 +112,10 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
 // More body may be delivered. Never calls back before it returns.
 void moon_lane_resume(struct moon_lane *lane);
-// Server role: whoever is to take the body waits for something else, not for the peer. Until moon_lane_resume the peer is
-// not taken to be slow; a peer that ends its side with the body unread counts as gone, as it does once the body was read.
-void moon_lane_hold(struct moon_lane *lane);
+// Whether the request body waits for something on our side (a filter): its sender is not slow, nor is it silence when the one
+// who is to get it does not answer yet. A client that ends its side with the body unread counts as gone meanwhile, as it does
+// once the body was read. Ends with the lane.
+void moon_lane_hold(struct moon_lane *lane, bool is_held);
 // Server role: the request is read whole; its `end` may not have been told yet.
 bool moon_lane_is_read(const struct moon_lane *lane);
 // Client role: whether any byte of the response has come / the connection stands.

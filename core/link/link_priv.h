@@ -44,7 +44,7 @@ struct moon_link {
     bool is_dispatching : 1; // inside on_ready: what is queued is flushed when it returns
     bool is_paused : 1;      // the owner took less than it was given
     bool was_paused : 1;     // in this window of the body rate
-    bool is_held : 1;        // the owner does not want the body yet (moon_lane_hold)
+    bool is_held : 1;        // the request body waits on our side (moon_lane_hold)
     bool wants_read : 1;     // the task goes on reading
     bool is_full : 1;        // somebody waits for `writable`
     bool must_close : 1;     // after the lane now open
