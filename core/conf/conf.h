@@ -23,6 +23,7 @@ struct moon_object {
     bool is_lenient;
 };
 
+struct moon_code;
 struct moon_model;
 
 struct moon_model *moon_model_new(void);
@@ -36,6 +37,13 @@ size_t moon_model_count(const struct moon_model *model);
 const struct moon_object *moon_model_at(const struct moon_model *model, size_t index);
 // `route "users"`, `listener` for messages; a text in the model.
 const char *moon_object_title(struct moon_model *model, const struct moon_object *object);
+
+// The code that the model's objects came with: opaque here, shared, its producer's (script/). The model takes one reference and
+// lets go of it with `unref` when it is freed. At most once.
+void moon_model_set_code(struct moon_model *model, struct moon_code *code,
+                         void (*unref)(struct moon_code *code));
+// NULL: its producer has none.
+struct moon_code *moon_model_code(const struct moon_model *model);
 
 // The objects of one kind (NULL: all) as a JSON list of { kind, place, value }. Values of keys that name secrets are
 // "***"; functions are "<function>".

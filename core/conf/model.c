@@ -13,6 +13,8 @@ struct moon_model {
     struct block *blocks;
     struct moon_object *objects;
     size_t count, cap;
+    struct moon_code *code;
+    void (*code_unref)(struct moon_code *code);
 };
 
 struct moon_model *moon_model_new(void)
@@ -31,6 +33,8 @@ void moon_model_free(struct moon_model *model)
         next = block->next;
         free(block);
     }
+    if (model->code)
+        model->code_unref(model->code);
     free(model->objects);
     free(model);
 }
@@ -72,6 +76,18 @@ size_t moon_model_count(const struct moon_model *model)
 const struct moon_object *moon_model_at(const struct moon_model *model, size_t index)
 {
     return &model->objects[index];
+}
+
+void moon_model_set_code(struct moon_model *model, struct moon_code *code,
+                         void (*unref)(struct moon_code *code))
+{
+    model->code = code;
+    model->code_unref = unref;
+}
+
+struct moon_code *moon_model_code(const struct moon_model *model)
+{
+    return model->code;
 }
 
 const char *moon_object_title(struct moon_model *model, const struct moon_object *object)

@@ -84,12 +84,12 @@ static const struct moon_schema_key route_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &retry_schema,
      .expected = "{ attempts = 2, on = { \"connect\", \"503\" } }"},
-    {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .is_later = true},
-    {.name = "access", .types = MOON_TYPE_FUNCTION, .is_later = true},
+    {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "access", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "balancer", .types = MOON_TYPE_FUNCTION, .is_later = true},
-    {.name = "header_filter", .types = MOON_TYPE_FUNCTION, .is_later = true},
-    {.name = "body_filter", .types = MOON_TYPE_FUNCTION, .is_later = true},
-    {.name = "log", .types = MOON_TYPE_FUNCTION, .is_later = true},
+    {.name = "header_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "body_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "log", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = NULL},
 };
 static const struct moon_schema route_schema = {route_keys, NULL, NULL};
@@ -249,10 +249,13 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,
                                            moon_slice_from(action->name));
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
-    bool is_fine =
-        moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);
+    struct moon_plugins_args plugins = {at->compile, at->object, moon_slice_from(action->name),
+                                        has_prefix};
+    struct moon_plugins_answer answer = {false, false};
+    bool is_fine = moon_plugins_compile(&plugins, &action->chain, &answer);
+    action->answers = answer.always;
     // A plugin that is broken might be the one that answers.
-    bool is_needed = is_fine && !action->answers;
+    bool is_needed = is_fine && !answer.always && !answer.may;
     is_fine = compile_retry(at, &action->retry) && is_fine;
     return compile_backends(at, is_needed, &action->split) && is_fine;
 }

@@ -33,7 +33,7 @@ struct moon_action {
 
 struct moon_actions;
 
-// Part: struct moon_actions *. Its registry is a NULL-terminated array of const struct moon_filter_type *.
+// Part: struct moon_actions *. Its registry is a const struct moon_filter_registry *.
 extern const struct moon_section moon_action_section;
 
 const struct moon_actions *moon_snapshot_actions(const struct moon_snapshot *snapshot);

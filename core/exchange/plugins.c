@@ -4,7 +4,9 @@
 
 #include "filter/chain.h"
 #include "filter/compile.h"
+#include "filter/source.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,9 +23,16 @@ struct compiling {
     bool has_prefix;
 };
 
+static const struct moon_filter_registry *registry_of(const struct compiling *at)
+{
+    static const struct moon_filter_registry none = {NULL, NULL};
+    const struct moon_filter_registry *registry = at->compile->section->registry;
+    return registry ? registry : &none;
+}
+
 static const struct moon_filter_type *find_type(const struct compiling *at, struct moon_slice name)
 {
-    const struct moon_filter_type *const *types = at->compile->section->registry;
+    const struct moon_filter_type *const *types = registry_of(at)->types;
     for (; types && *types; types++)
         if (moon_slice_equal(moon_slice_from((*types)->name), name))
             return *types;
@@ -33,7 +42,7 @@ static const struct moon_filter_type *find_type(const struct compiling *at, stru
 // The nearest plugin by name, or what there is.
 static void unknown_plugin(const struct compiling *at, const char *path, struct moon_slice name)
 {
-    const struct moon_filter_type *const *types = at->compile->section->registry;
+    const struct moon_filter_type *const *types = registry_of(at)->types;
     const char *names[PLUGIN_TYPE_MAX_COUNT + 1] = {NULL};
     char hint[320];
     int used = snprintf(hint, sizeof hint, types ? "there are" : "this gateway has none");
@@ -72,6 +81,19 @@ static bool read_item(const struct compiling *at, const struct moon_value *item,
     return false;
 }
 
+// A plugin that is no type of ours.
+static bool find_in_source(const struct compiling *at, const struct moon_filter_compile *compile,
+                           struct moon_slice name, const struct moon_value *conf,
+                           struct moon_filter *filter)
+{
+    const struct moon_filter_source *source = registry_of(at)->source;
+    struct moon_code *code = moon_model_code(at->compile->model);
+    int err = source && code ? source->plugin(code, compile, name, conf, filter) : -ENOENT;
+    if (err == -ENOENT)
+        unknown_plugin(at, compile->path, name);
+    return err == 0;
+}
+
 static bool compile_filter(const struct compiling *at, const struct moon_value *item,
                            const char *path, struct moon_filter *filter)
 {
@@ -79,20 +101,18 @@ static bool compile_filter(const struct compiling *at, const struct moon_value *
     struct moon_value conf;
     if (!read_item(at, item, path, &name, &conf))
         return false;
-    filter->type = find_type(at, name);
-    if (!filter->type) {
-        unknown_plugin(at, path, name);
-        return false;
-    }
-    struct moon_schema_check check = {at->object->place, at->title, at->compile->report, path};
-    const struct moon_schema *schema = filter->type->schema ? filter->type->schema : &no_schema;
-    if (!moon_schema_check(&check, &conf, &schema, 1))
-        return false;
     struct moon_filter_compile compile = {.report = at->compile->report,
                                           .place = at->object->place,
                                           .title = at->title,
                                           .path = path,
                                           .has_prefix = at->has_prefix};
+    filter->type = find_type(at, name);
+    if (!filter->type)
+        return find_in_source(at, &compile, name, &conf, filter);
+    struct moon_schema_check check = {at->object->place, at->title, at->compile->report, path};
+    const struct moon_schema *schema = filter->type->schema ? filter->type->schema : &no_schema;
+    if (!moon_schema_check(&check, &conf, &schema, 1))
+        return false;
     return !filter->type->compile || filter->type->compile(&compile, &conf, &filter->conf) == 0;
 }
 
@@ -111,25 +131,50 @@ static bool check_excludes(const struct compiling *at, const struct moon_filter 
     return true;
 }
 
-bool moon_plugins_compile(const struct moon_compile *compile, const struct moon_object *object,
-                          bool has_prefix, struct moon_chain *chain, bool *answers)
+static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type,
+                        struct moon_plugins_answer *answer)
 {
-    const struct moon_value *list = moon_value_get(&object->value, "plugins");
-    struct compiling at = {compile, object, moon_object_title(compile->model, object), has_prefix};
-    uint32_t count = list ? list->table.item_count : 0;
-    bool is_fine = true;
-    if (list && list->table.entry_count) {
-        moon_report_addf(compile->report, object->place, at.title, "plugins",
+    chain->has_request_body |= type->request_body != NULL;
+    chain->has_response_body |= type->response_body != NULL;
+    answer->always |= type->answers;
+    answer->may |= type->may_answer;
+}
+
+// The functions that stand in the object itself come last.
+static bool add_functions(const struct compiling *at, struct moon_slice name,
+                          struct moon_filter *filter)
+{
+    const struct moon_filter_source *source = registry_of(at)->source;
+    struct moon_code *code = moon_model_code(at->compile->model);
+    return source && code &&
+           source->functions(code, at->object->kind, name, &at->object->value, filter) == 0;
+}
+
+static bool check_list(const struct compiling *at, const struct moon_value *list)
+{
+    if (list && list->table.entry_count)
+        moon_report_addf(at->compile->report, at->object->place, at->title, "plugins",
                          "expected a list of { \"plugin\", key = value }",
                          "not a list: key \"%.*s\"", MOON_SLICE_ARG(list->table.entries[0].key));
+    else if (list && list->table.item_count >= MOON_CHAIN_MAX_COUNT)
+        moon_report_addf(at->compile->report, at->object->place, at->title, "plugins", "at most 63",
+                         "found %u plugins", list->table.item_count);
+    else
+        return true;
+    return false;
+}
+
+bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chain *chain,
+                          struct moon_plugins_answer *answer)
+{
+    const struct moon_value *list = moon_value_get(&args->object->value, "plugins");
+    struct compiling at = {args->compile, args->object,
+                           moon_object_title(args->compile->model, args->object), args->has_prefix};
+    bool is_fine = true;
+    if (!check_list(&at, list))
         return false;
-    }
-    if (count > MOON_CHAIN_MAX_COUNT) {
-        moon_report_addf(compile->report, object->place, at.title, "plugins", "at most 64",
-                         "found %u plugins", count);
-        return false;
-    }
-    struct moon_filter *filters = moon_filter_alloc(count, sizeof *filters);
+    uint32_t count = list ? list->table.item_count : 0;
+    struct moon_filter *filters = moon_filter_alloc(count + 1, sizeof *filters);
     chain->filters = filters;
     chain->count = (uint16_t)count;
     for (uint32_t i = 0; i < count; i++) {
@@ -140,10 +185,10 @@ bool moon_plugins_compile(const struct moon_compile *compile, const struct moon_
             is_fine = false;
             continue;
         }
-        chain->has_request_body |= filters[i].type->request_body != NULL;
-        chain->has_response_body |= filters[i].type->response_body != NULL;
-        *answers |= filters[i].type->answers;
+        note_filter(chain, filters[i].type, answer);
     }
+    if (is_fine && add_functions(&at, args->name, &filters[count]))
+        note_filter(chain, filters[chain->count++].type, answer);
     return is_fine;
 }
 

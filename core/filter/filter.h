@@ -108,6 +108,7 @@ struct moon_filter_type {
     size_t state_len;                 // bytes of zeroed state that each exchange gets
     // every request is answered in access at the latest: its route needs no backends
     bool answers;
+    bool may_answer; // some are, as it chooses: its route may do without backends
     const char *excludes; // a type that may not stand in the same list, or NULL
     // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
     // filled. May be NULL.

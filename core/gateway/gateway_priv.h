@@ -7,6 +7,7 @@
 #include "admin/admin.h"
 #include "base/buffer.h"
 #include "base/list.h"
+#include "filter/source.h"
 #include "gateway/gateway.h"
 #include "gateway/last_good.h"
 #include "gateway/ports.h"
@@ -26,6 +27,7 @@ struct moon_sections {
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
     struct moon_upstream_parts upstream_parts;
+    struct moon_filter_registry filters;
 };
 
 struct moon_seat {

@@ -6,6 +6,7 @@
 #include "filter/filter.h"
 #include "gateway/gateway_priv.h"
 #include "route/route.h"
+#include "script/filters.h"
 #include "upstream/upstream.h"
 
 #include <string.h>
@@ -24,7 +25,8 @@ void moon_sections_init(struct moon_sections *sections,
     sections->upstreams.registry = &sections->upstream_parts;
     sections->upstreams.series = series;
     sections->actions = moon_action_section;
-    sections->actions.registry = filters;
+    sections->filters = (struct moon_filter_registry){filters, &moon_script_filter_source};
+    sections->actions.registry = &sections->filters;
     sections->actions.series = series;
     // access before its rank: it bounds the names that later sections count by
     const struct moon_section *order[SECTION_COUNT] = {

@@ -2,6 +2,8 @@
 #include "script/bind_config.h"
 
 #include "conf/conf.h"
+#include "script/code.h"
+#include "script/evaluation.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -150,6 +152,25 @@ static void convert(struct converting *at, int index, struct moon_value *out)
     }
 }
 
+// Functions of the object at 1, by the names they are known by: the registry's table has them by "kind\nname\nphase".
+static void keep_functions(lua_State *vm, const struct moon_object *object)
+{
+    const struct moon_value *table = &object->value;
+    char *name = NULL;
+    for (uint32_t i = 0; i < table->table.entry_count; i++) {
+        const struct moon_entry *entry = &table->table.entries[i];
+        if (entry->value.kind != MOON_VALUE_FUNCTION)
+            continue;
+        name = name ? name : moon_code_object_name(object);
+        lua_getfield(vm, LUA_REGISTRYINDEX, MOON_FUNCTIONS_KEY);
+        lua_pushfstring(vm, "%s\n%s\n%s", object->kind, name, entry->key.ptr);
+        lua_getfield(vm, 1, entry->key.ptr);
+        lua_rawset(vm, -3);
+        lua_pop(vm, 1);
+    }
+    free(name);
+}
+
 // Upvalues: the model, the file's name, the kind of object.
 static int add_object(lua_State *vm)
 {
@@ -174,6 +195,7 @@ static int add_object(lua_State *vm)
     }
     convert(&at, 1, &object.value);
     moon_model_add(model, &object);
+    keep_functions(vm, &object);
     return 0;
 }
 

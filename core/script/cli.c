@@ -2,7 +2,7 @@
 #include "base/err.h"
 #include "io/world.h"
 #include "script/script.h"
-#include "script/vm.h"
+#include "script/state.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -201,11 +201,11 @@ static void preload_core(lua_State *vm, const struct moon_cli_ops *ops)
 
 int moon_cli_main(int argc, char **argv, const struct moon_cli_ops *ops)
 {
-    lua_State *vm = moon_vm_new(NULL);
+    lua_State *vm = moon_state_new(NULL);
     if (!vm)
         return 1;
     preload_core(vm, ops);
-    lua_pushcfunction(vm, moon_vm_traceback);
+    lua_pushcfunction(vm, moon_state_traceback);
     lua_getglobal(vm, "require");
     lua_pushstring(vm, "moongate.cli");
     int err = lua_pcall(vm, 1, 1, 1);
@@ -220,6 +220,6 @@ int moon_cli_main(int argc, char **argv, const struct moon_cli_ops *ops)
     if (err)
         fprintf(stderr, "moongate: %s\n", lua_tostring(vm, -1));
     int code = err ? 1 : (int)lua_tonumber(vm, -1);
-    moon_vm_free(vm);
+    moon_state_free(vm);
     return code;
 }

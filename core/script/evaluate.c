@@ -1,11 +1,16 @@
-// Evaluating a configuration script: a fresh VM, the script under a traceback handler, and a bound on its work, so that an endless
-// loop is an error and not a hang.
+// Evaluating a configuration script: its inputs recorded or replayed, the script under a traceback handler, and a bound on its
+// work, so that an endless loop is an error and not a hang.
 #include "base/err.h"
 #include "io/world.h"
 #include "script/bind_config.h"
+#include "script/bind_native.h"
+#include "script/code.h"
+#include "script/evaluation.h"
+#include "script/inputs.h"
 #include "script/script.h"
-#include "script/vm.h"
+#include "script/state.h"
 
+#include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <luajit.h>
@@ -51,68 +56,109 @@ static void report_lua_error(struct moon_report *report, const char *path, const
                      (int)(end - message), message);
 }
 
-static void prepare(lua_State *vm, struct moon_model *model, const char *path)
+// package.loaded[name] = the value at the top, which is popped.
+static void set_module(lua_State *state, const char *name)
+{
+    lua_getfield(state, LUA_REGISTRYINDEX, "_LOADED");
+    lua_insert(state, -2);
+    lua_setfield(state, -2, name);
+    lua_pop(state, 1);
+}
+
+// Calls a function of _core/inputs.lua, which puts the recorded world around the script, and takes it away.
+static int call_inputs(lua_State *state, const char *function)
+{
+    lua_getglobal(state, "require");
+    lua_pushliteral(state, "moongate._core.inputs");
+    int err = lua_pcall(state, 1, 1, 0);
+    if (err)
+        return err;
+    lua_getfield(state, -1, function);
+    lua_remove(state, -2);
+    return lua_pcall(state, 0, 0, 0);
+}
+
+static int prepare(lua_State *state, const struct moon_evaluation *evaluation)
 {
     // hooks do not fire in compiled code
-    luaJIT_setmode(vm, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
-    lua_getfield(vm, LUA_REGISTRYINDEX, "_LOADED");
-    moon_config_push(vm, model, path);
-    lua_setfield(vm, -2, "moongate._core.config");
-    lua_pop(vm, 1);
-    lua_sethook(vm, on_step, LUA_MASKCOUNT, STEP_COUNT);
+    luaJIT_setmode(state, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+    lua_newtable(state);
+    lua_setfield(state, LUA_REGISTRYINDEX, MOON_FUNCTIONS_KEY);
+    moon_native_push(state, evaluation->vm, evaluation->inputs);
+    set_module(state, "moongate._core.native");
+    moon_config_push(state, evaluation->model, evaluation->path);
+    set_module(state, "moongate._core.config");
+    lua_sethook(state, on_step, LUA_MASKCOUNT, STEP_COUNT);
+    return call_inputs(state, "begin");
 }
 
 // Loads and runs; the error text is left on the stack when it fails.
-static int run(lua_State *vm, const char *path, const char *source, size_t len)
+static int run(lua_State *state, const char *path, const char *source, size_t len)
 {
-    lua_pushcfunction(vm, moon_vm_traceback);
-    lua_pushfstring(vm, "@%s", path);
+    lua_pushcfunction(state, moon_state_traceback);
+    lua_pushfstring(state, "@%s", path);
     if (len > 0 && source[0] == LUA_SIGNATURE[0]) {
-        lua_pushfstring(vm, "%s: compiled Lua is not accepted, only its source", path);
+        lua_pushfstring(state, "%s: compiled Lua is not accepted, only its source", path);
         return 1;
     }
-    int err = luaL_loadbuffer(vm, source, len, lua_tostring(vm, -1));
-    return err ? err : lua_pcall(vm, 0, 0, 1);
+    int err = luaL_loadbuffer(state, source, len, lua_tostring(state, -1));
+    return err ? err : lua_pcall(state, 0, 0, 1);
 }
 
-static char *directory_of(const char *path)
+int moon_evaluation_run(lua_State *state, const struct moon_evaluation *evaluation,
+                        struct moon_report *report)
 {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
-    if (!dir)
-        abort();
-    return dir;
-}
-
-int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
-                         struct moon_report *report)
-{
-    char *source = NULL;
-    size_t len = 0;
-    int err = moon_world_read_file(world, path, SOURCE_MAX_LEN, &source, &len);
+    const char *path = evaluation->path;
+    struct moon_slice source = {NULL, 0};
+    int err = moon_inputs_file(evaluation->inputs, path, &source);
+    if (!err && source.len > SOURCE_MAX_LEN)
+        err = -EFBIG;
     if (err) {
         moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL,
                          "cannot be read: %s", moon_err_text(err));
         return MOON_ECONFIG;
     }
-    char *dir = directory_of(path);
-    struct moon_model *model = moon_model_new();
-    lua_State *vm = moon_vm_new(dir);
-    free(dir);
-    if (!vm)
-        abort();
-    prepare(vm, model, path);
     // #!/usr/bin/env moongate
-    size_t shebang = len > 1 && source[0] == '#' ? strcspn(source, "\n") : 0;
-    err = run(vm, path, source + shebang, len - shebang);
+    size_t shebang = source.len > 1 && source.ptr[0] == '#' ? strcspn(source.ptr, "\n") : 0;
+    lua_settop(state, 0);
+    err = prepare(state, evaluation);
+    lua_settop(state, err ? -1 : 0);
+    if (!err)
+        err = run(state, path, source.ptr + shebang, source.len - shebang);
     if (err) {
-        const char *text = lua_tostring(vm, -1);
+        const char *text = lua_tostring(state, -1);
         report_lua_error(report, path, text ? text : "an error that is not a text");
-        moon_model_free(model);
-    } else {
-        *out = model;
     }
-    moon_vm_free(vm);
-    free(source);
+    lua_sethook(state, NULL, 0, 0);
+    lua_settop(state, 0);
     return err ? MOON_ECONFIG : 0;
+}
+
+static void unref_code(struct moon_code *code)
+{
+    moon_code_unref(code);
+}
+
+int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
+                         struct moon_report *report)
+{
+    struct moon_inputs *inputs = moon_inputs_new(world);
+    struct moon_code *code = moon_code_new(path, inputs, NULL);
+    struct moon_model *model = moon_model_new();
+    moon_model_set_code(model, code, unref_code);
+    code->first = moon_state_new(code->dir);
+    if (!code->first)
+        abort();
+    struct moon_evaluation evaluation = {path, inputs, model, NULL};
+    int err = moon_evaluation_run(code->first, &evaluation, report);
+    if (err) {
+        moon_model_free(model);
+        return err;
+    }
+    moon_code_add_functions(code, model);
+    lua_getfield(code->first, LUA_REGISTRYINDEX, "moongate.has_tasks");
+    code->has_tasks = lua_toboolean(code->first, -1);
+    lua_pop(code->first, 1);
+    *out = model;
+    return 0;
 }

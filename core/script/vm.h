@@ -1,11 +1,57 @@
-// Virtual machines: a Lua state with the standard libraries and the modules that ship inside the binary.
+// VM: the Lua of one worker in one generation. The builder makes it and runs the script in it; then it belongs to its worker,
+// or to control, which starts it, runs coroutines in it, and stops it at the switch to the next generation.
+//
+//   new (builder) -> start (its thread: timers, init_worker) -> serves exchanges -> stop (timers and tasks end)
+//                 -> exchanges that stand on it end, or are failed -> free (any thread)
 #pragma once
 
-struct lua_State;
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-// `script_dir` is searched by require, too; NULL: only the binary's modules and the default path. NULL when out of memory.
-struct lua_State *moon_vm_new(const char *script_dir);
+struct moon_code;
+struct moon_generation;
+struct moon_log;
+struct moon_loop;
+struct moon_report;
+struct moon_script_host;
+struct moon_service;
+struct moon_vm;
+
+// Where a VM runs.
+struct moon_vm_seat {
+    struct moon_loop *loop;
+    struct moon_service *service; // for requests of its own; NULL: it makes none
+    const struct moon_log *log;
+    unsigned worker;
+    bool is_control; // timers of control run here, those of workers do not
+};
+
+struct moon_vm_args {
+    const struct moon_script_host *host;
+    struct moon_code *code; // evaluated first, compiled; borrowed
+    unsigned worker;
+    bool is_control;
+};
+
+// Evaluates the script again with the recorded inputs, loads the plugins, and finds every function of the first evaluation. 0,
+// or MOON_ECONFIG with the report filled: the first difference is named.
+int moon_vm_new(const struct moon_vm_args *args, struct moon_report *report, struct moon_vm **out);
 // NULL is fine.
-void moon_vm_free(struct lua_State *vm);
-// A message handler for lua_pcall: keeps a table as it is, adds a traceback to a text.
-int moon_vm_traceback(struct lua_State *vm);
+void moon_vm_free(struct moon_vm *vm);
+
+// Starts timers and runs what a worker does at its start; `done` is called once, later, on the VM's thread, with 0 or an error
+// that was logged.
+void moon_vm_start(struct moon_vm *vm, const struct moon_vm_seat *seat,
+                   void (*done)(void *owner, int err), void *owner);
+// Timers and tasks end; exchanges go on. Harmless twice.
+void moon_vm_stop(struct moon_vm *vm);
+// Another configuration of the same generation serves: tables of plugins that nobody has used since the last but one are let go.
+void moon_vm_age(struct moon_vm *vm);
+// Everything that still waits fails, soon.
+void moon_vm_fail(struct moon_vm *vm);
+// On its thread: what still runs is dropped and the Lua state freed; exchanges that stand on it go on without its functions.
+// Harmless twice.
+void moon_vm_close(struct moon_vm *vm);
+// Exchanges that have a slot in it.
+size_t moon_vm_exchange_count(const struct moon_vm *vm);

@@ -1,0 +1,130 @@
+// The contract between the Lua of the product (lua/moongate/_core) and the core: plain C types that LuaJIT's FFI reads. The
+// build makes _core/abi.lua from this file (cmake/abi.lua); lint fails when it is stale.
+//
+// Functions here only read, edit or enqueue: none of them calls Lua, blocks, or sends a byte; what they start goes on after the
+// coroutine has yielded. What needs a Lua state (starting coroutines, keeping functions) is the Lua C API of bind_native.c.
+// A handle whose exchange has ended answers MOON_ABI_ENDED, whoever kept it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MOON_ABI_OK = 0,
+    MOON_ABI_NONE = 1,     // there is no such thing: no error
+    MOON_ABI_ENDED = -1,   // the handle's exchange is over
+    MOON_ABI_PHASE = -2,   // not in this phase
+    MOON_ABI_INVALID = -3, // the value cannot stand in a message
+    MOON_ABI_MEMORY = -4,  // the exchange's memory is at its bound
+};
+
+// The phases a function may run in; _core/phases.lua has their names in this order.
+enum {
+    MOON_ABI_EVALUATE,
+    MOON_ABI_REWRITE,
+    MOON_ABI_ACCESS,
+    MOON_ABI_HEADER_FILTER,
+    MOON_ABI_BODY_FILTER,
+    MOON_ABI_LOG,
+    MOON_ABI_INIT_WORKER,
+    MOON_ABI_TIMER,
+};
+
+struct moon_abi_text {
+    const char *ptr;
+    size_t len;
+};
+
+// Handles are values: a slot of the VM that never moves, and how often it had been used when the handle was made. One layout
+// under four names, because Lua hangs its methods on the name.
+struct moon_abi_exchange {
+    void *slot;
+    uint32_t generation;
+    uint32_t is_response;
+};
+struct moon_abi_request {
+    void *slot;
+    uint32_t generation;
+    uint32_t is_response;
+};
+struct moon_abi_response {
+    void *slot;
+    uint32_t generation;
+    uint32_t is_response;
+};
+struct moon_abi_headers {
+    void *slot;
+    uint32_t generation;
+    uint32_t is_response;
+};
+
+// A coroutine's wait: waking with a ticket of an earlier wait does nothing.
+struct moon_abi_ticket {
+    void *coroutine;
+    uint32_t wait;
+};
+
+/// The handle of the exchange in a slot, as it is now.
+void moon_abi_open(void *slot, struct moon_abi_exchange *out);
+/// The index of a handle's slot, from 1 on; 0 when the exchange is over.
+uint32_t moon_abi_slot_index(const void *handle);
+/// Which use of which slot the running coroutine belongs to: 0, or MOON_ABI_NONE outside of an exchange.
+int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);
+/// The phase that runs now, MOON_ABI_EVALUATE and so on.
+int moon_abi_phase(void *vm);
+
+/// Texts of an exchange. `what`: 'm' method, 's' scheme, 'h' host, 'p' path, 'q' query, 'i' id, 'r' route, 'u' upstream,
+/// 'a' client address, 'b' the request's body as it was collected. MOON_ABI_NONE: there is none.
+int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
+/// Changes 'm', 'h', 'p' (made canonical) or 'q', in rewrite and access.
+int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
+/// Numbers of an exchange. `what`: 's' response status, 'p' request port, 'c' client port, 'l' bytes of the response body so
+/// far, 'n' bytes of the request body so far, 'd' seconds since its head was complete.
+int moon_abi_get_number(const void *handle, int what, double *out);
+/// The response's status, 200 to 599, in header_filter.
+int moon_abi_set_status(const void *handle, int status);
+
+/// All values of a header joined by ", " (cookies by "; ").
+int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out);
+/// The next value of a header at or after *at, which moves behind it; start with 0.
+int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
+                         struct moon_abi_text *out);
+/// The field at an index, in order of arrival.
+int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,
+                       struct moon_abi_text *value);
+/// Replaces all fields of that name by one.
+int moon_abi_header_set(const void *handle, const char *name, size_t name_len, const char *value,
+                        size_t value_len);
+/// Adds a field of that name.
+int moon_abi_header_add(const void *handle, const char *name, size_t name_len, const char *value,
+                        size_t value_len);
+/// Removes all fields of that name.
+int moon_abi_header_del(const void *handle, const char *name, size_t len);
+
+/// Answers the request in place of its backends, in rewrite and access; the phase ends when the coroutine yields. `type` may be
+/// empty: text/plain, where there is a body.
+int moon_abi_respond(const void *handle, int status, const char *body, size_t body_len,
+                     const char *type, size_t type_len);
+
+/// Begins to collect the request's body, at most `max` bytes; the running coroutine is woken when it is whole or over `max`.
+/// MOON_ABI_NONE: it has been collected already.
+int moon_abi_body_collect(const void *handle, size_t max);
+/// What became of it: 0 and the body, MOON_ABI_NONE when it was longer than the bound.
+int moon_abi_body_collected(const void *handle, struct moon_abi_text *out);
+/// The request's body is these bytes from now on, in rewrite and access.
+int moon_abi_body_replace(const void *handle, const char *ptr, size_t len);
+/// Asks for the next piece of the request's body; the running coroutine is woken when it is there.
+int moon_abi_chunk_ask(const void *handle);
+/// The piece, valid until the next yield: 0, or MOON_ABI_NONE at the body's end.
+int moon_abi_chunk_take(const void *handle, struct moon_abi_text *out);
+
+/// Seconds since 1970, as the worker's loop last saw them.
+double moon_abi_now(void *vm);
+/// Seconds of a clock that never jumps.
+double moon_abi_clock(void *vm);
+/// The ticket of the wait that the running coroutine is about to begin. MOON_ABI_PHASE: nothing runs that could wait.
+int moon_abi_ticket(void *vm, struct moon_abi_ticket *out);
+/// Lets the coroutine of a ticket go on, soon.
+void moon_abi_wake(const struct moon_abi_ticket *ticket);
+/// Wakes the running coroutine after so many seconds; it yields next.
+int moon_abi_sleep(void *vm, double seconds);

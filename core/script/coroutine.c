@@ -1,0 +1,263 @@
+// Running Lua: pooled threads, what they yield, how they are woken.
+//
+//   free --take--> (function and arguments pushed) --resume--> running --yield--> waiting --wake--> ready --resume--> running
+//                                                     running --returns--> free        running --fails, answers--> gone
+//
+// What a thread yields to the core begins with the VM's pointer, which no script can make, and a letter; coroutines of the
+// script's own hand it on to the one that the core resumes (_core/coroutines.lua), so that a wait inside of them waits on the loop.
+#include "base/slice.h"
+#include "filter/filter.h"
+#include "obs/log.h"
+#include "script/abi.h"
+#include "script/vm_priv.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { POOL_MAX_COUNT = 256 };
+
+static void go_on(struct moon_coroutine *coroutine);
+
+// ---- life
+
+static void on_task(struct moon_task *task)
+{
+    go_on(MOON_CONTAINER(task, struct moon_coroutine, task));
+}
+
+static void on_timer(struct moon_timer *timer)
+{
+    struct moon_coroutine *coroutine = MOON_CONTAINER(timer, struct moon_coroutine, timer);
+    moon_coroutine_wake(coroutine, coroutine->wait);
+}
+
+static void make_thread(struct moon_coroutine *coroutine)
+{
+    lua_State *state = coroutine->vm->state;
+    coroutine->thread = lua_newthread(state);
+    coroutine->thread_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+}
+
+struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot *slot, int phase)
+{
+    struct moon_coroutine *coroutine;
+    if (moon_list_is_empty(&vm->free_coroutines)) {
+        coroutine = calloc(1, sizeof *coroutine);
+        if (!coroutine)
+            abort();
+        coroutine->vm = vm;
+        coroutine->task.fn = on_task;
+        coroutine->timer.fn = on_timer;
+    } else {
+        coroutine = MOON_CONTAINER(vm->free_coroutines.next, struct moon_coroutine, node);
+        moon_list_del(&coroutine->node);
+    }
+    if (!coroutine->thread)
+        make_thread(coroutine);
+    coroutine->slot = slot;
+    coroutine->phase = (uint8_t)phase;
+    moon_list_add_before(&vm->live_coroutines, &coroutine->node);
+    if (slot)
+        moon_list_add_before(&slot->coroutines, &coroutine->mate);
+    return coroutine;
+}
+
+static void forget_thread(struct moon_coroutine *coroutine)
+{
+    luaL_unref(coroutine->vm->state, LUA_REGISTRYINDEX, coroutine->thread_ref);
+    coroutine->thread = NULL;
+}
+
+// Into the pool; its thread only where that has returned.
+static void release(struct moon_coroutine *coroutine)
+{
+    coroutine->is_waiting = coroutine->is_ready = coroutine->is_task = false;
+    coroutine->failure = NULL;
+    coroutine->on_wake = NULL;
+    coroutine->on_end = NULL;
+    coroutine->owner = NULL;
+    coroutine->withdraw = NULL;
+    coroutine->slot = NULL;
+    coroutine->wait++;
+    moon_list_del(&coroutine->node);
+    moon_list_del(&coroutine->mate);
+    moon_list_add_after(&coroutine->vm->free_coroutines, &coroutine->node);
+}
+
+static void end_wait(struct moon_coroutine *coroutine)
+{
+    void (*withdraw)(void *) = coroutine->withdraw;
+    coroutine->withdraw = NULL;
+    coroutine->is_waiting = false;
+    if (moon_timer_is_armed(&coroutine->timer))
+        moon_loop_timer_del(coroutine->vm->seat.loop, &coroutine->timer);
+    moon_task_cancel(&coroutine->task);
+    if (withdraw)
+        withdraw(coroutine->operation);
+}
+
+void moon_coroutine_drop(struct moon_coroutine *coroutine)
+{
+    if (!coroutine)
+        return;
+    end_wait(coroutine);
+    forget_thread(coroutine);
+    release(coroutine);
+}
+
+// ---- errors
+
+// A traceback of Lua in one line.
+static void flatten(char *text)
+{
+    char *to = text;
+    for (const char *at = text; *at; at++) {
+        bool is_break = *at == '\n';
+        if (is_break || *at == '\t')
+            *to++ = is_break && at[1] == '\t' ? '<' : ' ';
+        else
+            *to++ = *at;
+    }
+    *to = '\0';
+}
+
+void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
+{
+    static const char *const phases[] = {"evaluation",  "rewrite", "access",      "header_filter",
+                                         "body_filter", "log",     "init_worker", "timer"};
+    const struct moon_vm *vm = coroutine->vm;
+    const char *message = lua_tostring(at, -1);
+    luaL_traceback(vm->state, at, message ? message : "an error that is not a text", 0);
+    char *text = strdup(lua_tostring(vm->state, -1));
+    if (!text)
+        abort();
+    flatten(text);
+    lua_pop(vm->state, 1);
+    lua_pop(at, 1);
+    struct moon_flow *flow = coroutine->slot ? coroutine->slot->flow : NULL;
+    if (flow) {
+        struct moon_slice id = flow->ops->id(flow);
+        moon_log_error(vm->seat.log, "script: %s of request %.*s failed: %s",
+                       phases[coroutine->phase], MOON_SLICE_ARG(id), text);
+    } else {
+        moon_log_error(vm->seat.log, "script: %s failed: %s", phases[coroutine->phase], text);
+    }
+    free(text);
+}
+
+static enum moon_run failed(struct moon_coroutine *coroutine)
+{
+    moon_coroutine_report(coroutine, coroutine->thread);
+    moon_coroutine_drop(coroutine);
+    return MOON_RUN_FAILED;
+}
+
+// ---- running
+
+// What it yielded. A yield of the script's own has nobody to go to.
+static enum moon_run yielded(struct moon_coroutine *coroutine)
+{
+    lua_State *thread = coroutine->thread;
+    bool is_ours = lua_gettop(thread) >= 2 && lua_touserdata(thread, 1) == coroutine->vm;
+    const char *what = is_ours ? lua_tostring(thread, 2) : "";
+    switch (what ? *what : '\0') {
+    case 'w':
+        return MOON_RUN_WAITS;
+    case 'p':
+        return MOON_RUN_PULLS;
+    case 's':
+        return MOON_RUN_WRITES;
+    case 'a':
+        moon_coroutine_drop(coroutine);
+        return MOON_RUN_ANSWERED;
+    default:
+        lua_pushliteral(thread, "coroutine.yield outside of a coroutine of your own: to wait, call "
+                                "what waits (moongate.sleep, moongate.http.request ...)");
+        return failed(coroutine);
+    }
+}
+
+enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argument_count)
+{
+    struct moon_vm *vm = coroutine->vm;
+    struct moon_coroutine *outer = vm->current;
+    coroutine->is_waiting = coroutine->is_ready = false;
+    coroutine->withdraw = NULL;
+    if (coroutine->failure) {
+        lua_settop(coroutine->thread, 0);
+        lua_pushstring(coroutine->thread, coroutine->failure);
+        argument_count = 1;
+        coroutine->failure = NULL;
+    }
+    vm->current = coroutine;
+    int status = lua_resume(coroutine->thread, argument_count);
+    vm->current = outer;
+    if (status == LUA_YIELD)
+        return yielded(coroutine);
+    if (status != 0)
+        return failed(coroutine);
+    lua_settop(coroutine->thread, 0);
+    release(coroutine);
+    return MOON_RUN_DONE;
+}
+
+struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
+{
+    struct moon_slice text;
+    text.ptr = lua_tolstring(coroutine->thread, 3, &text.len);
+    return text.ptr ? text : MOON_SLICE("");
+}
+
+// ---- waiting
+
+uint32_t moon_coroutine_wait(struct moon_coroutine *coroutine, void (*withdraw)(void *operation),
+                             void *operation)
+{
+    coroutine->is_waiting = true;
+    coroutine->withdraw = withdraw;
+    coroutine->operation = operation;
+    return ++coroutine->wait;
+}
+
+void moon_coroutine_wake(struct moon_coroutine *coroutine, uint32_t wait)
+{
+    if (!coroutine->is_waiting || coroutine->wait != wait || coroutine->is_ready)
+        return;
+    coroutine->is_ready = true;
+    coroutine->withdraw = NULL;
+    if (coroutine->is_task)
+        moon_loop_defer(coroutine->vm->seat.loop, &coroutine->task);
+    else if (coroutine->on_wake)
+        coroutine->on_wake(coroutine);
+}
+
+// ---- tasks
+
+static void go_on(struct moon_coroutine *coroutine)
+{
+    void (*on_end)(void *, enum moon_run) = coroutine->on_end;
+    void *owner = coroutine->owner;
+    bool is_first = !coroutine->is_ready;
+    if (!is_first)
+        lua_settop(coroutine->thread, 0);
+    int argument_count = is_first ? lua_gettop(coroutine->thread) - 1 : 0;
+    enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
+    if (run == MOON_RUN_WAITS)
+        return;
+    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES) {
+        lua_pushliteral(coroutine->thread, "a body can be filtered by body_filter's own coroutine");
+        run = failed(coroutine);
+    }
+    if (on_end)
+        on_end(owner, run);
+}
+
+void moon_coroutine_start(struct moon_coroutine *coroutine,
+                          void (*on_end)(void *owner, enum moon_run how), void *owner)
+{
+    coroutine->is_task = true;
+    coroutine->on_end = on_end;
+    coroutine->owner = owner;
+    moon_loop_defer(coroutine->vm->seat.loop, &coroutine->task);
+}

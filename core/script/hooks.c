@@ -1,0 +1,263 @@
+// The hooks of a Lua filter: each runs its function on a pooled coroutine, which may wait; the state of the filter in one
+// exchange is the coroutine that waits, if any.
+//
+// The body: body_filter is one coroutine for the whole response. It pulls pieces and writes pieces; a piece that it was given
+// counts as taken when it asks for the next one, so that what it writes meanwhile is passed on first and back-pressure is the
+// chain's (filter.h).
+//
+//   begin -> pulling --bytes--> (runs) --writes--> writing --passed--> (runs) ... --returns--> ended
+#include "filter/filter.h"
+#include "script/code.h"
+#include "script/generation.h"
+#include "script/instance.h"
+#include "script/push.h"
+#include "script/vm_priv.h"
+
+#include <lauxlib.h>
+
+enum body_state { BODY_BEGIN, BODY_PULLING, BODY_WRITING, BODY_WAITING, BODY_ENDED };
+
+struct state {
+    struct moon_coroutine *head; // of a head phase, while it waits
+    struct moon_coroutine *body; // of body_filter
+    size_t given_len;            // of the piece that it works on
+    size_t written_len;          // of what it writes: passed on so far
+    enum body_state body_state;
+};
+
+// ---- starting
+
+static void push_conf(const struct moon_instance *instance, struct moon_vm *vm, lua_State *at)
+{
+    if (!instance->plugin) {
+        lua_pushnil(at);
+        return;
+    }
+    lua_rawgeti(at, LUA_REGISTRYINDEX, vm->young_ref);
+    lua_rawgeti(at, -1, (int)instance->conf_id);
+    if (lua_isnil(at, -1)) {
+        lua_pop(at, 1);
+        moon_vm_push_conf(vm, instance, at);
+    }
+    lua_remove(at, -2);
+}
+
+// The function, the exchange and the plugin's table. False: the plugin has no such phase in this VM.
+static bool push_call(const struct moon_instance *instance, struct moon_slot *slot, int phase,
+                      lua_State *at)
+{
+    struct moon_vm *vm = slot->vm;
+    int ref = instance->plugin ? vm->plugins[instance->plugin->index][phase]
+                               : vm->functions[instance->functions[phase]];
+    if (ref == LUA_NOREF)
+        return false;
+    lua_rawgeti(at, LUA_REGISTRYINDEX, ref);
+    moon_slot_push(slot, at);
+    push_conf(instance, vm, at);
+    return true;
+}
+
+static void resume_flow(struct moon_coroutine *coroutine)
+{
+    struct moon_flow *flow = coroutine->slot->flow;
+    flow->ops->resume(flow);
+}
+
+// A coroutine ready to run the phase, or NULL.
+static struct moon_coroutine *begin(const struct moon_instance *instance, struct moon_flow *flow,
+                                    int phase)
+{
+    struct moon_vm *vm = moon_generation_vm(instance->code->generation, flow->worker);
+    if (!vm->state) // closed: the generation has ended before the exchange
+        return NULL;
+    struct moon_slot *slot = moon_slot_of(vm, flow);
+    struct moon_coroutine *coroutine = moon_coroutine_take(slot->vm, slot, phase);
+    coroutine->on_wake = resume_flow;
+    if (push_call(instance, slot, phase, coroutine->thread))
+        return coroutine;
+    moon_coroutine_drop(coroutine);
+    return NULL;
+}
+
+// ---- head phases
+
+static enum moon_verdict run_head(struct moon_flow *flow, struct moon_instance *instance,
+                                  struct state *state, int phase)
+{
+    struct moon_coroutine *coroutine = state->head;
+    int argument_count = 0;
+    if (!coroutine) {
+        coroutine = begin(instance, flow, phase);
+        if (!coroutine)
+            return MOON_NEXT;
+        argument_count = 2;
+    } else if (!coroutine->is_ready) {
+        return MOON_WAIT;
+    } else {
+        lua_settop(coroutine->thread, 0);
+    }
+    state->head = NULL;
+    switch (moon_coroutine_resume(coroutine, argument_count)) {
+    case MOON_RUN_DONE:
+        return MOON_NEXT;
+    case MOON_RUN_WAITS:
+        state->head = coroutine;
+        return MOON_WAIT;
+    case MOON_RUN_ANSWERED:
+        return MOON_DONE;
+    case MOON_RUN_PULLS:
+    case MOON_RUN_WRITES:
+        lua_pushliteral(coroutine->thread, "a response's body can be filtered in body_filter");
+        moon_coroutine_report(coroutine, coroutine->thread);
+        moon_coroutine_drop(coroutine);
+        return MOON_FAIL;
+    case MOON_RUN_FAILED:
+        return MOON_FAIL;
+    }
+    return MOON_FAIL;
+}
+
+static enum moon_verdict on_rewrite(struct moon_flow *flow, void *conf, void *state)
+{
+    return run_head(flow, conf, state, MOON_ABI_REWRITE);
+}
+
+static enum moon_verdict on_access(struct moon_flow *flow, void *conf, void *state)
+{
+    return run_head(flow, conf, state, MOON_ABI_ACCESS);
+}
+
+static enum moon_verdict on_header_filter(struct moon_flow *flow, void *conf, void *state)
+{
+    return run_head(flow, conf, state, MOON_ABI_HEADER_FILTER);
+}
+
+static enum moon_verdict on_log(struct moon_flow *flow, void *conf, void *state)
+{
+    return run_head(flow, conf, state, MOON_ABI_LOG);
+}
+
+// ---- the body
+
+// Runs the coroutine and notes how it came back. False: it failed.
+static bool run_body(struct state *state, int argument_count)
+{
+    struct moon_coroutine *coroutine = state->body;
+    switch (moon_coroutine_resume(coroutine, argument_count)) {
+    case MOON_RUN_DONE:
+        state->body = NULL;
+        state->body_state = BODY_ENDED;
+        return true;
+    case MOON_RUN_WAITS:
+        state->body_state = BODY_WAITING;
+        return true;
+    case MOON_RUN_PULLS:
+        state->body_state = BODY_PULLING;
+        return true;
+    case MOON_RUN_WRITES:
+        state->body_state = BODY_WRITING;
+        state->written_len = 0;
+        return true;
+    case MOON_RUN_ANSWERED: // refused by the phase's check
+    case MOON_RUN_FAILED:
+        state->body = NULL;
+        return false;
+    }
+    return false;
+}
+
+// Passes on what it writes; 0 when that is done, else what the hook returns.
+static ssize_t pass_written(struct moon_flow *flow, struct state *state)
+{
+    struct moon_slice text = moon_coroutine_written(state->body);
+    while (state->written_len < text.len) {
+        ssize_t taken = flow->ops->pass(flow, MOON_RESPONSE,
+                                        moon_slice_skip(text, state->written_len), false);
+        if (taken < 0)
+            return taken;
+        state->written_len += (size_t)taken;
+    }
+    lua_settop(state->body->thread, 0);
+    return run_body(state, 0) ? 0 : MOON_BODY_FAIL;
+}
+
+// Gives the next piece, or the end, to a coroutine that pulls.
+static bool give(struct state *state, struct moon_slice bytes)
+{
+    lua_State *thread = state->body->thread;
+    lua_settop(thread, 0);
+    if (bytes.len)
+        lua_pushlstring(thread, bytes.ptr, bytes.len);
+    else
+        lua_pushnil(thread);
+    state->given_len = bytes.len;
+    return run_body(state, 1);
+}
+
+static ssize_t on_body(struct moon_flow *flow, void *conf, void *at, struct moon_slice bytes,
+                       bool end)
+{
+    struct state *state = at;
+    (void)end; // it comes without bytes
+    for (;;) {
+        ssize_t result;
+        switch (state->body_state) {
+        case BODY_BEGIN:
+            state->body = begin(conf, flow, MOON_ABI_BODY_FILTER);
+            if (!state->body || !run_body(state, 2))
+                return MOON_BODY_FAIL;
+            break;
+        case BODY_PULLING:
+            if (state->given_len) {
+                result = (ssize_t)state->given_len;
+                state->given_len = 0;
+                return result;
+            }
+            if (!give(state, bytes)) // at the end, however often it asks, nil
+                return MOON_BODY_FAIL;
+            break;
+        case BODY_WRITING:
+            result = pass_written(flow, state);
+            if (result < 0)
+                return result;
+            break;
+        case BODY_WAITING:
+            if (!state->body->is_ready)
+                return MOON_BODY_WAIT;
+            lua_settop(state->body->thread, 0);
+            if (!run_body(state, 0))
+                return MOON_BODY_FAIL;
+            break;
+        case BODY_ENDED: // what it has not asked for is dropped
+            state->given_len = 0;
+            result = flow->ops->pass(flow, MOON_RESPONSE, MOON_SLICE(""), true);
+            return result < 0 ? result : (ssize_t)bytes.len;
+        }
+    }
+}
+
+static void on_cancel(struct moon_flow *flow, void *conf, void *at)
+{
+    struct state *state = at;
+    (void)flow;
+    (void)conf;
+    moon_coroutine_drop(state->head);
+    moon_coroutine_drop(state->body);
+    *state = (struct state){.body_state = BODY_BEGIN}; // another response may come
+}
+
+void moon_instance_set_hooks(struct moon_filter_type *type, uint32_t phases)
+{
+    type->state_len = sizeof(struct state);
+    type->cancel = on_cancel;
+    if (phases & 1u << MOON_ABI_REWRITE)
+        type->rewrite = on_rewrite;
+    if (phases & 1u << MOON_ABI_ACCESS)
+        type->access = on_access;
+    if (phases & 1u << MOON_ABI_HEADER_FILTER)
+        type->header_filter = on_header_filter;
+    if (phases & 1u << MOON_ABI_BODY_FILTER)
+        type->response_body = on_body;
+    if (phases & 1u << MOON_ABI_LOG)
+        type->log = on_log;
+}

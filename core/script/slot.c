@@ -1,0 +1,81 @@
+// Exchanges as Lua knows them. A slot is taken by the first hook of an exchange that runs Lua and let go with the exchange's arena;
+// its generation then moves on, so that every handle made before is dead.
+#include "base/arena.h"
+#include "filter/filter.h"
+#include "script/vm_priv.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+
+static struct moon_slot *new_slot(struct moon_vm *vm)
+{
+    struct moon_slot *slot = calloc(1, sizeof *slot);
+    vm->slots = realloc((void *)vm->slots, (vm->slot_count + 1) * sizeof *vm->slots);
+    if (!slot || !vm->slots)
+        abort();
+    slot->vm = vm;
+    slot->index = vm->slot_count + 1; // as Lua counts
+    moon_list_init(&slot->coroutines);
+    vm->slots[vm->slot_count++] = slot;
+    return slot;
+}
+
+void moon_slot_close(struct moon_slot *slot)
+{
+    while (!moon_list_is_empty(&slot->coroutines))
+        moon_coroutine_drop(MOON_CONTAINER(slot->coroutines.next, struct moon_coroutine, mate));
+}
+
+// With the flow's arena.
+static void let_go(void *arg)
+{
+    struct moon_slot *slot = arg;
+    struct moon_vm *vm = slot->vm;
+    moon_slot_close(slot);
+    moon_collect_free(slot->collect);
+    slot->collect = NULL;
+    slot->flow = NULL;
+    slot->generation++;
+    slot->has_handle = slot->is_answered = false;
+    slot->next_free = vm->free_slot;
+    vm->free_slot = slot;
+    vm->slots_used_count--;
+}
+
+struct moon_slot *moon_slot_of(struct moon_vm *vm, struct moon_flow *flow)
+{
+    if (flow->guest)
+        return flow->guest;
+    struct moon_slot *slot = vm->free_slot;
+    if (slot)
+        vm->free_slot = slot->next_free;
+    else
+        slot = new_slot(vm);
+    slot->flow = flow;
+    flow->guest = slot;
+    vm->slots_used_count++;
+    moon_arena_on_free(flow->arena, let_go, slot);
+    return slot;
+}
+
+void moon_slot_push(struct moon_slot *slot, lua_State *at)
+{
+    struct moon_vm *vm = slot->vm;
+    lua_rawgeti(at, LUA_REGISTRYINDEX, vm->handles_ref);
+    if (!slot->has_handle) {
+        lua_rawgeti(at, LUA_REGISTRYINDEX, vm->open_ref);
+        lua_pushlightuserdata(at, slot);
+        lua_call(at, 1, 1);
+        lua_rawseti(at, -2, (int)slot->index);
+        slot->has_handle = true;
+    }
+    lua_rawgeti(at, -1, (int)slot->index);
+    lua_remove(at, -2);
+}
+
+void moon_slots_free(struct moon_vm *vm)
+{
+    for (uint32_t i = 0; i < vm->slot_count; i++)
+        free(vm->slots[i]);
+    free((void *)vm->slots);
+}

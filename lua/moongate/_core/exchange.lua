@@ -1,0 +1,428 @@
+--- The exchange that functions of a route and plugins get: request, response, headers. Handles are small values of the FFI: a
+--- slot of the VM and its use, so that one kept beyond its exchange is dead and answers nil, "exchange ended".
+
+local ffi = require "ffi"
+local abi = require "moongate._core.abi"
+local coroutines = require "moongate._core.coroutines"
+local native = require "moongate._core.native"
+local phases = require "moongate._core.phases"
+local query = require "moongate._core.query"
+
+local C = abi.C
+local vm = ffi.cast("void *", native.vm)
+local text = ffi.new "struct moon_abi_text"
+local text2 = ffi.new "struct moon_abi_text"
+local number = ffi.new "double[1]"
+local at = ffi.new "uint32_t[1]"
+
+local ENDED, PHASE, INVALID, NONE = abi.ENDED, abi.PHASE, abi.INVALID, abi.NONE
+local ENDED_TEXT = "exchange ended"
+local BODY_MAX = 1048576
+
+local exchange_t, request_t, response_t, headers_t
+
+local function fail(code, what, where, level)
+  if code == ENDED then error(ENDED_TEXT, level + 1) end
+  if code == PHASE then error(phases.refusal(C, vm, what, where), level + 1) end
+  if code == INVALID then error(what .. ": this value cannot stand in a message", level + 1) end
+  error(what .. ": the memory of the exchange is at its bound", level + 1)
+end
+
+-- A text of the exchange; nil where there is none, or nil and why it is dead.
+local function get_text(handle, what)
+  local code = C.moon_abi_get_text(handle, what, text)
+  if code == 0 then return ffi.string(text.ptr, text.len) end
+  if code == ENDED then return nil, ENDED_TEXT end
+  return nil
+end
+
+local function get_number(handle, what)
+  local code = C.moon_abi_get_number(handle, what, number)
+  if code == 0 then return number[0] end
+  if code == ENDED then return nil, ENDED_TEXT end
+  return nil
+end
+
+local function set_text(handle, what, name, value)
+  if type(value) ~= "string" then
+    error(("request.%s takes a string, got %s"):format(name, type(value)), 3)
+  end
+  local code = C.moon_abi_set_text(handle, what, value, #value)
+  if code ~= 0 then fail(code, "request." .. name .. " =", "rewrite and access", 3) end
+end
+
+-- ---- headers
+
+---@class moongate.Headers: table<string, string|string[]|nil>
+local headers = {}
+
+--- All values of a header, one by one.
+---@param name string
+---@return string[]? values, string? err
+function headers:all(name)
+  local values, count = {}, 0
+  at[0] = 0
+  while true do
+    local code = C.moon_abi_header_next(self, name, #name, at, text)
+    if code == ENDED then return nil, ENDED_TEXT end
+    if code ~= 0 then return values end
+    count = count + 1
+    values[count] = ffi.string(text.ptr, text.len)
+  end
+end
+
+--- All values joined; for a header whose name is that of a method.
+---@param name string
+---@return string? value, string? err
+function headers:get(name)
+  local code = C.moon_abi_header_get(self, name, #name, text)
+  if code == 0 then return ffi.string(text.ptr, text.len) end
+  if code == ENDED then return nil, ENDED_TEXT end
+  if code == PHASE then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
+  return nil
+end
+
+local function header_edit_failed(code, name, level)
+  if code == INVALID then
+    error(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and other ' ..
+      "controls are refused), or the field is the gateway's own"):format(tostring(name)), level + 1)
+  end
+  fail(code, "editing headers", "rewrite and access (request), header_filter (response)", level + 1)
+end
+
+local function to_value(name, value, level)
+  local kind = type(value)
+  if kind == "string" then return value end
+  if kind == "number" then return tostring(value) end
+  error(('headers["%s"] takes a string, a list of strings or nil, got %s'):format(
+    tostring(name), kind), level + 1)
+end
+
+--- Adds a field; those of that name stay.
+---@param name string
+---@param value string
+function headers:add(name, value)
+  local own = to_value(name, value, 2)
+  local code = C.moon_abi_header_add(self, name, #name, own, #own)
+  if code ~= 0 then header_edit_failed(code, name, 2) end
+end
+
+local function set(self, name, value)
+  if type(name) ~= "string" then error("the name of a header is a string", 3) end
+  local code
+  if type(value) == "string" then
+    code = C.moon_abi_header_set(self, name, #name, value, #value)
+  elseif value == nil then
+    code = C.moon_abi_header_del(self, name, #name)
+  elseif type(value) == "table" then
+    code = C.moon_abi_header_del(self, name, #name)
+    for i = 1, #value do
+      local own = to_value(name, value[i], 3)
+      if code == 0 then code = C.moon_abi_header_add(self, name, #name, own, #own) end
+    end
+  else
+    local own = to_value(name, value, 3)
+    code = C.moon_abi_header_set(self, name, #name, own, #own)
+  end
+  if code ~= 0 then header_edit_failed(code, name, 3) end
+end
+
+--- Replaces all fields of that name; nil removes them.
+---@param name string
+---@param value string|string[]|nil
+function headers:set(name, value)
+  set(self, name, value)
+end
+
+--- Every field in order of arrival: for name, value in headers:each() do ... end
+---@return fun(): string?, string?
+function headers:each()
+  local list, count, i = {}, 0, 0
+  while C.moon_abi_header_at(self, count, text, text2) == 0 do
+    list[count * 2 + 1] = ffi.string(text.ptr, text.len)
+    list[count * 2 + 2] = ffi.string(text2.ptr, text2.len)
+    count = count + 1
+  end
+  return function()
+    i = i + 1
+    return list[i * 2 - 1], list[i * 2]
+  end
+end
+
+headers_t = ffi.metatype("struct moon_abi_headers", {
+  __index = function(self, name)
+    local method = headers[name]
+    if method then return method end
+    local code = C.moon_abi_header_get(self, name, #name, text)
+    if code == 0 then return ffi.string(text.ptr, text.len) end
+    if code == PHASE then
+      fail(code, "response.headers", "header_filter, body_filter and log", 2)
+    end
+    return nil
+  end,
+  __newindex = set,
+})
+
+-- ---- the request
+
+---@class moongate.Request
+---@field method string
+---@field scheme string
+---@field host string without the port
+---@field port integer? as the client gave it
+---@field path string canonical
+---@field query string? without "?"
+---@field args table<string, string|string[]> the query, decoded; assigning writes it anew
+---@field headers moongate.Headers
+---@field client { address: string, port: integer }
+local request = {}
+
+local request_get = {
+  method = function(self) return get_text(self, 109) end, -- 'm'
+  scheme = function(self) return get_text(self, 115) end, -- 's'
+  host = function(self) return get_text(self, 104) end, -- 'h'
+  path = function(self) return get_text(self, 112) end, -- 'p'
+  query = function(self) return get_text(self, 113) end, -- 'q'
+  port = function(self) return get_number(self, 112) end, -- 'p'
+  headers = function(self) return headers_t(self.slot, self.generation, 0) end,
+  args = function(self)
+    local all, err = get_text(self, 113)
+    if err then return nil, err end
+    return query.decode(all or "")
+  end,
+  client = function(self)
+    local address, err = get_text(self, 97) -- 'a'
+    if err then return nil, err end
+    return { address = address, port = get_number(self, 99) } -- 'c'
+  end,
+  tls = function() return nil end,
+}
+
+local request_set = {
+  method = function(self, value) set_text(self, 109, "method", value) end,
+  host = function(self, value) set_text(self, 104, "host", value) end,
+  path = function(self, value) set_text(self, 112, "path", value) end,
+  query = function(self, value) set_text(self, 113, "query", value or "") end,
+  args = function(self, value) set_text(self, 113, "args", query.encode(value)) end,
+}
+
+--- The whole body, which is read now; the backend still gets it. In rewrite and access.
+---@param options? { max: integer } bytes; default 1048576
+---@return string? body, string? err "exchange ended", or "too large"
+function request:body(options)
+  local max = options and options.max or BODY_MAX
+  local code = C.moon_abi_body_collect(self, max)
+  if code == 0 then coroutines.wait() end
+  if code == ENDED then return nil, ENDED_TEXT end
+  if code < 0 then
+    if code == INVALID then error("the body is read in pieces already (chunks)", 2) end
+    fail(code, "request:body", "rewrite and access", 2)
+  end
+  code = C.moon_abi_body_collected(self, text)
+  if code == 0 then return ffi.string(text.ptr, text.len) end
+  if code == ENDED then return nil, ENDED_TEXT end
+  return nil, "too large"
+end
+
+--- The body in pieces of at most 64 KiB, as they come. It is consumed: the backend gets what set_body says, and without that
+--- the exchange is a 500 unless it is answered here. In rewrite and access.
+---@return fun(): string?
+function request:chunks()
+  local handle = request_t(self.slot, self.generation, 0)
+  return function()
+    local code = C.moon_abi_chunk_ask(handle)
+    if code == 0 then coroutines.wait() end
+    if code < 0 then
+      if code == INVALID then error("the body has been read whole already (body)", 2) end
+      fail(code, "request:chunks", "rewrite and access", 2)
+    end
+    if C.moon_abi_chunk_take(handle, text) ~= 0 then return nil end
+    return ffi.string(text.ptr, text.len)
+  end
+end
+
+--- The backend gets this body instead. In rewrite and access.
+---@param body string
+function request:set_body(body)
+  if type(body) ~= "string" then
+    error("request:set_body takes a string, got " .. type(body), 2)
+  end
+  local code = C.moon_abi_body_replace(self, body, #body)
+  if code ~= 0 then fail(code, "request:set_body", "rewrite and access", 2) end
+end
+
+request_t = ffi.metatype("struct moon_abi_request", {
+  __index = function(self, key)
+    local get = request_get[key]
+    if get then return get(self) end
+    return request[key]
+  end,
+  __newindex = function(self, key, value)
+    local put = request_set[key]
+    if not put then
+      error(("request.%s cannot be assigned: method, host, path, query and args can"):format(
+        tostring(key)), 2)
+    end
+    put(self, value)
+  end,
+})
+
+-- ---- the response
+
+---@class moongate.Response
+---@field status integer? nil before there is one
+---@field headers moongate.Headers
+local response = {}
+
+local response_get = {
+  status = function(self) return get_number(self, 115) end, -- 's'
+  headers = function(self) return headers_t(self.slot, self.generation, 1) end,
+}
+
+local function in_body_filter(what)
+  if C.moon_abi_phase(vm) ~= 4 then
+    error(phases.refusal(C, vm, what, "body_filter"), 3)
+  end
+end
+
+--- The body in pieces, as they come from the backend. In body_filter.
+---@return fun(): string?
+function response:chunks()
+  in_body_filter "response:chunks"
+  return coroutines.pull
+end
+
+--- Sends a piece to the client (to the next plugin); waits while there is no room. In body_filter.
+---@param piece string
+function response:write(piece)
+  in_body_filter "response:write"
+  if type(piece) ~= "string" then error("response:write takes a string, got " .. type(piece), 2) end
+  if piece ~= "" then coroutines.push(piece) end
+end
+
+--- The whole body, which is held back until this returns; nothing of it is sent unless it is written. In body_filter.
+---@param options? { max: integer } bytes; default 1048576
+---@return string? body, string? err "too large": then what was read is lost, and nothing should be written
+function response:buffer(options)
+  in_body_filter "response:buffer"
+  local max = options and options.max or BODY_MAX
+  local pieces, count, len = {}, 0, 0
+  for piece in coroutines.pull do
+    len = len + #piece
+    if len > max then return nil, "too large" end
+    count = count + 1
+    pieces[count] = piece
+  end
+  return table.concat(pieces)
+end
+
+response_t = ffi.metatype("struct moon_abi_response", {
+  __index = function(self, key)
+    local get = response_get[key]
+    if get then return get(self) end
+    return response[key]
+  end,
+  __newindex = function(self, key, value)
+    if key ~= "status" then
+      error(("response.%s cannot be assigned: status can"):format(tostring(key)), 2)
+    end
+    local code = C.moon_abi_set_status(self, tonumber(value) or 0)
+    if code == INVALID then
+      error("response.status takes a number from 200 to 599; what has no body (204, 304) stays so", 2)
+    end
+    if code ~= 0 then fail(code, "response.status =", "header_filter", 2) end
+  end,
+})
+
+-- ---- the exchange
+
+---@class moongate.Exchange
+---@field request moongate.Request
+---@field response moongate.Response
+---@field id string unique, 32 hexadecimal digits
+---@field route string its name
+---@field upstream string? the name of the one that was chosen
+---@field consumer any who the client is, for whoever finds that out
+---@field vars table anything; lives as long as the exchange
+local exchange = {}
+
+-- By slot: the table, and which use of the slot it belongs to.
+local vars, vars_of = {}, {}
+
+local function vars_table(self)
+  local slot = C.moon_abi_slot_index(self)
+  if slot == 0 then return nil, ENDED_TEXT end
+  if vars_of[slot] ~= self.generation then
+    vars_of[slot] = self.generation
+    vars[slot] = {}
+  end
+  return vars[slot]
+end
+
+local exchange_get = {
+  request = function(self) return request_t(self.slot, self.generation, 0) end,
+  response = function(self) return response_t(self.slot, self.generation, 1) end,
+  id = function(self) return get_text(self, 105) end, -- 'i'
+  route = function(self) return get_text(self, 114) end, -- 'r'
+  upstream = function(self) return get_text(self, 117) end, -- 'u'
+  vars = vars_table,
+  consumer = function(self)
+    local own, err = vars_table(self)
+    if not own then return nil, err end
+    return own["moongate.consumer"]
+  end,
+}
+
+--- Answers the request; the phase ends here, nothing after it runs. In rewrite and access.
+---@param status integer 200 to 599
+---@param body? string|table a table is sent as JSON
+---@param response_headers? table<string, string|string[]>
+function exchange:respond(status, body, response_headers)
+  local content_type = ""
+  if type(body) == "table" then
+    body = require "moongate.json".encode(body)
+    content_type = "application/json"
+  elseif body ~= nil and type(body) ~= "string" then
+    error("respond takes a string or a table as the body, got " .. type(body), 2)
+  end
+  body = body or ""
+  if type(status) ~= "number" then
+    error("respond takes a status from 200 to 599, got " .. type(status), 2)
+  end
+  local code = C.moon_abi_respond(self, status, body, #body, content_type, #content_type)
+  if code == ENDED then return nil, ENDED_TEXT end
+  if code == INVALID then error("respond takes a status from 200 to 599, got " .. status, 2) end
+  if code ~= 0 then
+    fail(code, "exchange:respond", "rewrite and access, by the phase's own function", 2)
+  end
+  if response_headers then
+    local own = headers_t(self.slot, self.generation, 1)
+    for name, value in pairs(response_headers) do set(own, name, value) end
+  end
+  coroutines.finish()
+end
+
+exchange_t = ffi.metatype("struct moon_abi_exchange", {
+  __index = function(self, key)
+    local get = exchange_get[key]
+    if get then return get(self) end
+    return exchange[key]
+  end,
+  __newindex = function(self, key, value)
+    if key ~= "consumer" then
+      error(("exchange.%s cannot be assigned: put it into exchange.vars"):format(tostring(key)), 2)
+    end
+    local own, err = vars_table(self)
+    if not own then error(err, 2) end
+    own["moongate.consumer"] = value
+  end,
+})
+
+-- What the core calls for the first hook of an exchange.
+local function open(slot)
+  local handle = exchange_t()
+  C.moon_abi_open(slot, handle)
+  return handle
+end
+
+return { open = open }

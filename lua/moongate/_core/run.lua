@@ -1,0 +1,57 @@
+--- The VM of a worker, from the evaluation of the script to requests: what a script may do changes here.
+
+local ffi = require "ffi"
+local abi = require "moongate._core.abi"
+local coroutines = require "moongate._core.coroutines"
+local exchange = require "moongate._core.exchange"
+local inputs = require "moongate._core.inputs"
+local native = require "moongate._core.native"
+local plugins = require "moongate._core.plugins"
+
+local run = {}
+
+local C = abi.C
+local vm = ffi.cast("void *", native.vm)
+
+-- Globals first written in a phase are the exchange's own, so that one that waits finds them as it left them.
+local slot, generation = ffi.new "uint32_t[1]", ffi.new "uint32_t[1]"
+local own, own_of, others = {}, {}, {}
+
+local function globals()
+  if C.moon_abi_current(vm, slot, generation) ~= 0 then return others end
+  local index = slot[0]
+  if own_of[index] ~= generation[0] then
+    own_of[index] = generation[0]
+    own[index] = {}
+  end
+  return own[index]
+end
+
+local function isolate()
+  setmetatable(_G, {
+    __index = function(_, name) return globals()[name] end,
+    __newindex = function(_, name, value) globals()[name] = value end,
+  })
+end
+
+local function refuse_module(name)
+  error(("module '%s' was not loaded before traffic: require it at the top of the script, or of the " ..
+    "plugin's handler.lua"):format(name), 3)
+end
+
+--- After the script and the plugins. Gives the core what it calls.
+function run.settle()
+  inputs.settle(C, vm)
+  coroutines.install()
+  for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
+  package.loaders[1] = refuse_module
+  isolate()
+  return { open = exchange.open, configure = plugins.configure }
+end
+
+--- On the worker, before its first request.
+function run.start()
+  math.randomseed(native.seed())
+end
+
+return run
