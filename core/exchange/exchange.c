@@ -417,6 +417,23 @@ static void flow_local(struct moon_flow *flow, struct moon_address *out)
         moon_link_address(moon_lane_link(ex->down), false, out);
 }
 
+static struct moon_slice flow_route(struct moon_flow *flow)
+{
+    const struct moon_exchange *ex = (const struct moon_exchange *)flow;
+    return ex->action ? moon_slice_from(ex->action->name) : MOON_SLICE("");
+}
+
+static struct moon_slice flow_upstream(struct moon_flow *flow)
+{
+    const struct moon_exchange *ex = (const struct moon_exchange *)flow;
+    return ex->upstream ? ex->upstream->name : MOON_SLICE("");
+}
+
+static void flow_endpoint(struct moon_flow *flow, struct moon_address *out)
+{
+    *out = ((const struct moon_exchange *)flow)->endpoint;
+}
+
 static const struct moon_flow_ops flow_ops = {
     .resume = flow_resume,
     .respond = flow_respond,
@@ -424,6 +441,9 @@ static const struct moon_flow_ops flow_ops = {
     .abort = flow_abort,
     .id = flow_id,
     .local = flow_local,
+    .route = flow_route,
+    .upstream = flow_upstream,
+    .endpoint = flow_endpoint,
 };
 
 // ---- public
@@ -454,6 +474,7 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->flow.request = &ex->request;
     ex->flow.response = &ex->response;
     ex->flow.scheme = "http";
+    ex->flow.worker = res->worker;
     ex->flow.start_ms = moon_loop_now_ms(res->loop);
     ex->start_ns = moon_loop_turn_ns(res->loop);
     ex->service = service;

@@ -84,6 +84,12 @@ struct moon_flow_ops {
     struct moon_slice (*id)(struct moon_flow *flow);
     // Where the client's connection ends on our side: the listener's port. Costs a system call.
     void (*local)(struct moon_flow *flow, struct moon_address *out);
+    // The name of the route.
+    struct moon_slice (*route)(struct moon_flow *flow);
+    // The name of the upstream that was chosen after access; empty before, and where none was.
+    struct moon_slice (*upstream)(struct moon_flow *flow);
+    // The endpoint of the last attempt; MOON_FAMILY_NONE before the first, and where the upstream is built in.
+    void (*endpoint)(struct moon_flow *flow, struct moon_address *out);
 };
 
 struct moon_flow {
@@ -97,6 +103,11 @@ struct moon_flow {
     // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
     // prefix. A filter that moves the path keeps it true.
     struct moon_slice matched_prefix;
+    // What the filters of one producer (script/) share in this flow; NULL at first. Whoever sets it registers a hook on the
+    // arena that cleans it up.
+    void *guest;
+    // Index among the gateway's data workers; their count: control's own worker. The same for all of a connection's flows.
+    unsigned worker;
     uint64_t start_ms;                            // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far
     bool is_complete;                             // in log: the response went out whole

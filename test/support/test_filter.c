@@ -432,6 +432,17 @@ static enum moon_verdict header_filter(struct moon_flow *flow, void *conf, void 
     return run_head(flow, conf, state, HOOK_HEADER_FILTER);
 }
 
+static void tell_way(struct moon_flow *flow, const struct conf *conf)
+{
+    struct moon_address endpoint;
+    char text[MOON_ADDRESS_TEXT_LEN];
+    struct moon_slice route = flow->ops->route(flow), upstream = flow->ops->upstream(flow);
+    flow->ops->endpoint(flow, &endpoint);
+    size_t len = endpoint.family ? moon_address_format(&endpoint, text) : 0;
+    say(conf, "went by worker %u, route \"%.*s\", upstream \"%.*s\", endpoint \"%.*s\"",
+        flow->worker, MOON_SLICE_ARG(route), MOON_SLICE_ARG(upstream), (int)len, text);
+}
+
 static enum moon_verdict log_phase(struct moon_flow *flow, void *conf, void *pointer)
 {
     struct state *state = pointer;
@@ -443,6 +454,7 @@ static enum moon_verdict log_phase(struct moon_flow *flow, void *conf, void *poi
     state->is_logged = true;
     say(conf, "logs %u %s %llu %llu", flow->response->status, flow->is_complete ? "whole" : "cut",
         (unsigned long long)flow->request_body_len, (unsigned long long)flow->response_body_len);
+    tell_way(flow, conf);
     return verdict;
 }
 
