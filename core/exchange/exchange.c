@@ -133,7 +133,7 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
             moon_exchange_answer(ex, 500, "a filter gave no answer");
         return;
     case MOON_FAIL:
-        moon_exchange_answer(ex, 500, "a filter failed");
+        moon_exchange_fail(ex, "a filter failed");
         return;
     }
 }
@@ -202,7 +202,7 @@ static ssize_t push_request(struct moon_exchange *ex, struct moon_slice bytes, b
     ssize_t taken = is_filtered ? moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, end)
                                 : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
     if (taken == MOON_BODY_FAIL && !ex->was_aborted)
-        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+        moon_exchange_fail(ex, "a filter failed on the request body");
     else
         hold_request(ex);
     return taken;

@@ -134,7 +134,9 @@ void moon_deadline_stop(struct moon_exchange *ex);
 // response.c
 // The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).
 void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause);
-// The same with a body of its own; returns at once, the sending begins with moon_response_start.
+// 500 for a filter that failed, as moon_exchange_answer. It names the exchange's id, under which the log says more.
+void moon_exchange_fail(struct moon_exchange *ex, const char *cause);
+// An answer with a body of its own; returns at once, the sending begins with moon_response_start.
 void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
                          struct moon_slice body);
 // The response head stands in ex->response: header_filter, then it is sent.
