@@ -252,7 +252,7 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     bool is_fine =
         moon_plugins_compile(at->compile, at->object, has_prefix, &action->chain, &action->answers);
     // A plugin that is broken might be the one that answers.
-    bool is_needed = is_fine && !action->answers;
+    bool is_needed = is_fine && !action->answers && !action->chain.may_answer;
     is_fine = compile_retry(at, &action->retry) && is_fine;
     return compile_backends(at, is_needed, &action->split) && is_fine;
 }

@@ -81,16 +81,26 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 // ---- phases
 
-static void after_access(struct moon_exchange *ex)
+// The upstream, or NULL: it was answered why not.
+static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
 {
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
-    ex->upstream = backend ? backend->upstream : NULL;
-    if (!ex->upstream) {
-        moon_exchange_answer(ex, 500,
-                             backend ? "the route refers to an upstream that does not exist"
-                                     : "no backend of the route has a weight");
+    if (backend && backend->upstream)
+        return backend->upstream;
+    const char *cause = "no backend of the route has a weight";
+    if (backend)
+        cause = "the route refers to an upstream that does not exist";
+    else if (ex->action->chain.may_answer && ex->action->split.count == 0)
+        cause = "the route has no backends and no plugin answered";
+    moon_exchange_answer(ex, 500, cause);
+    return NULL;
+}
+
+static void after_access(struct moon_exchange *ex)
+{
+    ex->upstream = choose_upstream(ex);
+    if (!ex->upstream)
         return;
-    }
     ex->was_forwarded = true;
     if (!ex->upstream->builtin) {
         moon_attempt_start(ex);

@@ -142,6 +142,7 @@ bool moon_plugins_compile(const struct moon_compile *compile, const struct moon_
         }
         chain->has_request_body |= filters[i].type->request_body != NULL;
         chain->has_response_body |= filters[i].type->response_body != NULL;
+        chain->may_answer |= filters[i].type->may_answer;
         *answers |= filters[i].type->answers;
     }
     return is_fine;

@@ -119,6 +119,8 @@ struct moon_filter_type {
     size_t state_len;                 // bytes of zeroed state that each exchange gets
     // every request is answered in access at the latest: its route needs no backends
     bool answers;
+    // some requests are answered: its route may go without backends, and the others get 500 there
+    bool may_answer;
     const char *excludes; // a type that may not stand in the same list, or NULL
     // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
     // filled. May be NULL.

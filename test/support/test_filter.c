@@ -642,7 +642,8 @@ static ssize_t response_body(struct moon_flow *flow, void *conf, void *state,
     .cancel = cancel
 
 static const struct moon_filter_type test_heads = {.name = "test-heads", HEADS};
+static const struct moon_filter_type test_may = {.name = "test-may", HEADS, .may_answer = true};
 static const struct moon_filter_type test_all = {
     .name = "test", HEADS, .request_body = request_body, .response_body = response_body};
 
-const struct moon_filter_type *const test_filters[] = {&test_all, &test_heads, NULL};
+const struct moon_filter_type *const test_filters[] = {&test_all, &test_heads, &test_may, NULL};

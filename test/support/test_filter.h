@@ -7,7 +7,8 @@
 
 #include "filter/filter.h"
 
-// "test" with all hooks, "test-heads" without those for bodies (then bodies may be spliced). NULL-terminated.
+// "test" with all hooks, "test-heads" without those for bodies (then bodies may be spliced), "test-may" the same for
+// routes without backends. NULL-terminated.
 extern const struct moon_filter_type *const test_filters[];
 
 // The last line: "test-filter info in all: W waits, R went on, C cancelled, L live, E errors". W is R + C and L is 0, or
