@@ -2,6 +2,8 @@
 // bodies, as its configuration says. It checks what it is promised (filter.h) and tells what it does on stderr:
 //
 //   test-filter info NAME waits in HOOK | goes on in HOOK | cancelled in HOOK | logs STATUS whole|cut REQUEST_LEN RESPONSE_LEN
+//   test-filter info NAME reads in HOOK | has read LEN bytes in HOOK | cancelled after LEN bytes in HOOK
+//   test-filter info NAME saw bodies of REQUEST_LEN and RESPONSE_LEN bytes | went by worker N, route "R", upstream "U", endpoint "E"
 //   test-filter error NAME: a broken promise
 #pragma once
 
