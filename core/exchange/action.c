@@ -251,11 +251,9 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
     struct moon_plugins_args plugins = {at->compile, at->object, moon_slice_from(action->name),
                                         has_prefix};
-    struct moon_plugins_answer answer = {false, false};
-    bool is_fine = moon_plugins_compile(&plugins, &action->chain, &answer);
-    action->answers = answer.always;
+    bool is_fine = moon_plugins_compile(&plugins, &action->chain, &action->answers);
     // A plugin that is broken might be the one that answers.
-    bool is_needed = is_fine && !answer.always && !answer.may;
+    bool is_needed = is_fine && !action->answers && !action->chain.may_answer;
     is_fine = compile_retry(at, &action->retry) && is_fine;
     return compile_backends(at, is_needed, &action->split) && is_fine;
 }

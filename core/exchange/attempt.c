@@ -90,6 +90,14 @@ static void on_fault(void *owner, const struct moon_fault *fault)
     moon_exchange_answer(ex, fault->status, fault->reason);
 }
 
+static bool is_interim_wanted(const struct moon_exchange *ex)
+{
+    if (ex->request.minor == 0)
+        return false; // RFC 9110 15.2: never to an HTTP/1.0 client
+    // A filter read or replaced the body: the client was told already, or need not send it.
+    return ex->response.status != 100 || !ex->intake || ex->request.expects_continue;
+}
+
 static void on_interim(struct moon_exchange *ex)
 {
     struct moon_framing none = {.body = MOON_BODY_NONE};
@@ -98,11 +106,11 @@ static void on_interim(struct moon_exchange *ex)
         moon_exchange_answer(ex, 502, "the upstream sent too many interim responses");
         return;
     }
-    if (ex->request.minor == 0)
-        return; // RFC 9110 15.2: never to an HTTP/1.0 client
-    moon_head_strip_hop(&ex->response);
-    moon_lane_send_head(ex->down, &ex->response, &none);
-    moon_count_up(&ex->res->counters->responses_1xx);
+    if (is_interim_wanted(ex)) {
+        moon_head_strip_hop(&ex->response);
+        moon_lane_send_head(ex->down, &ex->response, &none);
+        moon_count_up(&ex->res->counters->responses_1xx);
+    }
     ex->response.status = 0;
 }
 
@@ -172,7 +180,7 @@ static void on_end(void *owner, const struct moon_headers *trailers)
 static void on_writable(void *owner)
 {
     struct moon_exchange *ex = owner;
-    moon_exchange_push_request_end(ex);
+    moon_exchange_push_request(ex);
     if (ex->down)
         moon_lane_resume(ex->down);
 }
@@ -199,7 +207,7 @@ static void resend(struct moon_exchange *ex, bool was_sent)
 static bool is_spliceable(const struct moon_exchange *ex, const struct moon_framing *framing)
 {
     return framing->body == MOON_BODY_LENGTH && framing->content_length >= SPLICE_MIN_LEN &&
-           !(ex->run.chain && ex->run.chain->has_request_body);
+           !(ex->run.chain && ex->run.chain->has_request_body) && !moon_intake_is_replaced(ex);
 }
 
 // The link is lent: sends what the request is so far.
@@ -222,7 +230,7 @@ static void begin(struct moon_exchange *ex)
         resend(ex, ex->was_request_sent);
     if (is_spliceable(ex, framing))
         moon_lane_splice(ex->down, ex->up);
-    moon_exchange_push_request_end(ex);
+    moon_exchange_push_request(ex);
     if (ex->step == STEP_UPSTREAM && ex->down)
         moon_lane_resume(ex->down);
 }
@@ -251,16 +259,17 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
 void moon_attempt_start(struct moon_exchange *ex)
 {
     ex->step = STEP_UPSTREAM;
-    ex->was_request_sent = ex->is_request_sent;
+    ex->was_request_sent = ex->is_request_sent && !moon_intake_is_kept(ex);
     ex->is_request_sent = false;
+    moon_intake_rewind(ex);
     if (ex->attempt_count++ == 0) {
         struct moon_framing *framing = &ex->request_framing;
         if (moon_forward_request(ex, framing) < 0) {
             moon_exchange_answer(ex, 431, "the request head is too large to forward");
             return;
         }
-        ex->keeps_replay =
-            framing->body != MOON_BODY_LENGTH || framing->content_length <= REPLAY_MAX_LEN;
+        ex->keeps_replay = framing->body != MOON_BODY_LENGTH ||
+                           framing->content_length <= REPLAY_MAX_LEN || moon_intake_is_kept(ex);
     }
     moon_attempt_lend(ex, false);
 }
@@ -268,7 +277,7 @@ void moon_attempt_start(struct moon_exchange *ex)
 // Keeps a copy of what is sent while a replay may need it: not where the method rules it out on a standing connection.
 static void keep_replay(struct moon_exchange *ex, struct moon_slice bytes)
 {
-    if (!ex->keeps_replay || bytes.len == 0)
+    if (!ex->keeps_replay || bytes.len == 0 || moon_intake_is_kept(ex))
         return;
     bool is_useful = !moon_lane_is_connected(ex->up) || ex->action->retry.attempts ||
                      (ex->lease.is_reused && moon_method_is_idempotent(ex->request.method_id));

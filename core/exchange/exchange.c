@@ -81,31 +81,60 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 // ---- phases
 
-static void after_access(struct moon_exchange *ex)
+// Says on both sides whether the request body waits for a filter. What comes of a body that was replaced waits for nobody:
+// who does not send it is not slow.
+static void hold_request(struct moon_exchange *ex)
+{
+    bool waits = moon_chain_body_waits(&ex->run, MOON_REQUEST);
+    bool is_unwanted = moon_intake_is_replaced(ex) && !ex->is_request_whole;
+    if (ex->down)
+        moon_lane_hold(ex->down, waits || is_unwanted);
+    if (ex->up)
+        moon_lane_hold(ex->up, waits);
+}
+
+void moon_exchange_continue(struct moon_exchange *ex)
+{
+    struct moon_head interim = {.status = 100, .minor = 1};
+    struct moon_framing none = {.body = MOON_BODY_NONE};
+    moon_lane_send_head(ex->down, &interim, &none);
+}
+
+// The upstream, or NULL: it was answered why not.
+static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
 {
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
-    ex->upstream = backend ? backend->upstream : NULL;
-    if (!ex->upstream) {
-        moon_exchange_answer(ex, 500,
-                             backend ? "the route refers to an upstream that does not exist"
-                                     : "no backend of the route has a weight");
+    if (backend && backend->upstream)
+        return backend->upstream;
+    const char *cause = "no backend of the route has a weight";
+    if (backend)
+        cause = "the route refers to an upstream that does not exist";
+    else if (ex->action->chain.may_answer && ex->action->split.count == 0)
+        cause = "the route has no backends and no plugin answered";
+    moon_exchange_answer(ex, 500, cause);
+    return NULL;
+}
+
+static void after_access(struct moon_exchange *ex)
+{
+    if (moon_intake_is_lost(ex)) {
+        moon_exchange_fail(ex, "the request's body was read and not replaced");
         return;
     }
+    ex->upstream = choose_upstream(ex);
+    if (!ex->upstream)
+        return;
     ex->was_forwarded = true;
+    hold_request(ex);
     if (!ex->upstream->builtin) {
         moon_attempt_start(ex);
         return;
     }
     ex->step = STEP_BUILTIN;
-    if (ex->request.expects_continue && !ex->is_request_whole && ex->request.minor >= 1) {
-        struct moon_head interim = {.status = 100, .minor = 1};
-        struct moon_framing none = {.body = MOON_BODY_NONE};
-        moon_lane_send_head(ex->down, &interim, &none);
-    }
-    if (ex->is_request_whole)
-        moon_exchange_push_request_end(ex);
-    else
-        moon_lane_resume(ex->down);
+    if (ex->request.expects_continue && !ex->is_request_whole)
+        moon_exchange_continue(ex);
+    moon_lane_resume(ex->down);
+    moon_exchange_push_request(ex);
 }
 
 // Runs the request's head phases from where they stand. `verdict` is of the phase in ex->step.
@@ -113,13 +142,14 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
 {
     if (verdict == MOON_NEXT && ex->step == STEP_REWRITE && !ex->is_local && !ex->was_aborted) {
         ex->step = STEP_ACCESS;
+        moon_intake_stop(ex);
         verdict = moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_ACCESS);
     }
     if (ex->was_aborted) // the task breaks it off
         return;
     if (verdict == MOON_NEXT && ex->is_local) // an answer is an answer
         verdict = MOON_DONE;
-    moon_lane_hold(ex->down, verdict == MOON_WAIT);
+    moon_lane_hold(ex->down, verdict == MOON_WAIT && !moon_intake_is_read(ex));
     switch (verdict) {
     case MOON_NEXT:
         after_access(ex);
@@ -133,7 +163,7 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
             moon_exchange_answer(ex, 500, "a filter gave no answer");
         return;
     case MOON_FAIL:
-        moon_exchange_answer(ex, 500, "a filter failed");
+        moon_exchange_fail(ex, "a filter failed");
         return;
     }
 }
@@ -185,24 +215,14 @@ static void on_fault(void *owner, const struct moon_fault *fault)
 
 // ---- the request body
 
-// Says on both sides whether the request body waits for a filter.
-static void hold_request(struct moon_exchange *ex)
-{
-    bool waits = moon_chain_body_waits(&ex->run, MOON_REQUEST);
-    if (ex->down)
-        moon_lane_hold(ex->down, waits);
-    if (ex->up)
-        moon_lane_hold(ex->up, waits);
-}
-
 // Through the filters, if there is a body for them (RFC 9112 6: a request without framing has none). A failure is dealt with.
-static ssize_t push_request(struct moon_exchange *ex, struct moon_slice bytes, bool end)
+static ssize_t push_bytes(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
     bool is_filtered = ex->request.body != MOON_BODY_NONE;
     ssize_t taken = is_filtered ? moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, end)
                                 : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
     if (taken == MOON_BODY_FAIL && !ex->was_aborted)
-        moon_exchange_answer(ex, 500, "a filter failed on the request body");
+        moon_exchange_fail(ex, "a filter failed on the request body");
     else
         hold_request(ex);
     return taken;
@@ -231,13 +251,20 @@ static ssize_t sink(struct moon_flow *flow, enum moon_direction direction, struc
 static size_t on_body(void *owner, struct moon_slice bytes)
 {
     struct moon_exchange *ex = owner;
-    if (ex->step < STEP_BUILTIN)
-        return 0; // a head phase waits
+    if (moon_intake_is_replaced(ex)) {
+        ex->flow.request_body_len += bytes.len;
+        return bytes.len;
+    }
+    if (ex->step < STEP_BUILTIN) { // a head phase waits
+        size_t len = moon_intake_take(ex, bytes);
+        ex->flow.request_body_len += len;
+        return len;
+    }
     if (ex->step == STEP_UPSTREAM && !ex->up)
         return 0; // waits for a link
     if (ex->step > STEP_BUILTIN && !ex->up)
         return bytes.len; // answered already: what still comes is dropped
-    ssize_t taken = push_request(ex, bytes, false);
+    ssize_t taken = push_bytes(ex, bytes, false);
     if (taken == MOON_BODY_FAIL)
         return bytes.len;
     if (taken < 0)
@@ -246,14 +273,30 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     return (size_t)taken;
 }
 
-void moon_exchange_push_request_end(struct moon_exchange *ex)
+// False: not all of it was taken.
+static bool push_replacement(struct moon_exchange *ex)
+{
+    struct moon_slice rest;
+    while ((rest = moon_intake_rest(ex)).len) {
+        ssize_t taken = push_bytes(ex, rest, false);
+        if (taken <= 0)
+            return false;
+        moon_intake_sent(ex, (size_t)taken);
+    }
+    return true;
+}
+
+void moon_exchange_push_request(struct moon_exchange *ex)
 {
     struct moon_slice none = {"", 0};
-    if (!ex->is_request_whole || ex->step < STEP_BUILTIN || ex->step == STEP_LOG ||
+    bool is_here = ex->is_request_whole || moon_intake_is_replaced(ex);
+    if (!is_here || ex->step < STEP_BUILTIN || ex->step == STEP_LOG ||
         (ex->step > STEP_BUILTIN && !ex->up))
         return;
+    if (!push_replacement(ex))
+        return;
     if (!ex->is_request_sent) // a filter may have ended the body before
-        push_request(ex, none, true);
+        push_bytes(ex, none, true);
     if (ex->step != STEP_BUILTIN || !ex->is_request_sent || ex->builtin_waits)
         return;
     moon_exchange_ask_builtin(ex);
@@ -263,10 +306,16 @@ static void on_end(void *owner, const struct moon_headers *trailers)
 {
     struct moon_exchange *ex = owner;
     ex->is_request_whole = true;
+    if (moon_intake_is_replaced(ex)) {
+        if (ex->step >= STEP_BUILTIN)
+            hold_request(ex);
+        return;
+    }
     ex->request_trailers = *trailers;
     if (ex->request.body == MOON_BODY_LENGTH)
         ex->flow.request_body_len = ex->request.content_length; // spliced bytes did not pass here
-    moon_exchange_push_request_end(ex);
+    moon_intake_end(ex);
+    moon_exchange_push_request(ex);
 }
 
 static void on_abort(void *owner, int err)
@@ -288,7 +337,7 @@ static void go_on(struct moon_exchange *ex)
         moon_response_push(ex);
     if (ex->step == STEP_LOG)
         return;
-    moon_exchange_push_request_end(ex);
+    moon_exchange_push_request(ex);
     if (ex->step != STEP_LOG && ex->down)
         moon_lane_resume(ex->down);
     if (ex->step != STEP_LOG && ex->up)
@@ -371,6 +420,7 @@ static void exchange_task(struct moon_task *task)
         start_log(ex);
         return;
     }
+    moon_intake_run(ex);
     if (ex->was_resumed)
         resumed(ex);
 }
@@ -417,6 +467,33 @@ static void flow_local(struct moon_flow *flow, struct moon_address *out)
         moon_link_address(moon_lane_link(ex->down), false, out);
 }
 
+static struct moon_slice flow_route(struct moon_flow *flow)
+{
+    const struct moon_exchange *ex = (const struct moon_exchange *)flow;
+    return ex->action ? moon_slice_from(ex->action->name) : MOON_SLICE("");
+}
+
+static struct moon_slice flow_upstream(struct moon_flow *flow)
+{
+    const struct moon_exchange *ex = (const struct moon_exchange *)flow;
+    return ex->upstream ? ex->upstream->name : MOON_SLICE("");
+}
+
+static void flow_endpoint(struct moon_flow *flow, struct moon_address *out)
+{
+    *out = ((const struct moon_exchange *)flow)->endpoint;
+}
+
+static void flow_read_request(struct moon_flow *flow, const struct moon_body_reader *reader)
+{
+    moon_intake_read((struct moon_exchange *)flow, reader);
+}
+
+static void flow_replace_request(struct moon_flow *flow, struct moon_slice bytes)
+{
+    moon_intake_replace((struct moon_exchange *)flow, bytes);
+}
+
 static const struct moon_flow_ops flow_ops = {
     .resume = flow_resume,
     .respond = flow_respond,
@@ -424,6 +501,11 @@ static const struct moon_flow_ops flow_ops = {
     .abort = flow_abort,
     .id = flow_id,
     .local = flow_local,
+    .route = flow_route,
+    .upstream = flow_upstream,
+    .endpoint = flow_endpoint,
+    .read_request = flow_read_request,
+    .replace_request = flow_replace_request,
 };
 
 // ---- public
@@ -454,6 +536,7 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->flow.request = &ex->request;
     ex->flow.response = &ex->response;
     ex->flow.scheme = "http";
+    ex->flow.worker = res->worker;
     ex->flow.start_ms = moon_loop_now_ms(res->loop);
     ex->start_ns = moon_loop_turn_ns(res->loop);
     ex->service = service;

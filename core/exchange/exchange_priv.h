@@ -1,6 +1,7 @@
 // The body of struct moon_exchange and the seams between its files:
 //   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
 //   forward.c   edits of the two heads            relay.c    tunnels              retry.c       retries, waits, deadlines
+//   intake.c    the request's body, read or replaced before anything is forwarded
 #pragma once
 
 #include "base/buffer.h"
@@ -33,6 +34,8 @@ enum moon_wait {
     WAIT_HEAD,  // the response head, where the route bounds it
 };
 
+struct moon_intake;
+
 // How an attempt ended without a response.
 struct moon_failure {
     int err;
@@ -48,6 +51,7 @@ struct moon_exchange {
     const struct moon_upstream *upstream; // chosen after access
     struct moon_lane *down, *up;          // NULL when gone
     struct moon_chain_run run;
+    struct moon_intake *intake; // NULL: no filter has read or replaced the request's body
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
     struct moon_framing request_framing, sent;
@@ -97,8 +101,34 @@ struct moon_exchange {
 void moon_exchange_break(struct moon_exchange *ex);
 // The response is through, or nothing more can be done: gives the lanes back and logs.
 void moon_exchange_finish(struct moon_exchange *ex);
-// Pushes the request's end through its filters once it is due.
-void moon_exchange_push_request_end(struct moon_exchange *ex);
+// Pushes what no event of the client brings through the request's filters: the body that a filter put in the place of the
+// client's, and the end, once it is due.
+void moon_exchange_push_request(struct moon_exchange *ex);
+// Tells the client 100 Continue.
+void moon_exchange_continue(struct moon_exchange *ex);
+
+// intake.c
+// ops->read_request and ops->replace_request.
+void moon_intake_read(struct moon_exchange *ex, const struct moon_body_reader *reader);
+void moon_intake_replace(struct moon_exchange *ex, struct moon_slice bytes);
+// A reader may be called: the hook that asked for it waits, and the reader does not.
+bool moon_intake_is_read(const struct moon_exchange *ex);
+// From the task: begins to read, or goes on. May answer.
+void moon_intake_run(struct moon_exchange *ex);
+// The client's bytes, or its end, for the reader, if there is one. Bytes taken. May answer.
+size_t moon_intake_take(struct moon_exchange *ex, struct moon_slice bytes);
+void moon_intake_end(struct moon_exchange *ex);
+// The phase is over: nobody reads.
+void moon_intake_stop(struct moon_exchange *ex);
+bool moon_intake_is_replaced(const struct moon_exchange *ex);
+// Bytes were read that nothing has taken the place of: there is nothing to forward.
+bool moon_intake_is_lost(const struct moon_exchange *ex);
+// What goes upstream is in memory whole, and can be sent again from its beginning (rewind).
+bool moon_intake_is_kept(const struct moon_exchange *ex);
+void moon_intake_rewind(struct moon_exchange *ex);
+// What of the replacement was not pushed yet; empty when nothing was replaced.
+struct moon_slice moon_intake_rest(const struct moon_exchange *ex);
+void moon_intake_sent(struct moon_exchange *ex, size_t len);
 
 // builtin.c
 void moon_exchange_ask_builtin(struct moon_exchange *ex);
@@ -134,7 +164,9 @@ void moon_deadline_stop(struct moon_exchange *ex);
 // response.c
 // The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).
 void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause);
-// The same with a body of its own; returns at once, the sending begins with moon_response_start.
+// 500 for a filter that failed, as moon_exchange_answer. It names the exchange's id, under which the log says more.
+void moon_exchange_fail(struct moon_exchange *ex, const char *cause);
+// An answer with a body of its own; returns at once, the sending begins with moon_response_start.
 void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
                          struct moon_slice body);
 // The response head stands in ex->response: header_filter, then it is sent.

@@ -131,13 +131,12 @@ static bool check_excludes(const struct compiling *at, const struct moon_filter 
     return true;
 }
 
-static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type,
-                        struct moon_plugins_answer *answer)
+static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type, bool *answers)
 {
     chain->has_request_body |= type->request_body != NULL;
     chain->has_response_body |= type->response_body != NULL;
-    answer->always |= type->answers;
-    answer->may |= type->may_answer;
+    chain->may_answer |= type->may_answer;
+    *answers |= type->answers;
 }
 
 // The functions that stand in the object itself come last.
@@ -165,7 +164,7 @@ static bool check_list(const struct compiling *at, const struct moon_value *list
 }
 
 bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chain *chain,
-                          struct moon_plugins_answer *answer)
+                          bool *answers)
 {
     const struct moon_value *list = moon_value_get(&args->object->value, "plugins");
     struct compiling at = {args->compile, args->object,
@@ -185,10 +184,10 @@ bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chai
             is_fine = false;
             continue;
         }
-        note_filter(chain, filters[i].type, answer);
+        note_filter(chain, filters[i].type, answers);
     }
     if (is_fine && add_functions(&at, args->name, &filters[count]))
-        note_filter(chain, filters[chain->count++].type, answer);
+        note_filter(chain, filters[chain->count++].type, answers);
     return is_fine;
 }
 

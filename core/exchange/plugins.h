@@ -13,12 +13,7 @@ struct moon_plugins_args {
     bool has_prefix;        // what the object matches is one path prefix
 };
 
-// Which requests end in the chain: every one, or those its functions choose.
-struct moon_plugins_answer {
-    bool always, may;
-};
-
-// True, or false with all problems in the report; the chain wants moon_plugins_fini either way. *answer is zeroed before.
+// *answers becomes true when a plugin ends every request. True, or false with all problems in the report; the chain wants moon_plugins_fini either way.
 bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chain *chain,
-                          struct moon_plugins_answer *answer);
+                          bool *answers);
 void moon_plugins_fini(struct moon_chain *chain);

@@ -70,7 +70,7 @@ void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
         return;
     case MOON_FAIL:
         ex->has_failed = true; // the answer about a failed filter must not fail in it again
-        moon_exchange_answer(ex, 500, "a filter failed");
+        moon_exchange_fail(ex, "a filter failed");
         return;
     }
 }
@@ -182,7 +182,26 @@ void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_
                             type.len ? type : MOON_SLICE("text/plain; charset=utf-8"));
 }
 
-void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause)
+// The text, or the JSON, that names the cause; `id` may be empty.
+static struct moon_slice describe(struct moon_exchange *ex, uint16_t status, const char *cause,
+                                  struct moon_slice id, bool is_json)
+{
+    struct moon_arena *arena = ex->flow.arena;
+    struct moon_slice reason = moon_status_reason(status), body;
+    if (is_json)
+        body = moon_arena_try_format(
+            arena, "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"%s%.*s%s}\n", status,
+            MOON_SLICE_ARG(reason), cause, id.len ? ",\"request_id\":\"" : "", MOON_SLICE_ARG(id),
+            id.len ? "\"" : "");
+    else
+        body = moon_arena_try_format(arena, "%u %.*s: %s%s%.*s%s\n", status, MOON_SLICE_ARG(reason),
+                                     cause, id.len ? " (request id " : "", MOON_SLICE_ARG(id),
+                                     id.len ? ")" : "");
+    return body.ptr ? body : MOON_SLICE("");
+}
+
+static void answer(struct moon_exchange *ex, uint16_t status, const char *cause,
+                   struct moon_slice id)
 {
     if (ex->step == STEP_LOG)
         return;
@@ -193,18 +212,21 @@ void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char 
     moon_attempt_end(ex, false);
     moon_chain_cancel(&ex->run, &ex->flow);
     moon_lane_hold(ex->down, false);
-    struct moon_slice reason = moon_status_reason(status), body, type = {NULL, 0};
-    if (wants_json(ex)) {
-        body = moon_arena_try_format(ex->flow.arena,
-                                     "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"}\n",
-                                     status, MOON_SLICE_ARG(reason), cause);
-        type = MOON_SLICE("application/json");
-    } else {
-        body = moon_arena_try_format(ex->flow.arena, "%u %.*s: %s\n", status,
-                                     MOON_SLICE_ARG(reason), cause);
-    }
-    if (!body.ptr)
-        body = MOON_SLICE("");
-    moon_response_local(ex, status, type, body);
+    bool is_json = wants_json(ex);
+    moon_response_local(ex, status, is_json ? MOON_SLICE("application/json") : MOON_SLICE(""),
+                        describe(ex, status, cause, id, is_json));
+    if (id.len)
+        moon_headers_set(&ex->response.headers, ex->flow.arena,
+                         moon_header_name(MOON_H_X_REQUEST_ID), id);
     moon_response_start(ex);
+}
+
+void moon_exchange_answer(struct moon_exchange *ex, uint16_t status, const char *cause)
+{
+    answer(ex, status, cause, (struct moon_slice){"", 0});
+}
+
+void moon_exchange_fail(struct moon_exchange *ex, const char *cause)
+{
+    answer(ex, 500, cause, moon_exchange_id(ex));
 }

@@ -14,6 +14,7 @@ struct moon_chain {
     const struct moon_filter *filters;
     uint16_t count;
     bool has_request_body, has_response_body; // some filter reads that body
+    bool may_answer;                          // some filter may: backends are optional
 };
 
 // Takes what comes out of the last body filter; results as ops->pass.

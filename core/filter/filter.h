@@ -25,6 +25,20 @@
 // is called again sees bytes that begin with those it refused.
 // An exchange, or a response, that ends before the hook was called again calls `cancel` of the filter, once for all of its
 // hooks that wait: timers are disarmed there. Later hooks of the filter may still run (header_filter of another response, log).
+//
+// The request's body before it is forwarded: a rewrite or access hook calls ops->read_request and returns MOON_WAIT. While it
+// waits its reader gets the bytes as they arrive, and last the end (at once where there is no body); then, or when it has seen
+// enough, it has the hook called by ops->resume. The reader is never called under a hook or a call of ops, nor when the hook
+// does not wait (any more): a verdict other than WAIT, a cancel, replace_request and NULL stop it.
+// - A client that expects 100 gets it when reading begins. A client that is read must keep up with the body rate, else 408 and
+//   `cancel`; while the reader says WAIT, and while a hook waits that reads nothing, it need not.
+// - What a reader took is gone: for later readers, who get the rest, and for the upstream. Whoever took bytes calls
+//   ops->replace_request, or answers, before the access phase is over; else the answer is 500.
+// - A body that was replaced is read again from its beginning, goes through all body filters, and is forwarded with its
+//   length (an empty one without, but for POST, PUT and PATCH), without digests, trailers and Expect. It is sent again from
+//   memory where the request is retried, whatever its length; behind body filters the bound is the usual one. What still comes
+//   from the client is dropped; the connection serves another request when all had come before the response began.
+// - flow->request_body_len counts what came from the client; flow->request tells of the body as it is forwarded.
 #pragma once
 
 #include "base/address.h"
@@ -63,6 +77,15 @@ enum {
         -3, // break the message off: a request is answered 500 unless its response has begun
 };
 
+// Takes the request's body for a rewrite or access hook that waits.
+struct moon_body_reader {
+    // Gets bytes (never none) or, last and by itself, the end. Returns how many it has taken, and is offered the rest at once;
+    // 0 for the end. MOON_BODY_WAIT: takes nothing for now, and is not called before read_request is called again; the client
+    // is not read meanwhile. Anything else: the filter has failed, the request is answered 500.
+    ssize_t (*body)(void *owner, struct moon_slice bytes, bool end);
+    void *owner;
+};
+
 // What a filter may ask for; filled in by exchange/.
 struct moon_flow_ops {
     // Ends every wait of the flow. Safe to call from anywhere on the worker; never calls back before it returns.
@@ -84,6 +107,18 @@ struct moon_flow_ops {
     struct moon_slice (*id)(struct moon_flow *flow);
     // Where the client's connection ends on our side: the listener's port. Costs a system call.
     void (*local)(struct moon_flow *flow, struct moon_address *out);
+    // The name of the route.
+    struct moon_slice (*route)(struct moon_flow *flow);
+    // The name of the upstream that was chosen after access; empty before, and where none was.
+    struct moon_slice (*upstream)(struct moon_flow *flow);
+    // The endpoint of the last attempt; MOON_FAMILY_NONE before the first, and where the upstream is built in.
+    void (*endpoint)(struct moon_flow *flow, struct moon_address *out);
+    // From rewrite or access (elsewhere ignored), or while that hook waits: has the request's body read, which is copied; NULL
+    // stops that. See "The request's body before it is forwarded". Never calls back before it returns.
+    void (*read_request)(struct moon_flow *flow, const struct moon_body_reader *reader);
+    // From where read_request may be called: from now on these bytes are the request's body. They stay as they are until the
+    // arena is freed; who owns them sees to that (the arena is for short ones). May be called again.
+    void (*replace_request)(struct moon_flow *flow, struct moon_slice bytes);
 };
 
 struct moon_flow {
@@ -97,6 +132,11 @@ struct moon_flow {
     // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
     // prefix. A filter that moves the path keeps it true.
     struct moon_slice matched_prefix;
+    // What the filters of one producer (script/) share in this flow; NULL at first. Whoever sets it registers a hook on the
+    // arena that cleans it up.
+    void *guest;
+    // Index among the gateway's data workers; their count: control's own worker. The same for all of a connection's flows.
+    unsigned worker;
     uint64_t start_ms;                            // when the head was complete
     uint64_t request_body_len, response_body_len; // bytes seen so far
     bool is_complete;                             // in log: the response went out whole
@@ -108,7 +148,8 @@ struct moon_filter_type {
     size_t state_len;                 // bytes of zeroed state that each exchange gets
     // every request is answered in access at the latest: its route needs no backends
     bool answers;
-    bool may_answer; // some are, as it chooses: its route may do without backends
+    // some requests are answered: its route may go without backends, and the others get 500 there
+    bool may_answer;
     const char *excludes; // a type that may not stand in the same list, or NULL
     // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
     // filled. May be NULL.

@@ -100,18 +100,24 @@ bool moon_gateway_is_over(const struct moon_gateway *gateway)
 
 // ---- opening
 
+static unsigned index_of(const struct moon_gateway *gateway, const struct moon_seat *seat)
+{
+    return seat == &gateway->control ? gateway->seat_count : (unsigned)(seat - gateway->seats);
+}
+
 // Control's own requests are not logged.
 static struct moon_ring *access_ring_of(struct moon_gateway *gateway, const struct moon_seat *seat)
 {
     if (seat == &gateway->control)
         return NULL;
-    return moon_telemetry_ring(gateway->telemetry, (unsigned)(seat - gateway->seats));
+    return moon_telemetry_ring(gateway->telemetry, index_of(gateway, seat));
 }
 
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections)
 {
     struct moon_worker_args args = {.loop = seat->loop,
+                                    .index = index_of(gateway, seat),
                                     .snapshot = snapshot,
                                     .buffers = &gateway->buffers,
                                     .connections = connections,

@@ -155,6 +155,7 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     res->series = moon_series_new();
     res->access_ring = args->access_ring;
     res->log = args->log;
+    res->worker = args->index;
     res->read_buffer = malloc(MOON_READ_BODY_LEN);
     if (!res->read_buffer)
         abort();

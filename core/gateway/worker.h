@@ -21,6 +21,7 @@ struct moon_worker;
 
 struct moon_worker_args {
     struct moon_loop *loop;         // the caller's; freed after the worker
+    unsigned index;                 // among the data workers; their count: control's own
     struct moon_snapshot *snapshot; // the worker takes a reference of its own
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;

@@ -34,6 +34,7 @@ struct moon_resources {
     const struct moon_settings *settings; // of the newest snapshot
     char *read_buffer;                    // MOON_READ_BODY_LEN; only loop dispatch reads into it
     struct moon_list exchanges, relays;   // alive, for a forced stop
+    unsigned worker;                      // index among the data workers; their count: control's
     uint64_t id_seed[2];                  // random, for exchange ids
     uint64_t id_count;
 };

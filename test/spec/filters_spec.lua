@@ -532,6 +532,32 @@ describe("filters on several workers #threads", function()
   end, 60000))
 end)
 
+describe("a flow knows", function()
+  it("its worker, route, upstream and endpoint", test(function()
+    local gateway, backend = start({ { log = {} } }, { settings = { workers = 1 } })
+    assert.equal(200, gateway:get("/").status)
+    finish(gateway, 0, 0)
+    local worker, route, upstream, endpoint = gateway:log():match
+      'went by worker (%d+), route "([^"]*)", upstream "([^"]*)", endpoint "([^"]*)"'
+    assert.same({ "0", "/", "backend", "127.0.0.1:" .. backend.port }, { worker, route, upstream, endpoint })
+  end))
+
+  it("no upstream before one was chosen", test(function()
+    local gateway, backend = start({ { access = { verdict = "answer" } } })
+    assert.equal(403, gateway:get("/").status)
+    finish(gateway, 0, 0)
+    assert.equal(0, #backend.requests)
+    assert.is_not_nil(gateway:log():find('upstream "", endpoint ""', 1, true))
+  end))
+
+  it("no endpoint of an upstream that is built in", test(function()
+    local gateway = start({ { access = {} } }, { upstream = "echo", upstreams = { echo = { "builtin:echo" } } })
+    assert.equal(200, gateway:get("/").status)
+    finish(gateway, 0, 0)
+    assert.is_not_nil(gateway:log():find('upstream "echo", endpoint ""', 1, true))
+  end))
+end)
+
 describe("heads:", function()
   it("are edited in every hook, by filters in order", test(function()
     local gateway, backend = start({

@@ -3,6 +3,9 @@
 //   { "test", name = "a", rewrite = { wait = 0.1, verdict = "answer", status = 403, body = "no", set = { ["x-a"] = "1" } },
 //     response_body = { mode = "hold", wait = 0.1, at = "end", len = 65536, fail_after = 1000 } }
 //
+//     access = { read = { len = 100, pause = 0.01, every = 65536, till = 1000, fail_after = 10 }, replace = "text", text = "x" }
+//       has the body read: at most len bytes a call, refusing for a pause after every so many, no more than till
+//
 //   hook called -> ARMED --timer--> FIRED --called again--> OVER        ARMED, FIRED --cancel--> OVER
 #include "test/support/test_filter.h"
 
@@ -58,6 +61,23 @@ enum mode {
 static const char *const moments[] = {"start", "end", "each", NULL};
 enum moment { AT_START, AT_END, AT_EACH };
 
+static const char *const replacements[] = {"no", "same", "twice", "half", "nothing", "text", NULL};
+enum replacement {
+    REPLACE_NO,
+    REPLACE_SAME, // by what was read
+    REPLACE_TWICE,
+    REPLACE_HALF,
+    REPLACE_NOTHING, // by no bytes
+    REPLACE_TEXT
+};
+
+struct read_conf {
+    bool is_wanted;
+    uint32_t pause_ms;
+    size_t len, every;         // SIZE_MAX: as they come, without a pause
+    uint64_t till, fail_after; // UINT64_MAX: to the end, never
+};
+
 struct field {
     struct moon_slice name, value;
 };
@@ -67,6 +87,9 @@ struct head_conf {
     enum verdict verdict;
     uint16_t status;
     struct moon_slice body;
+    struct read_conf read;
+    enum replacement replacement;
+    struct moon_slice text;
     struct field *set, *add, *del;
     uint32_t set_count, add_count, del_count;
 };
@@ -107,11 +130,19 @@ struct conf {
         .name = key, .types = MOON_TYPE_STRING, .expected = "a string" \
     }
 
+static const struct moon_schema_key read_keys[] = {
+    NUMBER("len"),  NUMBER("pause"),      NUMBER("every"),
+    NUMBER("till"), NUMBER("fail_after"), {.name = NULL},
+};
+static const struct moon_schema read_schema = {read_keys, NULL, NULL};
+
 static const struct moon_schema_key head_keys[] = {
     NUMBER("wait"),   CHOICE("verdict", verdicts),
     NUMBER("status"), STRING("body"),
     ANY_TABLE("set"), ANY_TABLE("add"),
-    ANY_TABLE("del"), {.name = NULL},
+    ANY_TABLE("del"), TABLE("read", read_schema),
+    STRING("text"),   CHOICE("replace", replacements),
+    {.name = NULL},
 };
 static const struct moon_schema head_schema = {head_keys, NULL, NULL};
 
@@ -163,21 +194,34 @@ static struct field *read_fields(const struct moon_value *table, const char *key
     return fields;
 }
 
+static uint64_t read_bound(const struct moon_value *value, const char *key)
+{
+    double bound = moon_value_number(value, key, -1);
+    return bound < 0 ? UINT64_MAX : (uint64_t)bound;
+}
+
+static void read_read(const struct moon_value *value, struct read_conf *read)
+{
+    read->is_wanted = value != NULL;
+    read->pause_ms = (uint32_t)(moon_value_number(value, "pause", 0) * 1000);
+    read->len = (size_t)moon_value_number(value, "len", 1e12);
+    read->every = (size_t)moon_value_number(value, "every", 1e12);
+    read->till = read_bound(value, "till");
+    read->fail_after = read_bound(value, "fail_after");
+}
+
 static void read_head(const struct moon_value *value, struct head_conf *head)
 {
     head->wait_ms = (uint32_t)(moon_value_number(value, "wait", 0) * 1000);
     head->verdict = (enum verdict)choice(value, "verdict", verdicts);
     head->status = (uint16_t)moon_value_number(value, "status", 403);
     head->body = copy(moon_value_string(value, "body", MOON_SLICE("refused\n")));
+    read_read(moon_value_get(value, "read"), &head->read);
+    head->replacement = (enum replacement)choice(value, "replace", replacements);
+    head->text = copy(moon_value_string(value, "text", MOON_SLICE("")));
     head->set = read_fields(value, "set", &head->set_count);
     head->add = read_fields(value, "add", &head->add_count);
     head->del = read_fields(value, "del", &head->del_count);
-}
-
-static uint64_t read_bound(const struct moon_value *value, const char *key)
-{
-    double bound = moon_value_number(value, key, -1);
-    return bound < 0 ? UINT64_MAX : (uint64_t)bound;
 }
 
 static void read_body(const struct moon_value *value, struct body_conf *body)
@@ -219,6 +263,7 @@ static void unref(void *pointer)
     for (int i = 0; i < HEAD_HOOK_COUNT; i++) {
         struct head_conf *head = &conf->heads[i];
         free((void *)head->body.ptr);
+        free((void *)head->text.ptr);
         free_fields(head->set, head->set_count);
         free_fields(head->add, head->add_count);
         free_fields(head->del, head->del_count);
@@ -289,12 +334,26 @@ struct body {
     size_t refused_len;
 };
 
+enum intake_step { INTAKE_NOT_YET, INTAKE_ON, INTAKE_REFUSED, INTAKE_OVER };
+
+// What a reader has got in one head hook.
+struct intake {
+    struct moon_timer timer; // of a pause
+    struct state *state;
+    enum hook hook;
+    enum intake_step step;
+    char *bytes; // malloc'd
+    size_t len, paused_len;
+    unsigned resumes;
+};
+
 struct state {
     const struct conf *conf;
     struct moon_flow *flow;
     struct wait waits[HOOK_COUNT];
     struct body bodies[2];
-    bool is_logged;
+    struct intake intakes[2]; // of rewrite and access
+    bool is_logged, is_in_hook;
 };
 
 static void on_free(void *arg)
@@ -303,8 +362,12 @@ static void on_free(void *arg)
     for (int i = 0; i < HOOK_COUNT; i++)
         if (state->waits[i].step == WAIT_ARMED || state->waits[i].step == WAIT_FIRED)
             complain(state->conf, "freed while it waits", (enum hook)i);
-    free(state->bodies[0].held);
-    free(state->bodies[1].held);
+    for (int i = 0; i < 2; i++) {
+        if (state->intakes[i].step == INTAKE_ON || state->intakes[i].step == INTAKE_REFUSED)
+            complain(state->conf, "freed while it reads", (enum hook)i);
+        free(state->intakes[i].bytes);
+        free(state->bodies[i].held);
+    }
     atomic_fetch_sub(&counts.live, 1);
 }
 
@@ -315,6 +378,8 @@ static void on_timer(struct moon_timer *timer)
     atomic_fetch_add(&counts.resumes, 1);
     wait->state->flow->ops->resume(wait->state->flow);
 }
+
+static void on_pause_over(struct moon_timer *timer);
 
 // At the start of every hook.
 static void enter(struct state *state, struct moon_flow *flow, const struct conf *conf,
@@ -331,6 +396,11 @@ static void enter(struct state *state, struct moon_flow *flow, const struct conf
         state->waits[i].state = state;
         state->waits[i].hook = (enum hook)i;
         state->waits[i].timer.fn = on_timer;
+    }
+    for (int i = 0; i < 2; i++) {
+        state->intakes[i].state = state;
+        state->intakes[i].hook = (enum hook)i;
+        state->intakes[i].timer.fn = on_pause_over;
     }
     moon_arena_on_free(flow->arena, on_free, state);
 }
@@ -376,6 +446,125 @@ static void cancel(struct moon_flow *flow, void *conf, void *pointer)
         atomic_fetch_add(&counts.cancelled, 1);
         say(conf, "cancelled in %s", hook_names[i]);
     }
+    for (int i = 0; i < 2; i++) {
+        struct intake *intake = &state->intakes[i];
+        if (intake->step != INTAKE_ON && intake->step != INTAKE_REFUSED)
+            continue;
+        moon_loop_timer_del(flow->loop, &intake->timer);
+        intake->step = INTAKE_OVER;
+        atomic_fetch_add(&counts.cancelled, 1);
+        say(conf, "cancelled after %zu bytes in %s", intake->len, hook_names[i]);
+    }
+}
+
+// ---- reading
+
+static void end_reading(struct intake *intake)
+{
+    struct moon_flow *flow = intake->state->flow;
+    intake->step = INTAKE_OVER;
+    atomic_fetch_add(&counts.resumes, 1);
+    atomic_fetch_add(&counts.resumed, 1);
+    say(intake->state->conf, "has read %zu bytes in %s", intake->len, hook_names[intake->hook]);
+    flow->ops->resume(flow);
+}
+
+static ssize_t read_some(void *owner, struct moon_slice bytes, bool end)
+{
+    struct intake *intake = owner;
+    struct state *state = intake->state;
+    const struct read_conf *conf = &state->conf->heads[intake->hook].read;
+    if (state->is_in_hook)
+        complain(state->conf, "the reader is called under the hook", intake->hook);
+    if (intake->step != INTAKE_ON)
+        complain(state->conf, "the reader is called out of turn", intake->hook);
+    if (end == (bytes.len > 0))
+        complain(state->conf, "an end with bytes, or neither", intake->hook);
+    if (intake->len > conf->fail_after)
+        return MOON_BODY_FAIL;
+    if (conf->pause_ms && (end || intake->len >= intake->paused_len + conf->every)) {
+        if (intake->paused_len != intake->len + 1) { // once at the end, too
+            intake->paused_len = end ? intake->len + 1 : intake->len;
+            intake->step = INTAKE_REFUSED;
+            moon_loop_timer_add(state->flow->loop, &intake->timer, conf->pause_ms);
+            return MOON_BODY_WAIT;
+        }
+    }
+    if (bytes.len > conf->len)
+        bytes.len = conf->len;
+    intake->bytes = realloc(intake->bytes, intake->len + bytes.len + 1);
+    memcpy(intake->bytes + intake->len, bytes.ptr, bytes.len);
+    intake->len += bytes.len;
+    if (!end && intake->len >= conf->till)
+        state->flow->ops->read_request(state->flow, NULL);
+    if (end || intake->len >= conf->till)
+        end_reading(intake);
+    return (ssize_t)bytes.len;
+}
+
+static void ask_to_read(struct intake *intake)
+{
+    struct moon_flow *flow = intake->state->flow;
+    struct moon_body_reader reader = {read_some, intake};
+    bool was_in_hook = intake->state->is_in_hook;
+    intake->step = INTAKE_ON;
+    intake->state->is_in_hook = true; // nor under this call
+    flow->ops->read_request(flow, &reader);
+    intake->state->is_in_hook = was_in_hook;
+}
+
+static void on_pause_over(struct moon_timer *timer)
+{
+    ask_to_read(MOON_CONTAINER(timer, struct intake, timer));
+}
+
+static bool must_read(struct state *state, enum hook hook)
+{
+    struct intake *intake = &state->intakes[hook];
+    switch (intake->step) {
+    case INTAKE_NOT_YET:
+        atomic_fetch_add(&counts.waits, 1);
+        intake->resumes = atomic_load(&counts.resumes);
+        say(state->conf, "reads in %s", hook_names[hook]);
+        ask_to_read(intake);
+        return true;
+    case INTAKE_ON:
+    case INTAKE_REFUSED:
+        if (intake->resumes == atomic_load(&counts.resumes))
+            complain(state->conf, "called while it reads, without a resume", hook);
+        return true;
+    case INTAKE_OVER:
+        return false;
+    }
+    return false;
+}
+
+static void replace(struct state *state, const struct head_conf *conf, enum hook hook)
+{
+    struct moon_flow *flow = state->flow;
+    struct intake *intake = &state->intakes[hook];
+    struct moon_slice bytes = {intake->bytes, intake->len};
+    switch (conf->replacement) {
+    case REPLACE_NO:
+        return;
+    case REPLACE_SAME:
+        break;
+    case REPLACE_TWICE:
+        intake->bytes = realloc(intake->bytes, 2 * intake->len + 1);
+        memcpy(intake->bytes + intake->len, intake->bytes, intake->len);
+        bytes = (struct moon_slice){intake->bytes, 2 * intake->len};
+        break;
+    case REPLACE_HALF:
+        bytes.len /= 2;
+        break;
+    case REPLACE_NOTHING:
+        bytes.len = 0;
+        break;
+    case REPLACE_TEXT:
+        bytes = conf->text;
+        break;
+    }
+    flow->ops->replace_request(flow, bytes);
 }
 
 // ---- head hooks
@@ -390,13 +579,18 @@ static void edit(struct moon_flow *flow, const struct head_conf *conf, struct mo
         moon_headers_add(headers, flow->arena, conf->add[i].name, conf->add[i].value);
 }
 
-static enum moon_verdict run_head(struct moon_flow *flow, const struct conf *conf,
-                                  struct state *state, enum hook hook)
+static enum moon_verdict judge_head(struct moon_flow *flow, const struct conf *conf,
+                                    struct state *state, enum hook hook)
 {
     const struct head_conf *head = &conf->heads[hook];
     enter(state, flow, conf, hook);
     if (must_wait(state, hook, head->wait_ms))
         return MOON_WAIT;
+    bool is_early = hook == HOOK_REWRITE || hook == HOOK_ACCESS;
+    if (is_early && head->read.is_wanted && must_read(state, hook))
+        return MOON_WAIT;
+    if (is_early)
+        replace(state, head, hook);
     if (hook != HOOK_LOG)
         edit(flow, head,
              hook == HOOK_HEADER_FILTER ? &flow->response->headers : &flow->request->headers);
@@ -417,6 +611,15 @@ static enum moon_verdict run_head(struct moon_flow *flow, const struct conf *con
     return MOON_FAIL;
 }
 
+static enum moon_verdict run_head(struct moon_flow *flow, const struct conf *conf,
+                                  struct state *state, enum hook hook)
+{
+    state->is_in_hook = true;
+    enum moon_verdict verdict = judge_head(flow, conf, state, hook);
+    state->is_in_hook = false;
+    return verdict;
+}
+
 static enum moon_verdict rewrite(struct moon_flow *flow, void *conf, void *state)
 {
     return run_head(flow, conf, state, HOOK_REWRITE);
@@ -432,6 +635,19 @@ static enum moon_verdict header_filter(struct moon_flow *flow, void *conf, void 
     return run_head(flow, conf, state, HOOK_HEADER_FILTER);
 }
 
+static void tell_way(struct moon_flow *flow, const struct conf *conf, const struct state *state)
+{
+    struct moon_address endpoint;
+    char text[MOON_ADDRESS_TEXT_LEN];
+    struct moon_slice route = flow->ops->route(flow), upstream = flow->ops->upstream(flow);
+    flow->ops->endpoint(flow, &endpoint);
+    size_t len = endpoint.family ? moon_address_format(&endpoint, text) : 0;
+    say(conf, "saw bodies of %llu and %llu bytes", (unsigned long long)state->bodies[0].seen_len,
+        (unsigned long long)state->bodies[1].seen_len);
+    say(conf, "went by worker %u, route \"%.*s\", upstream \"%.*s\", endpoint \"%.*s\"",
+        flow->worker, MOON_SLICE_ARG(route), MOON_SLICE_ARG(upstream), (int)len, text);
+}
+
 static enum moon_verdict log_phase(struct moon_flow *flow, void *conf, void *pointer)
 {
     struct state *state = pointer;
@@ -443,6 +659,7 @@ static enum moon_verdict log_phase(struct moon_flow *flow, void *conf, void *poi
     state->is_logged = true;
     say(conf, "logs %u %s %llu %llu", flow->response->status, flow->is_complete ? "whole" : "cut",
         (unsigned long long)flow->request_body_len, (unsigned long long)flow->response_body_len);
+    tell_way(flow, conf, state);
     return verdict;
 }
 
@@ -630,7 +847,8 @@ static ssize_t response_body(struct moon_flow *flow, void *conf, void *state,
     .cancel = cancel
 
 static const struct moon_filter_type test_heads = {.name = "test-heads", HEADS};
+static const struct moon_filter_type test_may = {.name = "test-may", HEADS, .may_answer = true};
 static const struct moon_filter_type test_all = {
     .name = "test", HEADS, .request_body = request_body, .response_body = response_body};
 
-const struct moon_filter_type *const test_filters[] = {&test_all, &test_heads, NULL};
+const struct moon_filter_type *const test_filters[] = {&test_all, &test_heads, &test_may, NULL};
