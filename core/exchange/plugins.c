@@ -131,7 +131,8 @@ static bool check_excludes(const struct compiling *at, const struct moon_filter 
     return true;
 }
 
-static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type, bool *answers)
+static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type,
+                        bool *answers)
 {
     chain->has_request_body |= type->request_body != NULL;
     chain->has_response_body |= type->response_body != NULL;

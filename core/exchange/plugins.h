@@ -13,7 +13,8 @@ struct moon_plugins_args {
     bool has_prefix;        // what the object matches is one path prefix
 };
 
-// *answers becomes true when a plugin ends every request. True, or false with all problems in the report; the chain wants moon_plugins_fini either way.
+// *answers becomes true when a plugin ends every request. True, or false with all problems in the report; the chain wants
+// moon_plugins_fini either way.
 bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chain *chain,
                           bool *answers);
 void moon_plugins_fini(struct moon_chain *chain);

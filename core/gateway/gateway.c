@@ -42,10 +42,37 @@ static bool take_draining(struct moon_gateway *gateway, const struct moon_messag
     return is_it;
 }
 
+static void ready(struct moon_gateway *gateway)
+{
+    moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
+                  gateway->seat_count == 1 ? "" : "s");
+    moon_world_notify(gateway->args.world, "READY=1");
+    if (!gateway->args.is_last_good)
+        moon_last_good_keep(&gateway->last_good);
+}
+
+// Said when every worker takes connections; one that cannot start ends the gateway.
+static bool take_started(struct moon_gateway *gateway, const struct moon_message *message)
+{
+    bool is_it = false;
+    for (unsigned i = 0; i < gateway->seat_count; i++) {
+        is_it |= message == &gateway->seats[i].started;
+        if (message == &gateway->seats[i].started && gateway->seats[i].start_err)
+            gateway->run_err = gateway->seats[i].start_err;
+    }
+    if (is_it && ++gateway->started_count == gateway->seat_count) {
+        if (gateway->run_err)
+            moon_gateway_drain(gateway);
+        else
+            ready(gateway);
+    }
+    return is_it;
+}
+
 static void on_message(void *owner, struct moon_message *message)
 {
     struct moon_gateway *gateway = owner;
-    if (take_draining(gateway, message))
+    if (take_draining(gateway, message) || take_started(gateway, message))
         return;
     if (message == &gateway->control.drained) {
         everything_drained(gateway);
@@ -57,6 +84,14 @@ static void on_message(void *owner, struct moon_message *message)
         moon_worker_stop(gateway->control.worker); // admin answers to the last
     else
         everything_drained(gateway);
+}
+
+static void on_started(void *owner, struct moon_worker *worker, int err)
+{
+    (void)worker;
+    struct moon_seat *seat = owner;
+    seat->start_err = err;
+    moon_mailbox_post(seat->gateway->mailbox, &seat->started);
 }
 
 static void on_draining(void *owner, struct moon_worker *worker)
@@ -113,15 +148,26 @@ static struct moon_ring *access_ring_of(struct moon_gateway *gateway, const stru
     return moon_telemetry_ring(gateway->telemetry, index_of(gateway, seat));
 }
 
+static void on_retired(void *owner, struct moon_generation *generation)
+{
+    struct moon_seat *seat = owner;
+    moon_gateway_bury(seat->gateway, generation);
+}
+
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections)
 {
+    bool is_control = seat == &gateway->control;
     struct moon_worker_args args = {.loop = seat->loop,
                                     .index = index_of(gateway, seat),
                                     .snapshot = snapshot,
                                     .buffers = &gateway->buffers,
                                     .connections = connections,
                                     .log = gateway->args.log,
+                                    .generation =
+                                        is_control ? NULL : moon_snapshot_generation(snapshot),
+                                    .on_started = is_control ? NULL : on_started,
+                                    .on_retired = on_retired,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
@@ -213,13 +259,18 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (!gateway->seats || !gateway->control.loop)
         abort();
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
+    moon_gateway_scripts_init(gateway);
+    err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
+    if (args->is_refused)
+        *args->is_refused = err != 0;
     gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
-    err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
-                              gateway->seat_count, report);
+    if (!err)
+        err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
+                                  gateway->seat_count, report);
     if (!err)
         err = open_ports(gateway, report);
     if (!err)
@@ -243,9 +294,12 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
 {
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
+    struct moon_script_host scripts = {0};
     struct moon_registry *registry = moon_registry_new();
     moon_sections_init(&sections, filters, registry, NULL, NULL);
     int err = moon_sections_compile(&sections, model, report, &snapshot);
+    if (!err)
+        err = moon_snapshot_link(snapshot, NULL, &scripts, report);
     moon_snapshot_unref(snapshot);
     moon_registry_free(registry);
     return err;
@@ -295,6 +349,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_reload_fini(&gateway->reload);
     moon_last_good_fini(&gateway->last_good);
     moon_discovery_free(gateway->discovery);
+    moon_gateway_scripts_fini(gateway);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);
@@ -336,11 +391,7 @@ static void start_workers(void *owner)
         everything_drained(gateway);
         return;
     }
-    moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
-                  gateway->seat_count == 1 ? "" : "s");
-    moon_world_notify(gateway->args.world, "READY=1");
-    if (!gateway->args.is_last_good)
-        moon_last_good_keep(&gateway->last_good);
+    moon_gateway_run_control(gateway);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

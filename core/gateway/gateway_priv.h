@@ -15,6 +15,7 @@
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include "io/mailbox.h"
+#include "script/generation.h"
 #include "upstream/upstream.h"
 
 #include <stdatomic.h>
@@ -35,7 +36,8 @@ struct moon_seat {
     struct moon_loop *loop;
     struct moon_worker *worker;
     struct moon_thread *thread;
-    struct moon_message draining, drained; // each posted once, by the worker
+    struct moon_message started, draining, drained; // each posted once, by the worker
+    int start_err;
 };
 
 struct moon_gateway {
@@ -50,13 +52,16 @@ struct moon_gateway {
     struct moon_buffer_budget buffers;
     struct moon_connection_budget connections, admin_connections;
     struct moon_seat *seats; // of the data workers
-    unsigned seat_count, draining_count, drained_count;
+    unsigned seat_count, started_count, draining_count, drained_count;
     struct moon_seat control;         // its worker serves the admin surfaces, where there are any
     struct moon_discovery *discovery; // on the control loop
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
     struct moon_last_good last_good;
-    uint64_t start_ms; // wall clock
+    struct moon_script_host scripts;
+    struct moon_generation *control_generation; // whose VM of control runs; a reference
+    struct moon_mailbox *graves;                // generations that workers have done with
+    uint64_t start_ms;                          // wall clock
     atomic_bool is_draining;
     bool is_over;
     int run_err; // of starting the threads
@@ -71,6 +76,20 @@ void moon_sections_init(struct moon_sections *sections,
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
                           struct moon_report *report, struct moon_snapshot **out);
+
+// scripts.c
+// The generation of the snapshot's code, or NULL.
+struct moon_generation *moon_snapshot_generation(const struct moon_snapshot *snapshot);
+// On the builder: gives the code of a snapshot its generation, perhaps that of the one `before` (NULL: none). 0, or MOON_ECONFIG
+// with the report filled.
+int moon_snapshot_link(struct moon_snapshot *snapshot, const struct moon_snapshot *before,
+                       const struct moon_script_host *host, struct moon_report *report);
+void moon_gateway_scripts_init(struct moon_gateway *gateway);
+void moon_gateway_scripts_fini(struct moon_gateway *gateway);
+// The VM of control is that of the newest snapshot.
+void moon_gateway_run_control(struct moon_gateway *gateway);
+// Thread safe; takes the reference.
+void moon_gateway_bury(struct moon_gateway *gateway, struct moon_generation *generation);
 
 // gateway.c
 // A worker on the seat's loop. 0 or -ENOMEM.

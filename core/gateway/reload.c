@@ -9,6 +9,8 @@
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "script/generation.h"
+#include "script/vm.h"
 #include "upstream/discovery.h"
 
 #include <errno.h>
@@ -129,6 +131,7 @@ static void all_switched(struct moon_reload *reload)
     moon_log_info(log_of(reload), "configuration %llu serves (%llu ms)",
                   (unsigned long long)moon_snapshot_number(gateway->snapshot),
                   (unsigned long long)(now_ms(reload) - reload->begin_ms));
+    moon_gateway_run_control(gateway);
     gateway->args.is_last_good = false;
     moon_last_good_keep(&gateway->last_good);
     finish(reload, true);
@@ -168,6 +171,7 @@ static void switch_workers(struct moon_reload *reload)
     for (unsigned i = 0; i < gateway->seat_count; i++) {
         struct moon_worker_switch *change = &reload->changes[i];
         change->snapshot = reload->snapshot;
+        change->generation = moon_snapshot_generation(reload->snapshot);
         change->on_switched = on_switched;
         change->owner = reload;
         change->added = sockets_of(&reload->ports, i, &gateway->ports, &change->added_count);
@@ -175,6 +179,75 @@ static void switch_workers(struct moon_reload *reload)
     }
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_worker_switch(gateway->seats[i].worker, &reload->changes[i]);
+}
+
+// ---- scripts of a new generation
+
+static bool has_new_generation(const struct moon_reload *reload)
+{
+    const struct moon_generation *new = moon_snapshot_generation(reload->snapshot);
+    return new &&new != moon_snapshot_generation(reload->gateway->snapshot);
+}
+
+// On the worker's thread.
+static void on_start_done(void *owner, struct moon_worker_start *start)
+{
+    struct moon_reload *reload = owner;
+    moon_mailbox_post(reload->started, &start->message);
+}
+
+static void post_starts(struct moon_reload *reload, bool is_given_up)
+{
+    struct moon_gateway *gateway = reload->gateway;
+    reload->waiting_count = gateway->seat_count;
+    for (unsigned i = 0; i < gateway->seat_count; i++) {
+        reload->starts[i].generation = moon_snapshot_generation(reload->snapshot);
+        reload->starts[i].is_given_up = is_given_up;
+        reload->starts[i].on_done = on_start_done;
+        reload->starts[i].owner = reload;
+        moon_worker_start(gateway->seats[i].worker, &reload->starts[i]);
+    }
+}
+
+static void start_scripts(struct moon_reload *reload)
+{
+    reload->state = MOON_RELOAD_STARTING;
+    reload->starts = calloc(reload->gateway->seat_count, sizeof *reload->starts);
+    if (!reload->starts)
+        abort();
+    post_starts(reload, false);
+}
+
+static void give_up(struct moon_reload *reload)
+{
+    moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, "the log says why",
+                     "what the script does at the start of a worker failed");
+    reload->state = MOON_RELOAD_GIVING_UP;
+    post_starts(reload, true);
+}
+
+static void on_started(void *owner, struct moon_message *message)
+{
+    struct moon_reload *reload = owner;
+    (void)message;
+    if (--reload->waiting_count > 0)
+        return;
+    bool is_given_up = reload->state == MOON_RELOAD_GIVING_UP, is_fine = true;
+    for (unsigned i = 0; i < reload->gateway->seat_count; i++)
+        is_fine = is_fine && reload->starts[i].err == 0;
+    if (!is_given_up && (!is_fine || atomic_load(&reload->gateway->is_draining))) {
+        give_up(reload);
+        return;
+    }
+    free(reload->starts);
+    reload->starts = NULL;
+    if (!is_given_up) {
+        switch_workers(reload);
+        return;
+    }
+    moon_ports_fini(&reload->ports, &reload->gateway->ports, true);
+    reload->ports = (struct moon_ports){0};
+    fail(reload);
 }
 
 // What a reload can't change is said, not ignored.
@@ -214,7 +287,10 @@ static void on_built(struct moon_reload *reload)
         return;
     }
     warn_of_fixed(reload);
-    switch_workers(reload);
+    if (has_new_generation(reload))
+        start_scripts(reload);
+    else
+        switch_workers(reload);
 }
 
 static void on_message(void *owner, struct moon_message *message)
@@ -244,7 +320,12 @@ static void build(void *arg)
         moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
                          "this gateway has no source to load from");
     if (!err)
-        moon_sections_compile(&gateway->sections, model, reload->report, &reload->snapshot);
+        err = moon_sections_compile(&gateway->sections, model, reload->report, &reload->snapshot);
+    if (!err && moon_snapshot_link(reload->snapshot, gateway->snapshot, &gateway->scripts,
+                                   reload->report) < 0) {
+        moon_snapshot_unref(reload->snapshot);
+        reload->snapshot = NULL;
+    }
     moon_mailbox_post(reload->mailbox, &reload->built);
 }
 
@@ -284,6 +365,7 @@ void moon_reload_init(struct moon_reload *reload, struct moon_gateway *gateway)
 {
     reload->gateway = gateway;
     reload->mailbox = moon_mailbox_new(gateway->control.loop, on_message, reload);
+    reload->started = moon_mailbox_new(gateway->control.loop, on_started, reload);
     reload->sweep.fn = on_sweep;
     moon_list_init(&reload->waiters);
     moon_list_init(&reload->next_waiters);
@@ -299,13 +381,15 @@ void moon_reload_fini(struct moon_reload *reload)
     for (size_t i = 0; i < reload->retired_count; i++)
         moon_snapshot_unref(reload->retired[i]);
     free((void *)reload->retired);
-    if (reload->state == MOON_RELOAD_SWITCHING)
+    if (reload->state > MOON_RELOAD_BUILDING)
         moon_ports_fini(&reload->ports, &reload->gateway->ports, false);
     for (unsigned i = 0; reload->changes && i < reload->gateway->seat_count; i++) {
         free((void *)reload->changes[i].added);
         free((void *)reload->changes[i].removed);
     }
     free(reload->changes);
+    free(reload->starts);
     moon_report_free(reload->report);
+    moon_mailbox_free(reload->started);
     moon_mailbox_free(reload->mailbox);
 }

@@ -33,7 +33,15 @@ struct moon_reload_waiter {
     void (*done)(struct moon_reload_waiter *waiter, const struct moon_reload_result *result);
 };
 
-enum moon_reload_state { MOON_RELOAD_IDLE, MOON_RELOAD_BUILDING, MOON_RELOAD_SWITCHING };
+// idle -> building -> starting (scripts of a new generation, in every worker) -> switching -> idle; or, when a worker's scripts
+// cannot start: starting -> giving up -> idle.
+enum moon_reload_state {
+    MOON_RELOAD_IDLE,
+    MOON_RELOAD_BUILDING,
+    MOON_RELOAD_STARTING,
+    MOON_RELOAD_GIVING_UP,
+    MOON_RELOAD_SWITCHING,
+};
 
 struct moon_reload {
     struct moon_gateway *gateway;
@@ -47,6 +55,8 @@ struct moon_reload {
     struct moon_report *report;
     struct moon_snapshot *snapshot;
     struct moon_ports ports;
+    struct moon_worker_start *starts; // one a worker
+    struct moon_mailbox *started;
     struct moon_worker_switch *changes; // one a worker
     unsigned waiting_count;
     int switch_err;

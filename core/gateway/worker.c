@@ -16,6 +16,8 @@
 #include "obs/log.h"
 #include "obs/series.h"
 #include "route/route.h"
+#include "script/generation.h"
+#include "script/vm.h"
 #include "upstream/pool.h"
 #include "upstream/upstream.h"
 
@@ -24,6 +26,13 @@
 #include <string.h>
 
 enum { ARENA_KEEP_COUNT = 1024, DRAIN_CHECK_MS = 20 };
+// Old generations end with their last exchange; with this or that bound, exchanges go on without them.
+enum { RETIRED_CHECK_MS = 250, RETIRED_MAX_MS = 60000, RETIRED_MAX_COUNT = 3 };
+
+struct retired {
+    struct moon_generation *generation;
+    uint64_t deadline_ms;
+};
 
 enum order { ORDER_DRAIN, ORDER_STOP, ORDER_COUNT };
 
@@ -34,19 +43,161 @@ struct moon_worker {
     struct moon_counters counters;
     struct moon_histogram turns;
     struct moon_edge *edge;
-    struct moon_mailbox *mailbox;
+    struct moon_mailbox *mailbox, *switches, *starts;
     struct moon_message orders[ORDER_COUNT]; // each is posted at most once
     atomic_bool is_posted[ORDER_COUNT];
     struct moon_timer drain_check;
     uint64_t drain_deadline_ms;
     bool is_draining, is_drained;
+    struct moon_generation *generation;
+    struct retired retired[RETIRED_MAX_COUNT]; // oldest first
+    unsigned retired_count;
+    struct moon_timer retired_check;
+    struct moon_worker_start *start; // under way
+    struct moon_socket **held;       // sockets that wait for the first generation's start
+    size_t held_count;
+    bool is_started;
 };
+
+// ---- generations
+
+static struct moon_vm *vm_of(const struct moon_worker *worker, struct moon_generation *generation)
+{
+    return moon_generation_vm(generation, worker->args.index);
+}
+
+static struct moon_vm_seat seat_of(struct moon_worker *worker)
+{
+    return (struct moon_vm_seat){.loop = worker->args.loop,
+                                 .service = &worker->service,
+                                 .log = worker->args.log,
+                                 .worker = worker->args.index};
+}
+
+static void let_go(struct moon_worker *worker, unsigned index)
+{
+    struct moon_generation *generation = worker->retired[index].generation;
+    moon_vm_close(vm_of(worker, generation));
+    worker->retired_count--;
+    memmove(&worker->retired[index], &worker->retired[index + 1],
+            (worker->retired_count - index) * sizeof worker->retired[0]);
+    if (worker->args.on_retired)
+        worker->args.on_retired(worker->args.owner, generation);
+    else
+        moon_generation_unref(generation);
+}
+
+static void on_retired_check(struct moon_timer *timer)
+{
+    struct moon_worker *worker = MOON_CONTAINER(timer, struct moon_worker, retired_check);
+    uint64_t now_ms = moon_loop_now_ms(worker->args.loop);
+    for (unsigned i = worker->retired_count; i > 0; i--) {
+        const struct retired *retired = &worker->retired[i - 1];
+        struct moon_vm *vm = vm_of(worker, retired->generation);
+        if (moon_vm_exchange_count(vm) == 0 || now_ms >= retired->deadline_ms + RETIRED_CHECK_MS)
+            let_go(worker, i - 1);
+        else if (now_ms >= retired->deadline_ms)
+            moon_vm_fail(vm); // the next look closes it
+    }
+    if (worker->retired_count)
+        moon_loop_timer_add(worker->args.loop, timer, RETIRED_CHECK_MS);
+}
+
+static void retire(struct moon_worker *worker, struct moon_generation *generation)
+{
+    if (!generation)
+        return;
+    moon_vm_stop(vm_of(worker, generation));
+    if (worker->retired_count == RETIRED_MAX_COUNT)
+        let_go(worker, 0);
+    worker->retired[worker->retired_count++] =
+        (struct retired){generation, moon_loop_now_ms(worker->args.loop) + RETIRED_MAX_MS};
+    moon_loop_timer_add(worker->args.loop, &worker->retired_check, RETIRED_CHECK_MS);
+}
+
+static void take_generation(struct moon_worker *worker, struct moon_generation *generation)
+{
+    if (generation && generation == worker->generation) {
+        moon_vm_age(vm_of(worker, generation));
+        return;
+    }
+    retire(worker, worker->generation);
+    worker->generation = moon_generation_ref(generation);
+}
+
+static void on_start_done(void *owner, int err)
+{
+    struct moon_worker *worker = owner;
+    struct moon_worker_start *start = worker->start;
+    worker->start = NULL;
+    start->err = err;
+    start->on_done(start->owner, start);
+}
+
+static void take_start(struct moon_worker *worker, struct moon_worker_start *start)
+{
+    struct moon_vm *vm = vm_of(worker, start->generation);
+    if (start->is_given_up) {
+        moon_vm_close(vm);
+        start->on_done(start->owner, start);
+        return;
+    }
+    struct moon_vm_seat seat = seat_of(worker);
+    worker->start = start;
+    moon_vm_start(vm, &seat, on_start_done, worker);
+}
+
+// The first generation: then connections are taken.
+static void on_first_started(void *owner, int err)
+{
+    struct moon_worker *worker = owner;
+    worker->is_started = true;
+    for (size_t i = 0; i < worker->held_count; i++) {
+        int listen_err = err                   ? err
+                         : worker->is_draining ? -ECANCELED
+                                               : moon_edge_listen(worker->edge, worker->held[i]);
+        if (listen_err)
+            moon_socket_free(worker->held[i]);
+        err = err || worker->is_draining ? err : listen_err;
+    }
+    worker->held_count = 0;
+    if (worker->args.on_started)
+        worker->args.on_started(worker->args.owner, worker, err);
+}
+
+static void start_first(struct moon_worker *worker)
+{
+    struct moon_vm_seat seat = seat_of(worker);
+    worker->generation = moon_generation_ref(worker->args.generation);
+    if (worker->generation)
+        moon_vm_start(vm_of(worker, worker->generation), &seat, on_first_started, worker);
+    else
+        on_first_started(worker, 0);
+}
+
+static void end_generations(struct moon_worker *worker)
+{
+    if (worker->generation)
+        moon_vm_close(vm_of(worker, worker->generation));
+    for (unsigned i = 0; i < worker->retired_count; i++) {
+        moon_vm_close(vm_of(worker, worker->retired[i].generation));
+        moon_generation_unref(worker->retired[i].generation);
+    }
+    moon_loop_timer_del(worker->args.loop, &worker->retired_check);
+    worker->retired_count = 0;
+    moon_generation_unref(worker->generation);
+    worker->generation = NULL;
+}
+
+// ---- the way out
 
 static void finish(struct moon_worker *worker)
 {
     if (worker->is_drained)
         return;
     worker->is_drained = true;
+    if (worker->generation)
+        moon_vm_stop(vm_of(worker, worker->generation));
     moon_pool_drain(worker->service.pool);
     worker->args.on_drained(worker->args.owner, worker);
 }
@@ -93,6 +244,7 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
 static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
     moon_service_switch(&worker->service, change->snapshot);
+    take_generation(worker, change->generation);
     for (size_t i = 0; i < change->added_count; i++) {
         int err =
             worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
@@ -109,14 +261,18 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
 static void on_order(void *owner, struct moon_message *message)
 {
     struct moon_worker *worker = owner;
-    bool is_order =
-        message == &worker->orders[ORDER_DRAIN] || message == &worker->orders[ORDER_STOP];
-    if (!is_order) {
-        take_switch(worker, MOON_CONTAINER(message, struct moon_worker_switch, message));
-        return;
-    }
     bool is_stop = message == &worker->orders[ORDER_STOP];
     begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
+}
+
+static void on_switch(void *owner, struct moon_message *message)
+{
+    take_switch(owner, MOON_CONTAINER(message, struct moon_worker_switch, message));
+}
+
+static void on_start(void *owner, struct moon_message *message)
+{
+    take_start(owner, MOON_CONTAINER(message, struct moon_worker_start, message));
 }
 
 static void post(struct moon_worker *worker, enum order order)
@@ -137,7 +293,12 @@ void moon_worker_stop(struct moon_worker *worker)
 
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
-    moon_mailbox_post(worker->mailbox, &change->message);
+    moon_mailbox_post(worker->switches, &change->message);
+}
+
+void moon_worker_start(struct moon_worker *worker, struct moon_worker_start *start)
+{
+    moon_mailbox_post(worker->starts, &start->message);
 }
 
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
@@ -170,9 +331,13 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
                                                            res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
+    worker->switches = moon_mailbox_new(args->loop, on_switch, worker);
+    worker->starts = moon_mailbox_new(args->loop, on_start, worker);
     worker->drain_check.fn = on_drain_check;
+    worker->retired_check.fn = on_retired_check;
     args->loop->owner = worker;
     args->loop->turns = &worker->turns;
+    start_first(worker);
     return worker;
 }
 
@@ -180,10 +345,16 @@ void moon_worker_free(struct moon_worker *worker)
 {
     if (!worker)
         return;
+    for (size_t i = 0; i < worker->held_count; i++)
+        moon_socket_free(worker->held[i]);
+    free((void *)worker->held);
     moon_edge_free(worker->edge);
+    end_generations(worker);
     moon_pool_free(worker->service.pool);
     moon_loop_timer_del(worker->args.loop, &worker->drain_check);
     moon_mailbox_free(worker->mailbox);
+    moon_mailbox_free(worker->switches);
+    moon_mailbox_free(worker->starts);
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);
@@ -197,7 +368,13 @@ void moon_worker_free(struct moon_worker *worker)
 
 int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket)
 {
-    return moon_edge_listen(worker->edge, socket);
+    if (worker->is_started)
+        return moon_edge_listen(worker->edge, socket);
+    worker->held = realloc((void *)worker->held, (worker->held_count + 1) * sizeof *worker->held);
+    if (!worker->held)
+        abort();
+    worker->held[worker->held_count++] = socket;
+    return 0;
 }
 
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker)

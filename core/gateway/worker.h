@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 struct moon_buffer_budget;
+struct moon_generation;
 struct moon_counters;
 struct moon_histogram;
 struct moon_log;
@@ -27,6 +28,13 @@ struct moon_worker_args {
     struct moon_connection_budget *connections;
     const struct moon_log *log;
     struct moon_ring *access_ring; // NULL: no access log
+    // the VMs of its snapshot, or NULL; the worker takes a reference of its own
+    struct moon_generation *generation;
+    // Told when what scripts do at the start is done, with an error when that failed: on the worker's thread, or under
+    // moon_worker_new. Until then it takes no connection.
+    void (*on_started)(void *owner, struct moon_worker *worker, int err);
+    // A generation that it does not need any more: the reference is the receiver's, who may take its time.
+    void (*on_retired)(void *owner, struct moon_generation *generation);
     // Told on the worker's thread when it begins to drain: from then on every answer says that it closes. May be NULL.
     void (*on_draining)(void *owner, struct moon_worker *worker);
     // Told on the worker's thread when it has drained: nothing is left on its loop but its mailbox.
@@ -34,11 +42,24 @@ struct moon_worker_args {
     void *owner;
 };
 
+// A generation that is to serve: its VM of this worker starts, or, after another's failed, ends again. The sender owns it.
+struct moon_worker_start {
+    struct moon_message message;        // first
+    struct moon_generation *generation; // the sender's reference
+    bool is_given_up;                   // the other way round
+    // Told on the worker's thread.
+    void (*on_done)(void *owner, struct moon_worker_start *start);
+    void *owner;
+    int err;
+};
+
 // What a reload changes for one worker. The sender owns it and everything in it; it comes back with on_switched.
 struct moon_worker_switch {
     struct moon_message message;    // first
     struct moon_snapshot *snapshot; // the worker takes a reference of its own
-    struct moon_socket **added;     // the worker takes them
+    // of the snapshot, started, or NULL; the worker takes a reference of its own
+    struct moon_generation *generation;
+    struct moon_socket **added; // the worker takes them
     size_t added_count;
     // handles of sockets that it was given earlier: it closes them
     struct moon_socket *const *removed;
@@ -63,5 +84,7 @@ size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
 void moon_worker_drain(struct moon_worker *worker);
 void moon_worker_stop(struct moon_worker *worker);
+// Thread safe. Not before `on_done` of the one before.
+void moon_worker_start(struct moon_worker *worker, struct moon_worker_start *start);
 // Thread safe.
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);

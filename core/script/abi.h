@@ -85,7 +85,8 @@ int moon_abi_get_number(const void *handle, int what, double *out);
 int moon_abi_set_status(const void *handle, int status);
 
 /// All values of a header joined by ", " (cookies by "; ").
-int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out);
+int moon_abi_header_get(const void *handle, const char *name, size_t len,
+                        struct moon_abi_text *out);
 /// The next value of a header at or after *at, which moves behind it; start with 0.
 int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
                          struct moon_abi_text *out);

@@ -374,7 +374,8 @@ int moon_abi_respond(const void *handle, int status, const char *body, size_t bo
     struct moon_slot *slot = ((const struct moon_abi_exchange *)handle)->slot;
     if (!is_in(handle, request_edits) || slot->vm->current->is_task)
         return MOON_ABI_PHASE;
-    struct moon_slice own_type = moon_arena_try_copy(flow->arena, (struct moon_slice){type, type_len}),
+    struct moon_slice own_type =
+                          moon_arena_try_copy(flow->arena, (struct moon_slice){type, type_len}),
                       own_body = MOON_SLICE("");
     if (status < 200 || status > 599 || !moon_header_value_is_valid(own_type))
         return MOON_ABI_INVALID;

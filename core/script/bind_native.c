@@ -115,10 +115,10 @@ static int native_start(lua_State *state)
 
 void moon_native_push(lua_State *state, struct moon_vm *vm, struct moon_inputs *inputs)
 {
-    static const luaL_Reg functions[] = {
-        {"file", native_file}, {"env", native_env},         {"time", native_time},
-        {"seed", native_seed}, {"log", native_log},         {"nearest", native_nearest},
-        {"start", native_start}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"file", native_file},   {"env", native_env},
+                                         {"time", native_time},   {"seed", native_seed},
+                                         {"log", native_log},     {"nearest", native_nearest},
+                                         {"start", native_start}, {NULL, NULL}};
     lua_newtable(state);
     for (const luaL_Reg *function = functions; function->name; function++) {
         lua_pushlightuserdata(state, vm);

@@ -36,8 +36,7 @@ int moon_abi_ticket(void *vm, struct moon_abi_ticket *out)
     const struct moon_vm *self = vm;
     if (!self->current)
         return MOON_ABI_PHASE;
-    *out = (struct moon_abi_ticket){self->current,
-                                    moon_coroutine_wait(self->current, NULL, NULL)};
+    *out = (struct moon_abi_ticket){self->current, moon_coroutine_wait(self->current, NULL, NULL)};
     return MOON_ABI_OK;
 }
 
@@ -54,6 +53,8 @@ int moon_abi_sleep(void *vm, double seconds)
     moon_coroutine_wait(self->current, NULL, NULL);
     double ms = seconds * 1000;
     moon_loop_timer_add(self->seat.loop, &self->current->timer,
-                        ms < 0 ? 0 : ms > 1e12 ? UINT64_C(1000000000000) : (uint64_t)(ms + 0.5));
+                        ms < 0      ? 0
+                        : ms > 1e12 ? UINT64_C(1000000000000)
+                                    : (uint64_t)(ms + 0.5));
     return MOON_ABI_OK;
 }

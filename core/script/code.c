@@ -121,8 +121,8 @@ int moon_code_find(const struct moon_code *code, const char *kind, struct moon_s
         return -1;
     char *text = copy(name);
     struct moon_function wanted = {kind, text, phase};
-    const struct moon_function *found = bsearch(&wanted, code->functions, code->function_count,
-                                                sizeof *code->functions, compare);
+    const struct moon_function *found =
+        bsearch(&wanted, code->functions, code->function_count, sizeof *code->functions, compare);
     free(text);
     return found ? (int)(found - code->functions) : -1;
 }

@@ -40,8 +40,8 @@ struct moon_code {
     // uses of plugins in the configuration, which belong to its filters; none after they are gone
     struct moon_instance **instances;
     size_t instance_count;
-    bool has_tasks;             // it starts timers or has something to do when a worker starts
-    struct lua_State *first;    // the VM of the first evaluation, until it is linked
+    bool has_tasks;          // it starts timers or has something to do when a worker starts
+    struct lua_State *first; // the VM of the first evaluation, until it is linked
     struct moon_generation *generation; // after linking; NULL: there is nothing to run
 };
 

@@ -60,8 +60,7 @@ static int find_functions(struct moon_code *code, const char *kind, struct moon_
     uint32_t phases = 0;
     (void)object;
     for (int i = 0; i < MOON_PHASE_COUNT; i++) {
-        functions[i] =
-            phase_names[i] ? moon_code_find(code, kind, name, phase_names[i]) : -1;
+        functions[i] = phase_names[i] ? moon_code_find(code, kind, name, phase_names[i]) : -1;
         phases |= functions[i] >= 0 ? 1u << i : 0;
     }
     if (phases == 0)
@@ -199,10 +198,8 @@ static int find_plugin(struct moon_code *code, const struct moon_filter_compile 
         instance->functions[i] = -1;
     instance->plugin = plugin;
     instance->value = *value;
-    instance->hash = moon_value_hash(value, moon_value_hash(&(struct moon_value){
-                                                                .kind = MOON_VALUE_STRING,
-                                                                .string = name},
-                                                            0));
+    instance->hash = moon_value_hash(
+        value, moon_value_hash(&(struct moon_value){.kind = MOON_VALUE_STRING, .string = name}, 0));
     add_instance(code, instance);
     put(instance, out);
     return 0;

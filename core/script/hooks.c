@@ -171,8 +171,8 @@ static ssize_t pass_written(struct moon_flow *flow, struct state *state)
 {
     struct moon_slice text = moon_coroutine_written(state->body);
     while (state->written_len < text.len) {
-        ssize_t taken = flow->ops->pass(flow, MOON_RESPONSE,
-                                        moon_slice_skip(text, state->written_len), false);
+        ssize_t taken =
+            flow->ops->pass(flow, MOON_RESPONSE, moon_slice_skip(text, state->written_len), false);
         if (taken < 0)
             return taken;
         state->written_len += (size_t)taken;

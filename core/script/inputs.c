@@ -89,8 +89,8 @@ int moon_inputs_file(struct moon_inputs *inputs, const char *path, struct moon_s
         return -ESTALE;
     if (!record) {
         record = add(inputs, KIND_FILE, path);
-        record->err = moon_world_read_file(inputs->world, path, FILE_MAX_LEN, &record->text,
-                                           &record->len);
+        record->err =
+            moon_world_read_file(inputs->world, path, FILE_MAX_LEN, &record->text, &record->len);
     }
     return answer(record, out);
 }

@@ -18,7 +18,8 @@ static uint64_t hash_bytes(const void *bytes, size_t len, uint64_t hash)
 
 uint64_t moon_value_hash(const struct moon_value *value, uint64_t seed)
 {
-    uint64_t hash = hash_bytes(&value->kind, sizeof value->kind, seed ^ UINT64_C(0xcbf29ce484222325));
+    uint64_t hash =
+        hash_bytes(&value->kind, sizeof value->kind, seed ^ UINT64_C(0xcbf29ce484222325));
     switch (value->kind) {
     case MOON_VALUE_NIL:
     case MOON_VALUE_FUNCTION:

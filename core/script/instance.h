@@ -21,7 +21,7 @@ struct moon_instance {
     const struct moon_lua_plugin *plugin; // NULL: functions of an object
     struct moon_value value;              // the plugin's table; the model's
     uint64_t hash;                        // of name and table
-    uint32_t index;    // among the code's instances
+    uint32_t index;                       // among the code's instances
     uint32_t conf_id;                     // of the table in every VM of the generation
 };
 

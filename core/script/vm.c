@@ -281,8 +281,7 @@ void moon_vm_fail(struct moon_vm *vm)
 static void free_coroutines(struct moon_vm *vm)
 {
     while (!moon_list_is_empty(&vm->live_coroutines))
-        moon_coroutine_drop(
-            MOON_CONTAINER(vm->live_coroutines.next, struct moon_coroutine, node));
+        moon_coroutine_drop(MOON_CONTAINER(vm->live_coroutines.next, struct moon_coroutine, node));
     while (!moon_list_is_empty(&vm->free_coroutines)) {
         struct moon_coroutine *coroutine =
             MOON_CONTAINER(vm->free_coroutines.next, struct moon_coroutine, node);

@@ -71,9 +71,9 @@ struct moon_vm {
     struct moon_slot **slots;
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
-    int handles_ref; // slot index -> handle
-    int open_ref;      // function(slot): makes the handle
-    int configure_ref; // function(plugin, table): its table as phases get it
+    int handles_ref;        // slot index -> handle
+    int open_ref;           // function(slot): makes the handle
+    int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
     int *functions;         // by index of the code's
     size_t function_count;

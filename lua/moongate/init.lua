@@ -2,6 +2,9 @@
 --- Every call takes one table; an error names the line of the call, the key path and what would be right.
 
 local config = require "moongate._core.config"
+local native = require "moongate._core.native"
+local task = require "moongate._core.task"
+local wait = require "moongate._core.wait"
 
 ---@class moongate
 local moongate = {}
@@ -178,17 +181,48 @@ moongate.route = config.route
 ---@type fun(settings: moongate.Settings)
 moongate.settings = config.settings
 
-local later = {
-  shared = true, sleep = true, now = true, log = true, http = true, plugin = true, timer = true,
-  json = true, regex = true, spawn = true, consumer = true,
-}
+--- Runs in every worker before it takes its first request, and again in every worker after a reload that changed the script;
+--- it may wait. When it fails, or takes more than 10 s, the configuration is refused.
+---@param fn fun()
+function moongate.init_worker(fn)
+  native.start(fn)
+end
+
+--- Seconds since 1970, to the millisecond, as of the turn of the loop that runs now.
+---@return number
+function moongate.now()
+  return wait.now()
+end
+
+--- Waits; the worker does other things meanwhile.
+---@param seconds number
+function moongate.sleep(seconds)
+  wait.sleep(seconds)
+end
+
+moongate.spawn = task.spawn
+moongate.wait_all = task.wait_all
+moongate.wait_any = task.wait_any
+
+-- Loaded at their first use, all of them before the first request.
+local nouns = { "log", "timer", "json", "shared", "http", "regex" }
+local is_noun = {}
+for _, name in ipairs(nouns) do is_noun[name] = true end
+
+local function load(name)
+  moongate[name] = require("moongate." .. name)
+  return moongate[name]
+end
+
+function wait.load_all()
+  for _, name in ipairs(nouns) do load(name) end
+end
 
 return setmetatable(moongate, {
   __index = function(_, name)
-    if later[name] then
-      error("moongate." .. name .. " is not supported yet", 2)
-    end
-    error(("there is no moongate.%s; there are listener, upstream, route and settings"):format(
-      tostring(name)), 2)
+    if is_noun[name] then return load(name) end
+    error(("there is no moongate.%s; there are listener, upstream, route and settings for the " ..
+      "configuration; init_worker, now, sleep, spawn, wait_all, wait_any, %s for its functions")
+      :format(tostring(name), table.concat(nouns, ", ")), 2)
   end,
 })

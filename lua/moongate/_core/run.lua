@@ -7,6 +7,7 @@ local exchange = require "moongate._core.exchange"
 local inputs = require "moongate._core.inputs"
 local native = require "moongate._core.native"
 local plugins = require "moongate._core.plugins"
+local wait = require "moongate._core.wait"
 
 local run = {}
 
@@ -41,6 +42,8 @@ end
 
 --- After the script and the plugins. Gives the core what it calls.
 function run.settle()
+  require "moongate"
+  wait.load_all()
   inputs.settle(C, vm)
   coroutines.install()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
