@@ -529,6 +529,13 @@ describe("filters on several workers #threads", function()
     assert.equal(tonumber(waits), on + off)
     assert.is_true(tonumber(on) >= 40 * 3 * #HOOKS)
     assert.same({ "0", "0" }, { live, errors })
+    local seen, count = {}, 0
+    for worker in gateway:log():gmatch "went by worker (%d+)," do
+      assert.is_true(tonumber(worker) < 4)
+      count = count + (seen[worker] and 0 or 1)
+      seen[worker] = true
+    end
+    assert.is_true(count > 1, count .. " workers of 4")
   end, 60000))
 end)
 

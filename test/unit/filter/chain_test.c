@@ -181,7 +181,7 @@ static int setup(void **state)
         f->scripts[i] = (struct script){.f = f, .name = (char)('a' + i)};
         f->filters[i] = (struct moon_filter){&type, &f->scripts[i]};
     }
-    f->chain = (struct moon_chain){f->filters, FILTER_COUNT, true, true};
+    f->chain = (struct moon_chain){f->filters, FILTER_COUNT, true, true, false};
     f->room[0] = f->room[1] = 200;
     moon_chain_run_init(&f->run, &f->chain, &f->flow, sink);
     *state = f;
@@ -386,7 +386,7 @@ static void an_early_end_is_the_end(void **state)
 static void a_chain_without_filters_is_the_sink(void **state)
 {
     struct fixture *f = *state;
-    struct moon_chain none = {f->filters, 0, false, false};
+    struct moon_chain none = {.filters = f->filters};
     moon_chain_run_init(&f->run, &none, &f->flow, sink);
     assert_int_equal(moon_chain_start(&f->run, &f->flow, MOON_PHASE_ACCESS), MOON_NEXT);
     assert_int_equal(push(f, MOON_REQUEST, "ab"), 2);
@@ -405,7 +405,7 @@ static void sixty_four_filters(void **state)
         many[i] = (struct moon_filter){&type, &f->scripts[0]};
     many[MOON_CHAIN_MAX_COUNT - 1].conf = &f->scripts[1];
     f->scripts[1].waits = 1;
-    struct moon_chain chain = {many, MOON_CHAIN_MAX_COUNT, true, true};
+    struct moon_chain chain = {many, MOON_CHAIN_MAX_COUNT, true, true, false};
     moon_chain_run_init(&f->run, &chain, &f->flow, sink);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), MOON_BODY_WAIT);
     moon_chain_wake(&f->run);
