@@ -6,6 +6,7 @@
 local uv = require "luv"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
+local ports = require "test.support.ports"
 local stream = require "test.support.stream"
 
 local Backend = {}
@@ -128,13 +129,7 @@ function Backend:close()
 end
 
 -- A port of the loopback on which nobody listens.
-function backend.dead_port()
-  local handle = uv.new_tcp()
-  handle:bind("127.0.0.1", 0)
-  local port = handle:getsockname().port
-  handle:close()
-  return port
-end
+backend.dead_port = ports.free
 
 -- A port that never completes a handshake: its accept queue is full, so the kernel drops what knocks.
 -- Gives the port and a function that closes it all.
