@@ -131,15 +131,6 @@ local function endpoint_of(row, world)
   return world.backend:address()
 end
 
-local function check_times(row, took_ms)
-  if row.min_ms then
-    assert.is_true(took_ms >= row.min_ms, ("took only %.0f ms"):format(took_ms))
-  end
-  if row.max_ms then
-    assert.is_true(took_ms <= row.max_ms * h.loop.scale, ("took %.0f ms"):format(took_ms))
-  end
-end
-
 local function run_row(row)
   local world = { changed = h.loop.signal(), heads = 0, scripts_over = {} }
   local endpoint = endpoint_of(row, world)
@@ -147,7 +138,7 @@ local function run_row(row)
   world.client = gateway:connect { record = true }
   local start = h.now_ms()
   for _, step in ipairs(row.client) do client_steps[step[1]](world, row, step) end
-  check_times(row, h.now_ms() - start)
+  h.check_took(h.now_ms() - start, row.min_ms, row.max_ms)
   assert.is_nil(world.client:bytes():find("POISON", 1, true), "the client saw what was not for it")
   if world.backend then
     assert.equal(row.connections, #world.backend.connections, "connections")
