@@ -13,13 +13,7 @@ local function chunked_response(body, piece)
 end
 
 -- A backend that echoes the request's body.
-local function echo(connection)
-  while true do
-    local request = connection:read_request()
-    if not request then return end
-    connection:send(length_response(request.body))
-  end
-end
+local echo = h.each(function(request) return length_response(request.body) end)
 
 local function post(client, body)
   client:send(("POST /b HTTP/1.1\r\nHost: h.example\r\nContent-Length: %d\r\n\r\n"):format(#body) .. body)
@@ -211,9 +205,7 @@ describe("bodies", function()
   end))
 
   it("HEAD keeps the length and has no body", h.test(function()
-    local backend = h.backend(function(connection)
-      while connection:read_request() do connection:send "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n" end
-    end)
+    local backend = h.backend(h.always "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
     local gateway = h.gateway { backend = backend }
     local client = gateway:connect()
     for _ = 1, 2 do

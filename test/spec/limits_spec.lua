@@ -5,18 +5,14 @@ local h = require "test.support.harness"
 local function held_backend()
   local gate = h.loop.signal()
   local self
-  self = h.backend(function(connection)
-    while true do
-      local request = connection:read_request()
-      if not request then break end
-      self.under_way = self.under_way + 1
-      self.most = math.max(self.most, self.under_way)
-      h.loop.wait(gate, 20000, "the answer to be let go", function() return self.free > 0 end)
-      self.free = self.free - 1
-      self.under_way = self.under_way - 1
-      connection:send(h.http1.response("200 OK", request.target))
-    end
-  end)
+  self = h.backend(h.each(function(request)
+    self.under_way = self.under_way + 1
+    self.most = math.max(self.most, self.under_way)
+    h.loop.wait(gate, 20000, "the answer to be let go", function() return self.free > 0 end)
+    self.free = self.free - 1
+    self.under_way = self.under_way - 1
+    return h.http1.response("200 OK", request.target)
+  end))
   self.most, self.free, self.under_way = 0, 0, 0
   function self.let_go(_, count)
     self.free = self.free + count

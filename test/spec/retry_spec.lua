@@ -45,11 +45,7 @@ describe("timeouts of a route:", function()
   end))
 
   it("request breaks off a response that has begun", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:send "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
-      connection:wait_end(20000)
-    end)
+    local backend = h.backend(h.once "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun")
     local gateway = start(backend, { timeouts = { request = 0.3 } })
     local client = gateway:connect()
     client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"

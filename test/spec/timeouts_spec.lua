@@ -1,11 +1,6 @@
 -- Deadlines: each fires in its time, answers what it should, and harms nobody else.
 local h = require "test.support.harness"
 
-local function silent(connection)
-  connection:read_head()
-  connection:wait_end(20000)
-end
-
 describe("timeouts:", function()
   it("a head that does not come whole is a 408", h.test(function()
     local gateway = h.gateway { backend = h.backend(), settings = { timeouts = { request_head = 0.3 } } }
@@ -49,7 +44,7 @@ describe("timeouts:", function()
   end))
 
   it("a body that stalls is a 408", h.test(function()
-    local backend = h.backend(silent)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend, settings = { timeouts = { body = 0.3 } } }
     local client = gateway:connect()
     client:send "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 10\r\n\r\nhello"
@@ -69,7 +64,7 @@ describe("timeouts:", function()
   end))
 
   it("a response that does not come is a 504, and the backend's connection is closed", h.test(function()
-    local backend = h.backend(silent)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend, settings = { timeouts = { response = 0.3 } } }
     local response = h.takes(280, 450, function() return gateway:get "/" end)
     assert.equal(504, response.status)
@@ -114,7 +109,7 @@ describe("timeouts:", function()
   end))
 
   it("a body below the rate is ended after its grace", h.test(function()
-    local backend = h.backend(silent)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend, settings = { body_rate = 1000, timeouts = { body = 30 } } }
     local client = gateway:connect()
     client:send "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 100000\r\n\r\n"

@@ -29,19 +29,33 @@ local function read_head(connection, ms)
   return request
 end
 
--- The default script: keep-alive, answers name what was asked.
-function backend.answer_all(connection)
-  while true do
-    local request = connection:read_request()
-    if not request then return end
-    connection:send(http1.response("200 OK", "you asked for " .. request.target .. "\n"))
+-- A script that gives answer(request), raw bytes, to every request.
+function backend.each(answer)
+  return function(connection)
+    while true do
+      local request = connection:read_request()
+      if not request then return end
+      connection:send(answer(request))
+    end
   end
 end
 
 -- A script that gives the same raw bytes to every request.
 function backend.always(bytes)
+  return backend.each(function() return bytes end)
+end
+
+-- The default script: keep-alive, answers name what was asked.
+backend.answer_all = backend.each(function(request)
+  return http1.response("200 OK", "you asked for " .. request.target .. "\n")
+end)
+
+-- A script that reads one head, sends these raw bytes (nil: none) and then holds the connection until the gateway ends it.
+function backend.once(bytes)
   return function(connection)
-    while connection:read_request() do connection:send(bytes) end
+    connection:read_head()
+    if bytes then connection:send(bytes) end
+    connection:wait_end(60000)
   end
 end
 

@@ -105,7 +105,7 @@ function h.backend(script, options)
   return adopt(backend.new(script, options))
 end
 
-h.answer_all, h.always = backend.answer_all, backend.always
+h.each, h.always, h.once, h.answer_all = backend.each, backend.always, backend.once, backend.answer_all
 
 -- A port whose handshake never completes.
 function h.black_hole()
