@@ -74,6 +74,18 @@ local function on_connection(self, script)
   end)
 end
 
+-- A script that sends a response while it reads the request. The last byte waits for the whole request: an exchange whose response
+-- is over is over, and the rest of its upload nobody's.
+function backend.duplex(bytes)
+  return function(connection)
+    local request = connection:read_head()
+    connection:send(bytes:sub(1, -2))
+    http1.read_request_body(connection, request, 20000)
+    connection:send(bytes:sub(-1))
+    connection:wait_end(20000)
+  end
+end
+
 function backend.new(script, options)
   local self = setmetatable({
     server = uv.new_tcp(), changed = loop.signal(), connections = {}, requests = {},

@@ -105,7 +105,8 @@ function h.backend(script, options)
   return adopt(backend.new(script, options))
 end
 
-h.each, h.always, h.once, h.answer_all = backend.each, backend.always, backend.once, backend.answer_all
+h.each, h.always, h.answer_all = backend.each, backend.always, backend.answer_all
+h.once, h.duplex = backend.once, backend.duplex
 
 -- A port whose handshake never completes.
 function h.black_hole()
