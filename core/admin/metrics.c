@@ -48,13 +48,8 @@ static void put(struct text *text, struct moon_slice bytes)
 
 static void put_number(struct text *text, uint64_t number)
 {
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(text, (struct moon_slice){digits + at, sizeof digits - at});
+    char digits[MOON_U64_DIGITS];
+    put(text, moon_slice_from_u64(number, digits));
 }
 
 __attribute__((format(printf, 2, 3))) static void putf(struct text *text, const char *format, ...)

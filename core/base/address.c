@@ -37,15 +37,10 @@ static bool parse_port(struct moon_slice text, uint16_t *out)
 
 static size_t write_decimal(char *out, unsigned value)
 {
-    char digits[PORT_MAX_LEN];
-    size_t len = 0;
-    do {
-        digits[len++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value && len < sizeof(digits));
-    for (size_t i = 0; i < len; i++)
-        out[i] = digits[len - 1 - i];
-    return len;
+    char digits[MOON_U64_DIGITS];
+    struct moon_slice text = moon_slice_from_u64(value, digits);
+    memcpy(out, text.ptr, text.len);
+    return text.len;
 }
 
 bool moon_address_parse(struct moon_slice text, struct moon_address *out)

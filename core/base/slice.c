@@ -52,6 +52,16 @@ bool moon_slice_to_u64(struct moon_slice s, uint64_t *out)
     return true;
 }
 
+struct moon_slice moon_slice_from_u64(uint64_t value, char digits[static MOON_U64_DIGITS])
+{
+    size_t at = MOON_U64_DIGITS;
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value);
+    return (struct moon_slice){digits + at, MOON_U64_DIGITS - at};
+}
+
 // A value that ends in a comma has one more, empty element: the rest is then empty but not NULL.
 // NULL means exhausted.
 bool moon_slice_next_item(struct moon_slice *rest, struct moon_slice *item)

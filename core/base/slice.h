@@ -42,6 +42,9 @@ bool moon_slice_equal_fold(struct moon_slice a, struct moon_slice b);
 struct moon_slice moon_slice_trim(struct moon_slice s);
 // 1*DIGIT, nothing else, no overflow; false leaves *out alone.
 bool moon_slice_to_u64(struct moon_slice s, uint64_t *out);
+enum { MOON_U64_DIGITS = 20 };
+// The number in decimal; the slice lies in `digits`.
+struct moon_slice moon_slice_from_u64(uint64_t value, char digits[static MOON_U64_DIGITS]);
 // Takes the next element of a comma-separated list (RFC 9110 5.6.1) off *rest, trimmed. Empty elements are given too.
 // False when *rest was exhausted; start with the whole value. Quoted strings are not understood.
 bool moon_slice_next_item(struct moon_slice *rest, struct moon_slice *item);

@@ -16,7 +16,6 @@ static const uint64_t request_ids = BIT(HOST);
 enum {
     // "HTTP/1.1 " and the like, Host, Content-Length, Connection, Upgrade, TE and the empty line
     FIXED_MAX_LEN = 256 + MOON_UPGRADE_MAX_LEN,
-    U64_MAX_DIGITS = 20,
 };
 
 static inline char *put(char *to, struct moon_slice s)
@@ -30,13 +29,8 @@ static inline char *put(char *to, struct moon_slice s)
 
 static char *put_u64(char *to, uint64_t value)
 {
-    char digits[U64_MAX_DIGITS];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return put(to, (struct moon_slice){digits + at, sizeof digits - at});
+    char digits[MOON_U64_DIGITS];
+    return put(to, moon_slice_from_u64(value, digits));
 }
 
 static char *put_connection(char *to, const struct moon_framing *framing)

@@ -314,13 +314,8 @@ static void put_plain(struct writing *to, struct moon_slice text)
 
 static void put_number(struct writing *to, uint64_t number)
 {
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(to, (struct moon_slice){digits + at, sizeof digits - at});
+    char digits[MOON_U64_DIGITS];
+    put(to, moon_slice_from_u64(number, digits));
 }
 
 // Seconds with six decimals.

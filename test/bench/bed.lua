@@ -1,4 +1,5 @@
--- What every run stands on: the cores, a directory, the child processes with their output, the load generator's reports.
+-- What every run stands on: its options, the cores, a directory, the child processes with their output, the load generator's
+-- reports.
 local process = require "process"
 
 local bed = { build = "build-bench" }
@@ -72,6 +73,70 @@ function bed.write(path, text)
   local file = assert(io.open(path, "w"))
   file:write(text)
   file:close()
+end
+
+function bed.start_backend(port)
+  bed.spawn({ bed.build .. "/bench/backend", port }, bed.load_core)
+end
+
+-- ---- the command line
+
+local program
+
+function bed.fail(text)
+  io.stderr:write(program, ": ", text, "\n")
+  os.exit(2)
+end
+
+--- Reads the command line: --json, --list, --only NAME[,NAME] (any number of times), and numbers.
+---@param name string the program's, before its errors
+---@param usage string
+---@param arguments string[]
+---@param numbers table<string, number> what may be given, with its default
+---@return table options also `only`, a set of names; empty: all
+function bed.options(name, usage, arguments, numbers)
+  local options = { only = {} }
+  program = name
+  for key, default in pairs(numbers) do options[key] = default end
+  local i = 1
+  while i <= #arguments do
+    local key, value = arguments[i]:match "^%-%-(%l+)$", arguments[i + 1]
+    if key == "json" or key == "list" then
+      options[key] = true
+      i = i - 1
+    elseif key == "only" and value then
+      for only in value:gmatch "[^,]+" do options.only[only] = true end
+    elseif numbers[key or ""] and tonumber(value) then
+      options[key] = tonumber(value)
+    else
+      bed.fail("usage: " .. usage)
+    end
+    i = i + 2
+  end
+  return options
+end
+
+--- The works that --only names, or all.
+function bed.chosen(works, options)
+  if not next(options.only) then return works end
+  local out = {}
+  for _, work in ipairs(works) do
+    if options.only[work.name] then out[#out + 1] = work end
+  end
+  return out
+end
+
+--- Ends the program: lists the works, or runs main, which says whether all bars were met. Nothing started is left behind.
+function bed.run(works, options, main)
+  local ran, is_fine = true, true
+  if options.list then
+    for _, work in ipairs(works) do print(("%-10s %s"):format(work.name, work.title)) end
+  else
+    ran, is_fine = pcall(main)
+  end
+  bed.stop_all()
+  if not ran then bed.fail(tostring(is_fine)) end
+  os.exit(is_fine and 0 or 1)
 end
 
 -- ---- load

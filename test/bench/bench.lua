@@ -7,34 +7,9 @@ local proxies = require "proxies"
 local figures = require "figures"
 local works = require "works"
 
-local function fail(text)
-  io.stderr:write("bench: ", text, "\n")
-  os.exit(2)
-end
-
-local function parse(arguments)
-  local options = { only = {}, rounds = 3, seconds = 2, has_only = false }
-  local i = 1
-  while i <= #arguments do
-    local name, value = arguments[i], arguments[i + 1]
-    if name == "--json" or name == "--list" then
-      options[name:sub(3)] = true
-      i = i - 1
-    elseif name == "--only" and value then
-      for only in value:gmatch "[^,]+" do options.only[only] = true end
-      options.has_only = true
-    elseif (name == "--rounds" or name == "--seconds") and tonumber(value) then
-      options[name:sub(3)] = tonumber(value)
-    else
-      fail "usage: run [--only NAME[,NAME]]... [--rounds N] [--seconds S] [--json] [--list]"
-    end
-    i = i + 2
-  end
-  return options
-end
-
 io.stdout:setvbuf "line"
-local options = parse(arg)
+local options = bed.options("bench", "run [--only NAME[,NAME]]... [--rounds N] [--seconds S] [--json] [--list]", arg,
+  { rounds = 3, seconds = 2 })
 local command_line, median, number, sorted_keys, json = bed.command_line, bed.median, bed.number, bed.sorted_keys, bed.json
 
 -- ---- proxies
@@ -99,7 +74,7 @@ function run.crowd(proxy, given)
 end
 
 function run.proxy(name)
-  return run.started[name] or fail("no proxy " .. name .. " in this work")
+  return run.started[name] or bed.fail("no proxy " .. name .. " in this work")
 end
 
 -- ---- works
@@ -237,29 +212,19 @@ end
 local function main()
   local all, is_fine = {}, true
   if not options.json then print_versions() end
-  bed.spawn({ bed.build .. "/bench/backend", backend_port }, bed.load_core)
-  for _, work in ipairs(works) do
-    if not options.has_only or options.only[work.name] then
-      local names = work.proxies or { "moongate", "nginx", "haproxy" }
-      local results = measure(work, present(names))
-      local verdict, ratios = judge(work, names, results)
-      is_fine = is_fine and (verdict == "ok" or verdict == "")
-      all[#all + 1] = { name = work.name, title = work.title, unit = figures[work.figure].unit, ratios = ratios,
-        proxies = results, bars = work.bars, most = work.most,
-        most_notes = work.most_notes, verdict = verdict }
-      if not options.json then print_work(work, names, results, ratios, verdict) end
-    end
+  bed.start_backend(backend_port)
+  for _, work in ipairs(bed.chosen(works, options)) do
+    local names = work.proxies or { "moongate", "nginx", "haproxy" }
+    local results = measure(work, present(names))
+    local verdict, ratios = judge(work, names, results)
+    is_fine = is_fine and (verdict == "ok" or verdict == "")
+    all[#all + 1] = { name = work.name, title = work.title, unit = figures[work.figure].unit, ratios = ratios,
+      proxies = results, bars = work.bars, most = work.most,
+      most_notes = work.most_notes, verdict = verdict }
+    if not options.json then print_work(work, names, results, ratios, verdict) end
   end
   if options.json then print(json { rounds = options.rounds, seconds = options.seconds, works = all }) end
   return is_fine
 end
 
-if options.list then
-  for _, work in ipairs(works) do print(("%-10s %s"):format(work.name, work.title)) end
-  bed.stop_all()
-  os.exit(0)
-end
-local ran, is_fine = pcall(main)
-bed.stop_all()
-if not ran then fail(tostring(is_fine)) end
-os.exit(is_fine and 0 or 1)
+bed.run(works, options, main)

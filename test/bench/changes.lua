@@ -8,37 +8,11 @@ local SIGHUP = 1
 local HOSTS, ROUTES_PER_HOST = 1000, 10
 local MARKER = "x-generation"
 
-local function fail(text)
-  io.stderr:write("changes: ", text, "\n")
-  os.exit(2)
-end
-
-local NUMBERS = { ["--seconds"] = true, ["--reloads"] = true, ["--rate"] = true, ["--rounds"] = true,
-  ["--still"] = true }
-
-local function parse(arguments)
-  local options = { only = {}, seconds = 60, reloads = 100, rate = 17500, rounds = 3 }
-  local i = 1
-  while i <= #arguments do
-    local name, value = arguments[i], arguments[i + 1]
-    if name == "--json" or name == "--list" then
-      options[name:sub(3)] = true
-      i = i - 1
-    elseif name == "--only" and value then
-      for only in value:gmatch "[^,]+" do options.only[only] = true end
-    elseif NUMBERS[name] and tonumber(value) then
-      options[name:sub(3)] = tonumber(value)
-    else
-      fail "usage: changes [--only NAME[,NAME]]... [--seconds S] [--still S] [--reloads N] [--rate N] [--rounds N] [--json] [--list]"
-    end
-    i = i + 2
-  end
-  options.still = options.still or options.seconds
-  return options
-end
-
 io.stdout:setvbuf "line"
-local options = parse(arg)
+local options = bed.options("changes",
+  "changes [--only NAME[,NAME]]... [--seconds S] [--still S] [--reloads N] [--rate N] [--rounds N] [--json] [--list]", arg,
+  { seconds = 60, still = 0, reloads = 100, rate = 17500, rounds = 3 })
+if options.still == 0 then options.still = options.seconds end
 local backend_port = process.free_port()
 
 -- ---- the proxy
@@ -390,19 +364,17 @@ end
 
 local function main()
   local all, is_fine = {}, true
-  bed.spawn({ bed.build .. "/bench/backend", backend_port }, bed.load_core)
+  bed.start_backend(backend_port)
   if bed.proxy_core == bed.load_core and not options.json then print "ONE CORE ONLY: latencies mean little" end
-  for _, work in ipairs(works) do
-    if not next(options.only) or options.only[work.name] then
-      local figures = {}
-      work.take(figures_of(figures))
-      for _, figure in ipairs(figures) do
-        figure.missed = is_missed(figure)
-        is_fine = is_fine and not figure.missed
-      end
-      all[#all + 1] = { name = work.name, title = work.title, figures = figures }
-      if not options.json then print_work(work, figures) end
+  for _, work in ipairs(bed.chosen(works, options)) do
+    local figures = {}
+    work.take(figures_of(figures))
+    for _, figure in ipairs(figures) do
+      figure.missed = is_missed(figure)
+      is_fine = is_fine and not figure.missed
     end
+    all[#all + 1] = { name = work.name, title = work.title, figures = figures }
+    if not options.json then print_work(work, figures) end
   end
   if options.json then
     print(bed.json { seconds = options.seconds, reloads = options.reloads, rate = options.rate, works = all })
@@ -410,12 +382,4 @@ local function main()
   return is_fine
 end
 
-if options.list then
-  for _, work in ipairs(works) do print(("%-10s %s"):format(work.name, work.title)) end
-  bed.stop_all()
-  os.exit(0)
-end
-local ran, is_fine = pcall(main)
-bed.stop_all()
-if not ran then fail(tostring(is_fine)) end
-os.exit(is_fine and 0 or 1)
+bed.run(works, options, main)

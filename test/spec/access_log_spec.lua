@@ -140,10 +140,7 @@ describe("the access log", function()
   end))
 
   it("tells of refused requests and of clients that went away", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:wait_end(10000)
-    end)
+    local backend = h.backend(h.once())
     local gateway, path = logging({ backend = backend, settings = { timeouts = { request_head = 0.2 } } },
       { format = "$status $method $path $route $complete" })
     gateway:request "GET /%zz HTTP/1.1\r\nHost: h.example\r\n\r\n"

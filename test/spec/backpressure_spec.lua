@@ -147,11 +147,7 @@ describe("what waits costs no CPU:", function()
   end))
 
   it("a client that ended its side and whose response does not come", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:send "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"
-      connection:wait_end(20000)
-    end)
+    local backend = h.backend(h.once "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     local gateway = h.gateway { backend = backend }
     local client = gateway:connect()
     client:send(GET)
@@ -176,10 +172,7 @@ describe("what waits costs no CPU:", function()
   end))
 
   it("pipelined requests behind a slow one", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:wait_end(20000)
-    end)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend, settings = { timeouts = { drain = 0.2 } } }
     local client = gateway:connect()
     client:send(GET:rep(10000))

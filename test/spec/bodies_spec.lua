@@ -13,13 +13,7 @@ local function chunked_response(body, piece)
 end
 
 -- A backend that echoes the request's body.
-local function echo(connection)
-  while true do
-    local request = connection:read_request()
-    if not request then return end
-    connection:send(length_response(request.body))
-  end
-end
+local echo = h.each(function(request) return length_response(request.body) end)
 
 local function post(client, body)
   client:send(("POST /b HTTP/1.1\r\nHost: h.example\r\nContent-Length: %d\r\n\r\n"):format(#body) .. body)
@@ -106,22 +100,12 @@ for _, path in ipairs { { "spliced", true }, { "copied", false } } do
 
     it("both directions at once", h.test(function()
       local down, up = h.http1.pattern(2097152, 9), h.http1.pattern(2097152, 10)
-      local backend = h.backend(function(connection)
-        local request = connection:read_head()
-        connection:send(length_response(down))
-        h.http1.read_request_body(connection, request, 20000)
-        connection:wait_end(20000)
-      end)
+      local backend = h.backend(h.duplex(length_response(down)))
       local gateway = h.gateway { backend = backend, settings = settings }
       local client = gateway:connect()
       post(client, up)
       local response = h.read_response(client, { ms = 20000 })
       assert.is_true(down == response.body)
-      assert.is_true(client:flush(20000))
-      h.loop.wait(backend.changed, 5000, "the upload", function()
-        backend.changed:fire()
-        return backend.requests[1].complete
-      end)
       assert.is_true(up == backend.requests[1].body)
     end, 60000))
 
@@ -211,9 +195,7 @@ describe("bodies", function()
   end))
 
   it("HEAD keeps the length and has no body", h.test(function()
-    local backend = h.backend(function(connection)
-      while connection:read_request() do connection:send "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n" end
-    end)
+    local backend = h.backend(h.always "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
     local gateway = h.gateway { backend = backend }
     local client = gateway:connect()
     for _ = 1, 2 do

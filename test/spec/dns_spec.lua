@@ -143,9 +143,9 @@ moongate.route { path = "/", backends = "b" }
     gateway:wait_log('"many.test." has %d+ addresses', 5000)
     local count = tonumber(gateway:log():match 'has (%d+) addresses')
     assert.is_true(count > 1000, count)
-    local before = h.now_ms()
-    for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
-    assert.is_true(h.now_ms() - before < 2000 * h.loop.scale)
+    h.takes(0, 2000, function()
+      for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
+    end)
   end, 30000))
 end)
 
@@ -243,13 +243,9 @@ describe("host names, with a bad server:", function()
     local server = h.name_server(function() end)
     local gateway = start(server, "users.test.", a.port, { more = (', "127.0.0.2:%d"'):format(a.port) })
     for _ = 1, 50 do
-      local before = h.now_ms()
-      assert.equal(200, gateway:get("/").status)
-      assert.is_true(h.now_ms() - before < 200 * h.loop.scale)
+      assert.equal(200, h.takes(0, 200, function() return gateway:get "/" end).status)
     end
-    local before = h.now_ms()
-    assert.equal(200, gateway:admin("/healthz").status)
-    assert.is_true(h.now_ms() - before < 200 * h.loop.scale)
+    assert.equal(200, h.takes(0, 200, function() return gateway:admin "/healthz" end).status)
   end))
 
   it("a second server is asked when the first is dead", h.test(function()

@@ -4,6 +4,17 @@ local rows = require "test.spec.data.failures"
 
 local TIMEOUTS = { connect = 0.3, response = 0.5, body = 0.5 }
 
+local PIECE = ("x"):rep(1048576)
+
+-- In pieces: while one large text is made, nothing is sent, and on a busy machine that is a stalled body.
+local function fill(stream, len)
+  while len > 0 do
+    local piece = len < #PIECE and PIECE:sub(1, len) or PIECE
+    stream:send(piece)
+    len = len - #piece
+  end
+end
+
 -- Steps of a connection of the backend; each gives true when the script is over.
 local backend_steps = {}
 
@@ -23,7 +34,7 @@ function backend_steps.send(connection, _, bytes)
 end
 
 function backend_steps.fill(connection, _, len)
-  connection:send(("x"):rep(len))
+  fill(connection, len)
 end
 
 function backend_steps.shutdown(connection)
@@ -59,9 +70,7 @@ local function play_connection(connection, script, world)
   world.changed:fire()
 end
 
-local function answer_fresh(connection)
-  while connection:read_request() do connection:send(h.http1.response("200 OK", "fresh\n")) end
-end
+local answer_fresh = h.always(h.http1.response("200 OK", "fresh\n"))
 
 local function backend_for(row, world)
   return h.backend(function(connection, index)
@@ -79,7 +88,7 @@ function client_steps.send(world, _, step)
 end
 
 function client_steps.fill(world, _, step)
-  world.client:send(("x"):rep(step[2]))
+  fill(world.client, step[2])
 end
 
 function client_steps.shutdown(world) world.client:shutdown() end
@@ -131,15 +140,6 @@ local function endpoint_of(row, world)
   return world.backend:address()
 end
 
-local function check_times(row, took_ms)
-  if row.min_ms then
-    assert.is_true(took_ms >= row.min_ms, ("took only %.0f ms"):format(took_ms))
-  end
-  if row.max_ms then
-    assert.is_true(took_ms <= row.max_ms * h.loop.scale, ("took %.0f ms"):format(took_ms))
-  end
-end
-
 local function run_row(row)
   local world = { changed = h.loop.signal(), heads = 0, scripts_over = {} }
   local endpoint = endpoint_of(row, world)
@@ -147,7 +147,7 @@ local function run_row(row)
   world.client = gateway:connect { record = true }
   local start = h.now_ms()
   for _, step in ipairs(row.client) do client_steps[step[1]](world, row, step) end
-  check_times(row, h.now_ms() - start)
+  h.check_took(h.now_ms() - start, row.min_ms, row.max_ms)
   assert.is_nil(world.client:bytes():find("POISON", 1, true), "the client saw what was not for it")
   if world.backend then
     assert.equal(row.connections, #world.backend.connections, "connections")

@@ -67,11 +67,7 @@ describe("interim responses", function()
   end))
 
   it("do not make a response: silence after them is a 504", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:send(EARLY)
-      connection:wait_end()
-    end)
+    local backend = h.backend(h.once(EARLY))
     local gateway = h.gateway { backend = backend, settings = { timeouts = { response = 0.3 } } }
     assert.equal(504, gateway:get("/").status)
   end))

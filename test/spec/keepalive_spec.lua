@@ -52,12 +52,10 @@ describe("keep-alive", function()
   end))
 
   it("opens one connection to the backend for each exchange in flight", h.test(function()
-    local backend = h.backend(function(connection)
-      while connection:read_request() do
-        connection.backend:wait_requests(3)
-        connection:send(h.http1.response("200 OK", "x"))
-      end
-    end)
+    local backend = h.backend(h.each(function(request)
+      request.connection.backend:wait_requests(3)
+      return h.http1.response("200 OK", "x")
+    end))
     local gateway = h.gateway { backend = backend }
     local clients = {}
     for i = 1, 3 do
@@ -148,14 +146,10 @@ describe("pipelining", function()
   end))
 
   it("keeps the order when the backend is slow with the first", h.test(function()
-    local backend = h.backend(function(connection)
-      while true do
-        local request = connection:read_request()
-        if not request then return end
-        if request.target == "/1" then h.pass(100) end
-        connection:send(h.http1.response("200 OK", request.target))
-      end
-    end)
+    local backend = h.backend(h.each(function(request)
+      if request.target == "/1" then h.pass(100) end
+      return h.http1.response("200 OK", request.target)
+    end))
     local gateway = h.gateway { backend = backend }
     local client = gateway:connect()
     client:send(GET:format("1", "") .. GET:format("2", "") .. GET:format("3", ""))
@@ -163,10 +157,7 @@ describe("pipelining", function()
   end))
 
   it("stops reading what it cannot serve yet", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:wait_end(20000)
-    end)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend, settings = { timeouts = { response = 5 } } }
     local client = gateway:connect()
     client:send(GET:format("first", ""))

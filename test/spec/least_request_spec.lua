@@ -4,16 +4,12 @@ local h = require "test.support.harness"
 -- Answers "/hold..." only when let go.
 local function backend()
   local gate, self = h.loop.signal(), nil
-  self = h.backend(function(connection)
-    while true do
-      local request = connection:read_request()
-      if not request then return end
-      if request.target:find "^/hold" then
-        h.loop.wait(gate, 20000, "the answer to be let go", function() return self.is_free end)
-      end
-      connection:send(h.http1.response("200 OK", request.target))
+  self = h.backend(h.each(function(request)
+    if request.target:find "^/hold" then
+      h.loop.wait(gate, 20000, "the answer to be let go", function() return self.is_free end)
     end
-  end)
+    return h.http1.response("200 OK", request.target)
+  end))
   function self.let_go()
     self.is_free = true
     gate:fire()

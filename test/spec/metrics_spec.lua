@@ -51,10 +51,7 @@ describe("metrics", function()
   end))
 
   it("count a client that went away as 4xx, once", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:wait_end(10000)
-    end)
+    local backend = h.backend(h.once())
     local gateway = h.gateway { backend = backend }
     local client = gateway:connect()
     client:send(GET:format("/", ""))
@@ -72,12 +69,10 @@ describe("metrics", function()
   end))
 
   it("put latencies where they belong", h.test(function()
-    local backend = h.backend(function(connection)
-      while connection:read_request() do
-        h.pass(150)
-        connection:send(h.http1.response("200 OK", "late"))
-      end
-    end)
+    local backend = h.backend(h.each(function()
+      h.pass(150)
+      return h.http1.response("200 OK", "late")
+    end))
     local gateway = h.gateway { backend = backend }
     for _ = 1, 2 do assert.equal(200, gateway:get("/").status) end
     local metrics = wait_requests(gateway, 2)

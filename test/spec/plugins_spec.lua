@@ -3,13 +3,9 @@
 local h = require "test.support.harness"
 local cases = require "test.spec.data.plugins"
 
-local function answer(connection)
-  while true do
-    local request = connection:read_request()
-    if not request then return end
-    connection:send(h.http1.response("200 OK", "backend", connection.backend.answer_fields))
-  end
-end
+local answer = h.each(function(request)
+  return h.http1.response("200 OK", "backend", request.connection.backend.answer_fields)
+end)
 
 local function bytes_of(request)
   if request.raw then return request.raw end

@@ -34,35 +34,22 @@ local function post(gateway, body)
   return gateway:request(("POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: %d\r\n\r\n%s"):format(#body, body))
 end
 
-local function takes(min, max, fn)
-  local before = h.now_ms()
-  local result = fn()
-  local took = h.now_ms() - before
-  assert.is_true(took >= min, ("took only %.0f ms"):format(took))
-  assert.is_true(took <= max * h.loop.scale, ("took %.0f ms"):format(took))
-  return result
-end
-
 describe("timeouts of a route:", function()
   it("request ends a silent exchange with a 504", h.test(function()
     local backend = player "silence"
     local gateway = start(backend, { timeouts = { request = 0.3 } })
-    local response = takes(280, 600, function() return gateway:get "/" end)
+    local response = h.takes(280, 600, function() return gateway:get "/" end)
     assert.equal(504, response.status)
     backend.connections[1]:wait_end()
     gateway:expect_quiet()
   end))
 
   it("request breaks off a response that has begun", h.test(function()
-    local backend = h.backend(function(connection)
-      connection:read_request()
-      connection:send "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
-      connection:wait_end(20000)
-    end)
+    local backend = h.backend(h.once "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun")
     local gateway = start(backend, { timeouts = { request = 0.3 } })
     local client = gateway:connect()
     client:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
-    local bytes = takes(250, 700, function() return (client:read_all()) end)
+    local bytes = h.takes(250, 700, function() return (client:read_all()) end)
     assert.is_not_nil(bytes:find "200 OK.*begun$", bytes)
     gateway:expect_quiet()
   end))
@@ -71,18 +58,18 @@ describe("timeouts of a route:", function()
     local gateway = start(player(OK), { timeouts = { request = 0.3 } })
     local client = gateway:connect()
     client:send "POST / HTTP/1.1\r\nHost: h.example\r\nContent-Length: 10\r\n\r\nabc"
-    assert.equal(504, takes(250, 700, function() return h.read_response(client) end).status)
+    assert.equal(504, h.takes(250, 700, function() return h.read_response(client) end).status)
   end))
 
   it("request bounds all attempts together", h.test(function()
     local gateway = start(player "silence",
       { timeouts = { request = 0.5, response = 0.2 }, retry = { attempts = 9, on = { "timeout" }, backoff = 0 } })
-    assert.equal(504, takes(450, 800, function() return gateway:get "/" end).status)
+    assert.equal(504, h.takes(450, 800, function() return gateway:get "/" end).status)
   end))
 
   it("response ends an attempt with a 504", h.test(function()
     local gateway = start(player "silence", { timeouts = { response = 0.2 } })
-    assert.equal(504, takes(180, 500, function() return gateway:get "/" end).status)
+    assert.equal(504, h.takes(180, 500, function() return gateway:get "/" end).status)
     gateway:expect_quiet()
   end))
 
@@ -183,13 +170,13 @@ describe("retry of a route:", function()
   it("a time-out is followed by another attempt", h.test(function()
     local backend = player("silence", OK)
     local gateway = start(backend, { timeouts = { response = 0.2 }, retry = { attempts = 1, on = { "timeout" } } })
-    assert.equal(200, takes(180, 700, function() return gateway:get "/" end).status)
+    assert.equal(200, h.takes(180, 700, function() return gateway:get "/" end).status)
     gateway:expect_quiet()
   end))
 
   it("a refused connection is tried again, until the attempts are used up", h.test(function()
     local gateway = start({ "127.0.0.1:" .. h.dead_port() }, { retry = { attempts = 3, on = { "connect" }, backoff = 0.02 } })
-    assert.equal(503, takes(60, 1000, function() return gateway:get "/" end).status)
+    assert.equal(503, h.takes(60, 1000, function() return gateway:get "/" end).status)
     assert.equal(4, gateway:metrics().moongate_upstream_connects_total)
   end))
 

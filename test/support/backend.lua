@@ -6,6 +6,7 @@
 local uv = require "luv"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
+local ports = require "test.support.ports"
 local stream = require "test.support.stream"
 
 local Backend = {}
@@ -28,19 +29,33 @@ local function read_head(connection, ms)
   return request
 end
 
--- The default script: keep-alive, answers name what was asked.
-function backend.answer_all(connection)
-  while true do
-    local request = connection:read_request()
-    if not request then return end
-    connection:send(http1.response("200 OK", "you asked for " .. request.target .. "\n"))
+-- A script that gives answer(request), raw bytes, to every request.
+function backend.each(answer)
+  return function(connection)
+    while true do
+      local request = connection:read_request()
+      if not request then return end
+      connection:send(answer(request))
+    end
   end
 end
 
 -- A script that gives the same raw bytes to every request.
 function backend.always(bytes)
+  return backend.each(function() return bytes end)
+end
+
+-- The default script: keep-alive, answers name what was asked.
+backend.answer_all = backend.each(function(request)
+  return http1.response("200 OK", "you asked for " .. request.target .. "\n")
+end)
+
+-- A script that reads one head, sends these raw bytes (nil: none) and then holds the connection until the gateway ends it.
+function backend.once(bytes)
   return function(connection)
-    while connection:read_request() do connection:send(bytes) end
+    connection:read_head()
+    if bytes then connection:send(bytes) end
+    connection:wait_end(60000)
   end
 end
 
@@ -57,6 +72,18 @@ local function on_connection(self, script)
     script(connection, #self.connections)
     connection:close()
   end)
+end
+
+-- A script that sends a response while it reads the request. The last byte waits for the whole request: an exchange whose response
+-- is over is over, and the rest of its upload nobody's.
+function backend.duplex(bytes)
+  return function(connection)
+    local request = connection:read_head()
+    connection:send(bytes:sub(1, -2))
+    http1.read_request_body(connection, request, 20000)
+    connection:send(bytes:sub(-1))
+    connection:wait_end(20000)
+  end
 end
 
 function backend.new(script, options)
@@ -128,13 +155,7 @@ function Backend:close()
 end
 
 -- A port of the loopback on which nobody listens.
-function backend.dead_port()
-  local handle = uv.new_tcp()
-  handle:bind("127.0.0.1", 0)
-  local port = handle:getsockname().port
-  handle:close()
-  return port
-end
+backend.dead_port = ports.free
 
 -- A port that never completes a handshake: its accept queue is full, so the kernel drops what knocks.
 -- Gives the port and a function that closes it all.

@@ -1,17 +1,9 @@
 -- Name servers for specs: dnsmasq with a host file of its own, and one made here that answers as badly as it is told.
 local uv = require "luv"
 local loop = require "test.support.loop"
+local ports = require "test.support.ports"
 
 local dns = {}
-
--- A free port of the loopback, for UDP and TCP.
-local function free_port()
-  local socket = uv.new_udp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  return port
-end
 
 -- ---- dnsmasq
 
@@ -31,7 +23,7 @@ function dns.dnsmasq(hosts, options)
   if not program then return nil end
   local self = setmetatable({
     program = program, dir = assert(uv.fs_mkdtemp(uv.os_tmpdir() .. "/moongate-dns-XXXXXX")),
-    port = free_port(), ttl = options.ttl or 1, changed = loop.signal(), output = "",
+    port = ports.free(), ttl = options.ttl or 1, changed = loop.signal(), output = "",
   }, Dnsmasq)
   self.path = self.dir .. "/hosts"
   self:write(hosts)
@@ -39,7 +31,7 @@ function dns.dnsmasq(hosts, options)
   for _ = 1, 5 do -- somebody else may take the port in between
     ok, err = pcall(self.start, self)
     if ok then return self end
-    self.port = free_port()
+    self.port = ports.free()
   end
   error(err, 0)
 end

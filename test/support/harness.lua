@@ -105,7 +105,8 @@ function h.backend(script, options)
   return adopt(backend.new(script, options))
 end
 
-h.answer_all, h.always = backend.answer_all, backend.always
+h.each, h.always, h.answer_all = backend.each, backend.always, backend.answer_all
+h.once, h.duplex = backend.once, backend.duplex
 
 -- A port whose handshake never completes.
 function h.black_hole()
@@ -186,6 +187,24 @@ end
 
 function h.now_ms()
   return uv.hrtime() / 1e6
+end
+
+-- What a busy machine may add to anything: the test and the gateway wait for a core.
+local SLACK_MS = 700
+
+function h.check_took(took_ms, min_ms, max_ms)
+  if min_ms and took_ms < min_ms then error(("took only %.0f ms, not %d"):format(took_ms, min_ms), 2) end
+  if max_ms and took_ms > (max_ms + SLACK_MS) * loop.scale then
+    error(("took %.0f ms, not at most %d (and %d for a busy machine)"):format(took_ms, max_ms, SLACK_MS), 2)
+  end
+end
+
+-- Runs fn, which must take so long; gives what it gives.
+function h.takes(min_ms, max_ms, fn)
+  local start = h.now_ms()
+  local result = fn()
+  h.check_took(h.now_ms() - start, min_ms, max_ms)
+  return result
 end
 
 return h

@@ -61,9 +61,15 @@ function loop.task(fn, ...)
   return task
 end
 
+-- uv.run "once" calls the timers that are due first and polls afterwards, as long as the next timer allows (libuv before 1.45):
+-- what a timer has woken would wait for whatever comes then. The stop makes that poll return at once, and ends with it.
 local function timer_start(ms, on_time)
   local timer = uv.new_timer()
-  timer:start(math.max(0, math.ceil(ms)), 0, on_time)
+  uv.update_time() -- the loop's time is that of its last turn, and the test may have worked for long since then
+  timer:start(math.max(0, math.ceil(ms)), 0, function()
+    on_time()
+    uv.stop()
+  end)
   return timer
 end
 

@@ -8,7 +8,8 @@
 --                answer 200 "fresh\n" and go on so. A connection is closed when its steps are over
 --   client       steps of one client connection
 --   connections  accepted by the backend in all, heads: request heads it read in all (both absent where nobody listens)
---   min_ms, max_ms  from the first byte of the client to the end of its last step
+--   min_ms, max_ms  from the first byte of the client to the end of its last step; to the letter in the simulated world,
+--                max_ms with some slack on a real machine
 --
 -- Steps of the backend:
 --   {"read_head"}         reads one request head              {"read", n}          reads n bytes behind it

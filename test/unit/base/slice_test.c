@@ -88,6 +88,17 @@ static void numbers_are_digits_and_fit(void **state)
     assert_true(value == UINT64_MAX);
 }
 
+static void numbers_are_written_in_full(void **state)
+{
+    (void)state;
+    char digits[MOON_U64_DIGITS];
+    assert_slice(moon_slice_from_u64(0, digits), "0");
+    assert_slice(moon_slice_from_u64(9, digits), "9");
+    assert_slice(moon_slice_from_u64(10, digits), "10");
+    assert_slice(moon_slice_from_u64(1234567890, digits), "1234567890");
+    assert_slice(moon_slice_from_u64(UINT64_MAX, digits), "18446744073709551615");
+}
+
 static void items_come_trimmed_and_empty_ones_too(void **state)
 {
     (void)state;
@@ -119,6 +130,7 @@ int main(void)
         cmocka_unit_test(fold_agrees_with_a_table),
         cmocka_unit_test(trim_takes_blanks_only),
         cmocka_unit_test(numbers_are_digits_and_fit),
+        cmocka_unit_test(numbers_are_written_in_full),
         cmocka_unit_test(items_come_trimmed_and_empty_ones_too),
         cmocka_unit_test(an_empty_value_is_one_empty_item_and_no_value_is_none),
     };
