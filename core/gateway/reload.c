@@ -106,6 +106,17 @@ static void fail(struct moon_reload *reload)
     finish(reload, false);
 }
 
+// The gateway drains: nobody would see the new configuration.
+static void withdraw(struct moon_reload *reload)
+{
+    moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
+                     "the gateway drains");
+    moon_log_info(log_of(reload), "the new configuration is not taken: the gateway drains");
+    moon_snapshot_unref(reload->snapshot);
+    reload->snapshot = NULL;
+    finish(reload, false);
+}
+
 // ---- switching
 
 static void all_switched(struct moon_reload *reload)
@@ -272,11 +283,12 @@ static void on_built(struct moon_reload *reload)
     struct moon_gateway *gateway = reload->gateway;
     moon_thread_join(reload->builder);
     reload->builder = NULL;
-    if (!reload->snapshot || atomic_load(&gateway->is_draining)) {
-        if (reload->snapshot)
-            moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
-                             "the gateway drains");
+    if (!reload->snapshot) {
         fail(reload);
+        return;
+    }
+    if (atomic_load(&gateway->is_draining)) {
+        withdraw(reload);
         return;
     }
     struct moon_ports_args args = {gateway->args.world, moon_snapshot_listeners(reload->snapshot),
