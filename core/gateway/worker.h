@@ -13,6 +13,7 @@ struct moon_counters;
 struct moon_histogram;
 struct moon_log;
 struct moon_loop;
+struct moon_name_desk;
 struct moon_ring;
 struct moon_series;
 struct moon_snapshot;
@@ -25,6 +26,7 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
+    struct moon_name_desk *names;  // resolves what calls go to; freed before the worker
     struct moon_ring *access_ring; // NULL: no access log
     // Told on the worker's thread when it begins to drain: from then on every answer says that it closes. May be NULL.
     void (*on_draining)(void *owner, struct moon_worker *worker);
