@@ -21,7 +21,6 @@ enum {
     MOON_CALL_TIMEOUT_MS = 60000,     // default
     MOON_CALL_BODY_MAX_LEN = 1048576, // default, of the response
     MOON_CALL_HEAD_MAX_LEN = 32768,   // of the request
-    MOON_CALL_NAME_MAX_COUNT = 1024,  // host names that a worker remembers
 };
 
 struct moon_call_field {
