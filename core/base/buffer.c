@@ -181,6 +181,20 @@ void moon_buffer_pool_free(struct moon_buffer_pool *pool)
     free(pool);
 }
 
+int moon_buffer_pool_charge(struct moon_buffer_pool *pool, size_t len)
+{
+    if (!credit_take(pool, len))
+        return -ENOBUFS;
+    used_add(pool, len);
+    return 0;
+}
+
+void moon_buffer_pool_discharge(struct moon_buffer_pool *pool, size_t len)
+{
+    used_add(pool, -len);
+    credit_give(pool, len);
+}
+
 int moon_buffer_append(struct moon_buffer *b, struct moon_buffer_pool *pool, struct moon_slice s)
 {
     if (s.len == 0)

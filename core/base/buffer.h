@@ -28,8 +28,12 @@ struct moon_buffer {
 // `budget` outlives the pool.
 struct moon_buffer_pool *moon_buffer_pool_new(struct moon_buffer_budget *budget);
 void moon_buffer_pool_free(struct moon_buffer_pool *pool);
-// Bytes in blocks lent out now. Thread safe.
+// Bytes in blocks lent out now, and what is charged. Thread safe.
 size_t moon_buffer_pool_used_len(const struct moon_buffer_pool *pool);
+
+// Counts memory that the caller allocates by itself, because it is to hold more than a buffer does. 0, or -ENOBUFS over the budget.
+int moon_buffer_pool_charge(struct moon_buffer_pool *pool, size_t len);
+void moon_buffer_pool_discharge(struct moon_buffer_pool *pool, size_t len);
 
 static inline size_t moon_buffer_len(const struct moon_buffer *b)
 {

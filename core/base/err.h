@@ -9,6 +9,15 @@ enum moon_err {
     MOON_ECONFIG = -10004,   // the configuration is wrong; the report says where
     MOON_ECANCELED = -10005, // the work was withdrawn by its owner
     MOON_ENAME = -10006,     // a host name could not be resolved
+    MOON_EBODY = -10007,     // a body is longer than it may be
+    MOON_EBUSY = -10008,     // as much as may be is under way already
+    MOON_ELATER = -10009,    // right, but not supported yet
+    // of requests that the gateway is asked to make
+    MOON_EURL = -10010,        // unusable URL
+    MOON_EMETHOD = -10011,     // unusable method
+    MOON_EFIELD = -10012,      // unusable header field
+    MOON_EUPSTREAM = -10013,   // no such upstream
+    MOON_ENOENDPOINT = -10014, // the upstream has no endpoint
 };
 
 // A short static text for any error of the space ("connection refused"); never NULL. Thread safe.

@@ -6,13 +6,16 @@
 // An exchange lives in its own arena, belongs to its worker and frees itself. edge/ only opens it.
 #pragma once
 
+#include "base/list.h"
 #include "obs/format.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct moon_exchange;
 struct moon_hold;
 struct moon_lane;
+struct moon_names;
 struct moon_pool;
 struct moon_resources;
 struct moon_route_scratch;
@@ -22,7 +25,11 @@ struct moon_snapshot;
 struct moon_service {
     struct moon_resources *res;
     struct moon_pool *pool;
-    struct moon_hold *hold; // of the newest snapshot
+    struct moon_hold *hold;   // of the newest snapshot
+    struct moon_names *names; // where calls find the addresses of hosts
+    struct moon_list calls;   // of struct moon_call, those under way
+    uint32_t call_count;
+    bool has_stopped_calls; // none begins any more
     struct moon_route_scratch *route_scratch;
     struct moon_format_clock log_clock;
     uint64_t date_ms; // second that `date` stands for

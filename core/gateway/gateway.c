@@ -13,6 +13,7 @@
 #include "io/world.h"
 #include "obs/log.h"
 #include "upstream/discovery.h"
+#include "upstream/name_desk.h"
 #include "upstream/registry.h"
 
 #include <errno.h>
@@ -168,6 +169,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                         is_control ? NULL : moon_snapshot_generation(snapshot),
                                     .on_started = is_control ? NULL : on_started,
                                     .on_retired = on_retired,
+                                    .names = gateway->name_desk,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
@@ -265,6 +267,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         *args->is_refused = err != 0;
     gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
     moon_discovery_use(gateway->discovery, gateway->snapshot);
+    gateway->name_desk = moon_name_desk_new(gateway->control.loop, args->log);
+    moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
@@ -343,6 +347,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
 {
     if (!gateway)
         return;
+    moon_name_desk_free(gateway->name_desk); // it has questions of workers
     for (unsigned i = 0; gateway->seats && i < gateway->seat_count; i++)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);

@@ -55,6 +55,7 @@ struct moon_gateway {
     unsigned seat_count, started_count, draining_count, drained_count;
     struct moon_seat control;         // its worker serves the admin surfaces, where there are any
     struct moon_discovery *discovery; // on the control loop
+    struct moon_name_desk *name_desk; // the same for names of no configuration
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
     struct moon_last_good last_good;

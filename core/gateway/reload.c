@@ -12,6 +12,7 @@
 #include "script/generation.h"
 #include "script/vm.h"
 #include "upstream/discovery.h"
+#include "upstream/name_desk.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -132,6 +133,7 @@ static void all_switched(struct moon_reload *reload)
     reload->changes = NULL;
     gateway->snapshot = reload->snapshot;
     moon_discovery_use(gateway->discovery, gateway->snapshot);
+    moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     gateway->ports = reload->ports;
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);

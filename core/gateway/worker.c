@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "conf/settings.h"
 #include "exchange/action.h"
+#include "exchange/call.h"
 #include "exchange/exchange.h"
 #include "io/loop.h"
 #include "io/world.h"
@@ -18,6 +19,7 @@
 #include "route/route.h"
 #include "script/generation.h"
 #include "script/vm.h"
+#include "upstream/names.h"
 #include "upstream/pool.h"
 #include "upstream/upstream.h"
 
@@ -198,6 +200,7 @@ static void finish(struct moon_worker *worker)
     worker->is_drained = true;
     if (worker->generation)
         moon_vm_stop(vm_of(worker, worker->generation));
+    moon_call_stop_all(&worker->service);
     moon_pool_drain(worker->service.pool);
     worker->args.on_drained(worker->args.owner, worker);
 }
@@ -327,6 +330,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     moon_service_switch(&worker->service, args->snapshot);
     worker->service.pool =
         moon_pool_new(res, moon_upstreams_registry(moon_snapshot_upstreams(args->snapshot)));
+    worker->service.names = moon_names_new(res, args->names);
+    moon_list_init(&worker->service.calls);
     worker->service.route_scratch = moon_route_scratch_new(res->settings->limits.header_bytes +
                                                            res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);
@@ -351,6 +356,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_edge_free(worker->edge);
     end_generations(worker);
     moon_pool_free(worker->service.pool);
+    moon_names_free(worker->service.names);
     moon_loop_timer_del(worker->args.loop, &worker->drain_check);
     moon_mailbox_free(worker->mailbox);
     moon_mailbox_free(worker->switches);

@@ -14,6 +14,7 @@ struct moon_counters;
 struct moon_histogram;
 struct moon_log;
 struct moon_loop;
+struct moon_name_desk;
 struct moon_ring;
 struct moon_series;
 struct moon_snapshot;
@@ -27,6 +28,7 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
+    struct moon_name_desk *names;  // resolves what calls go to; freed before the worker
     struct moon_ring *access_ring; // NULL: no access log
     // the VMs of its snapshot, or NULL; the worker takes a reference of its own
     struct moon_generation *generation;

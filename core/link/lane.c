@@ -29,6 +29,7 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
     lane->request_method = attachment->request_method;
     link->is_sent = false;
     link->has_input = false;
+    link->has_output = false;
     link->is_held = false;
     link->lane_count++;
     if (link->role == MOON_LINK_CLIENT) {
@@ -69,6 +70,11 @@ bool moon_lane_is_read(const struct moon_lane *lane)
 bool moon_lane_has_input(const struct moon_lane *lane)
 {
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_input;
+}
+
+bool moon_lane_has_output(const struct moon_lane *lane)
+{
+    return MOON_CONTAINER(lane, const struct moon_link, lane)->has_output;
 }
 
 bool moon_lane_is_connected(const struct moon_lane *lane)

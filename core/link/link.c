@@ -154,6 +154,7 @@ void moon_link_flush(struct moon_link *link)
         return;
     }
     if (n > 0) {
+        link->has_output = true;
         link->write_deadline_ms = 0;
         moon_buffer_consume(&link->out, link->res->buffers, (size_t)n);
     }
@@ -227,8 +228,10 @@ static size_t send_piece(struct moon_link *link, struct moon_slice bytes)
     queue_rest(link, iov + own, count - own, written - drop);
     if (drop)
         moon_buffer_consume(&link->out, link->res->buffers, drop);
-    if (written)
+    if (written) {
+        link->has_output = true;
         link->write_deadline_ms = 0;
+    }
     return bytes.len;
 }
 

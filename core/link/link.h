@@ -118,8 +118,10 @@ void moon_lane_resume(struct moon_lane *lane);
 void moon_lane_hold(struct moon_lane *lane, bool is_held);
 // Server role: the request is read whole; its `end` may not have been told yet.
 bool moon_lane_is_read(const struct moon_lane *lane);
-// Client role: whether any byte of the response has come / the connection stands.
+// Client role: whether any byte of the response has come / any of the request has gone out / the connection stands. All may be
+// asked under abort.
 bool moon_lane_has_input(const struct moon_lane *lane);
+bool moon_lane_has_output(const struct moon_lane *lane);
 bool moon_lane_is_connected(const struct moon_lane *lane);
 // Detaches. A server link goes on with the next request, or closes (lingering where input is unread); a client link becomes
 // idle when it is fit for reuse, else it closes. `idle` is told in the first case.

@@ -52,6 +52,7 @@ struct moon_link {
     bool awaits_flush : 1; // the next pipelined request waits until `out` is short
     bool is_sent : 1;      // the message of this side is written whole (into `out` at least)
     bool has_input : 1;    // bytes came since attach
+    bool has_output : 1;   // bytes went to the stream since attach
     bool peer_ended : 1;   // FIN seen
     bool is_closing : 1;   // flush `out`, then close
     // writing failed: output is dropped, reading goes on (a 413 may have come before the RST)

@@ -22,6 +22,9 @@
     X(upstream_pending, "gauge", "Exchanges waiting at the limit of an upstream")                 \
     X(upstream_pending_refused_total, "counter", "Exchanges refused at the limit of an upstream") \
     X(upstream_retries_total, "counter", "Attempts made because a route retries")                 \
+    X(calls_live, "gauge", "Requests of the gateway's own under way")                             \
+    X(calls_total, "counter", "Requests of the gateway's own begun")                              \
+    X(call_failures_total, "counter", "Requests of the gateway's own that got no response")       \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \

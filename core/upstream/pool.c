@@ -97,29 +97,6 @@ static void grow(struct moon_pool *pool)
     free(old);
 }
 
-// States are unique by address, so they stand for it.
-static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
-                            struct moon_limit *limit)
-{
-    struct slot *slot = pool->buckets[bucket_of(pool, state)];
-    for (; slot; slot = slot->next)
-        if (slot->state == state && slot->limit == limit)
-            return slot;
-    if (pool->slot_count >= pool->bucket_count)
-        grow(pool);
-    slot = calloc(1, sizeof *slot);
-    if (!slot)
-        abort();
-    slot->state = moon_endpoint_state_ref(state);
-    slot->limit = limit ? moon_limit_ref(limit) : NULL;
-    moon_list_init(&slot->idle);
-    struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
-    slot->next = *bucket;
-    *bucket = slot;
-    pool->slot_count++;
-    return slot;
-}
-
 // Frees the slots that hold no link: endpoints come and go.
 static void sweep(struct moon_pool *pool)
 {
@@ -136,6 +113,37 @@ static void sweep(struct moon_pool *pool)
             free(slot);
         }
     }
+}
+
+// Addresses that are called once leave slots behind: those go before the table grows.
+static void make_room(struct moon_pool *pool)
+{
+    sweep(pool);
+    if (pool->slot_count >= pool->bucket_count / 2)
+        grow(pool);
+}
+
+// States are unique by address, so they stand for it.
+static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
+                            struct moon_limit *limit)
+{
+    struct slot *slot = pool->buckets[bucket_of(pool, state)];
+    for (; slot; slot = slot->next)
+        if (slot->state == state && slot->limit == limit)
+            return slot;
+    if (pool->slot_count >= pool->bucket_count)
+        make_room(pool);
+    slot = calloc(1, sizeof *slot);
+    if (!slot)
+        abort();
+    slot->state = moon_endpoint_state_ref(state);
+    slot->limit = limit ? moon_limit_ref(limit) : NULL;
+    moon_list_init(&slot->idle);
+    struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
+    slot->next = *bucket;
+    *bucket = slot;
+    pool->slot_count++;
+    return slot;
 }
 
 // ---- links
@@ -388,10 +396,11 @@ static const struct moon_endpoint *choose(struct moon_pool *pool, const struct m
 
 // ---- lending
 
-static void fill_lease(struct moon_pooled *pooled, const struct moon_lend_args *args,
-                       bool is_reused, struct moon_lease *lease)
+// `is_load`: those who balance want to know.
+static void fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
+                       struct moon_lease *lease)
 {
-    if (args->upstream->balance == MOON_BALANCE_LEAST_REQUEST) {
+    if (is_load) {
         pooled->is_load = true;
         atomic_fetch_add_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
     }
@@ -399,6 +408,11 @@ static void fill_lease(struct moon_pooled *pooled, const struct moon_lend_args *
     lease->state = pooled->slot->state;
     lease->lane = moon_link_lane(pooled->link);
     lease->is_reused = is_reused;
+}
+
+static bool counts_load(const struct moon_lend_args *args)
+{
+    return args->upstream->balance == MOON_BALANCE_LEAST_REQUEST;
 }
 
 static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled **out)
@@ -480,10 +494,42 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
         return -EAGAIN;
     int err = connect(pool, slot, &pooled);
     if (!err)
-        fill_lease(pooled, args, false, lease);
+        fill_lease(pooled, counts_load(args), false, lease);
     else if (slot->limit)
         moon_limit_release(slot->limit, &pool->wake);
     return err;
+}
+
+// The slot without limit of an address; found without the registry's lock.
+static struct slot *slot_to(struct moon_pool *pool, const struct moon_address *address)
+{
+    struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
+    for (; slot; slot = slot->next)
+        if (!slot->limit && moon_address_equal(&slot->state->address, address))
+            return slot;
+    struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
+    slot = slot_of(pool, state, NULL);
+    moon_endpoint_state_unref(state); // the slot has one of its own
+    return slot;
+}
+
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+                      struct moon_lease *lease)
+{
+    struct slot *slot = slot_to(pool, address);
+    struct moon_pooled *pooled;
+    bool is_reused = !fresh && !moon_list_is_empty(&slot->idle);
+    *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
+    if (is_reused) {
+        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+        leave_idle(pooled);
+    } else {
+        int err = connect(pool, slot, &pooled);
+        if (err)
+            return err;
+    }
+    fill_lease(pooled, false, is_reused, lease);
+    return 0;
 }
 
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -507,7 +553,7 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
     if (slot && !pooled)
         return lend_new(pool, args, slot, has_permit, lease);
     if (pooled)
-        fill_lease(pooled, args, true, lease);
+        fill_lease(pooled, counts_load(args), true, lease);
     if (has_permit)
         moon_limit_release(limit, &pool->wake);
     return pooled ? 0 : -ENOENT;

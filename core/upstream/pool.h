@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+struct moon_address;
 struct moon_backend;
 struct moon_endpoint_state;
 struct moon_lane;
@@ -48,6 +49,10 @@ struct moon_lease {
 // begun, lease->state says to where.
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
                    struct moon_lease *lease);
+// The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and
+// the like. Its idle connections are those of the upstreams without limits that have this endpoint.
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+                      struct moon_lease *lease);
 // Queues the waiter of an exchange that got -EAGAIN; its fn is called when lend may be tried again. 0, or MOON_ELIMIT when
 // as many as may wait do. `is_again`: it has waited and was disappointed.
 int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,

@@ -43,8 +43,11 @@ void stage_start(struct stage *stage, const char *script, unsigned workers)
     struct moon_model *model = NULL;
     moon_sim_add_file(stage->world, "/gateway.lua", script, strlen(script));
     int err = moon_script_evaluate(stage->world, "/gateway.lua", &model, report);
-    struct moon_gateway_args args = {
-        .world = stage->world, .model = model, .workers = workers, .log = &stage->log};
+    struct moon_gateway_args args = {.world = stage->world,
+                                     .model = model,
+                                     .filters = stage->filters,
+                                     .workers = workers,
+                                     .log = &stage->log};
     if (!err)
         err = moon_gateway_new(&args, report, &stage->gateway);
     if (err) {
@@ -88,6 +91,8 @@ static const char *left_behind(const struct moon_gateway *gateway)
             return "upstream_idle";
         if (counters->pipes_live)
             return "pipes_live";
+        if (counters->calls_live)
+            return "calls_live";
         if (counters->tunnels_live)
             return "tunnels_live";
     }

@@ -9,12 +9,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct moon_filter_type;
 struct moon_gateway;
 
 struct stage {
     struct moon_world *world;
     struct moon_loop *loop; // the peers'
     struct moon_gateway *gateway;
+    const struct moon_filter_type *const
+        *filters; // plugins of the gateway, NULL-terminated; NULL: none
     struct moon_log log;
     struct moon_address address; // of the first listener
     bool is_draining;

@@ -2,6 +2,7 @@
 #include "filter/shipped.h"
 #include "gateway/gateway.h"
 #include "script/script.h"
+#include "test/support/test_call.h"
 #include "test/support/test_filter.h"
 
 #include <stddef.h>
@@ -21,7 +22,8 @@ int main(int argc, char **argv)
 {
     const struct moon_filter_type *filters[FILTER_MAX_COUNT + 1] = {NULL};
     size_t count = add(filters, 0, moon_filter_builtins);
-    add(filters, count, test_filters);
+    count = add(filters, count, test_filters);
+    add(filters, count, (const struct moon_filter_type *const[]){&test_call, NULL});
     struct moon_cli_ops ops = moon_gateway_cli_ops(filters);
     int code = moon_cli_main(argc, argv, &ops);
     test_filters_print();
