@@ -22,6 +22,42 @@ end
 proxies.moongate = moongate(1)
 proxies["moongate-2"] = moongate(2) -- two workers on the one core
 
+-- ---- with scripts: the same logic in Moongate and in nginx's Lua module, each as its users would write it
+
+local function scripted(keys)
+  local own = moongate(1)
+  own.text = own.text:gsub('moongate%.route.-\n$', function()
+    return 'moongate.route { path = "/", backends = "backend",\n' .. keys .. "}\n"
+  end)
+  return own
+end
+
+local lua_keys = [[
+  access = function(exchange)
+    local headers = exchange.request.headers
+    local key = headers["x-api-key"]
+    local consumer = key and keys[key]
+    if not consumer then return exchange:respond(401, "who are you?\n") end
+    counters:incr(consumer, 1, 0)
+    headers["x-consumer"] = consumer
+  end,
+  header_filter = function(exchange)
+    exchange.response.headers["x-served-by"] = "gateway"
+  end,
+]]
+proxies["moongate-lua"] = scripted(lua_keys)
+proxies["moongate-lua"].text = [[
+local keys = { ["3f6c1f0f9a7d4b5e"] = "acme" }
+local counters = require "moongate".shared("counters", { size = 1048576 })
+]] .. proxies["moongate-lua"].text
+proxies["moongate-empty"] = scripted "  access = function(exchange) end,\n"
+proxies["moongate-lua-body"] = scripted [[
+  body_filter = function(exchange)
+    local response = exchange.response
+    for chunk in response:chunks() do response:write(chunk) end
+  end,
+]]
+
 proxies.nginx = {
   needs = "nginx",
   package = "nginx-light",
@@ -44,6 +80,36 @@ http {
 ]],
   command = { "nginx", "-c", "$dir/nginx.conf", "-e", "stderr" },
 }
+
+local function nginx_lua(http, location)
+  local own = {}
+  for key, value in pairs(proxies.nginx) do own[key] = value end
+  own.package = "libnginx-mod-http-lua"
+  own.text = [[
+load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+]] .. own.text:gsub("upstream backend", function() return http .. "\n  upstream backend" end)
+    :gsub("location / {", function() return "location / {\n" .. location end)
+  return own
+end
+
+proxies["nginx-lua"] = nginx_lua([[
+  lua_shared_dict counters 1m;
+  init_by_lua_block { keys = { ["3f6c1f0f9a7d4b5e"] = "acme" } }
+]], [[
+      access_by_lua_block {
+        local key = ngx.var.http_x_api_key
+        local consumer = key and keys[key]
+        if not consumer then ngx.status = 401 ngx.say("who are you?") return ngx.exit(401) end
+        ngx.shared.counters:incr(consumer, 1, 0)
+        ngx.req.set_header("X-Consumer", consumer)
+      }
+      header_filter_by_lua_block { ngx.header["X-Served-By"] = "gateway" }
+]])
+proxies["nginx-lua-body"] = nginx_lua("", [[
+      header_filter_by_lua_block { ngx.header.content_length = nil }
+      body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1] }
+]])
 
 proxies.haproxy = {
   needs = "haproxy",

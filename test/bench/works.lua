@@ -57,6 +57,20 @@ return {
     others = { crowd = { mode = "deaf", connections = 1000, response = 4194304 } },
     most = 1.5, most_notes = { bytes_each = 131072 } },
 
+  { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
+    load = { connections = 64, response = 128, headers = "key" },
+    proxies = { "moongate-lua", "nginx-lua" },
+    bars = { ["nginx-lua"] = 0.65 } },
+
+  { name = "lua-empty", title = "an empty access", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-empty", "moongate" } },
+
+  { name = "lua-body", title = "64 KiB responses through Lua", figure = "cpu",
+    load = { connections = 64, response = 65536 },
+    proxies = { "moongate-lua-body", "nginx-lua-body" },
+    bars = { ["nginx-lua-body"] = 0.8 } },
+
   { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
     load = { connections = 64, response = 128 },
     proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },

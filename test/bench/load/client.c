@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_CAP_LEN = 4096, EVENT_COUNT = 256, DUE_COUNT = 1 << 16, UPLOAD_PART_LEN = 1 << 20 };
+enum { HEAD_CAP_LEN = 4096, EVENT_COUNT = 256, DUE_COUNT = 1 << 16, UPLOAD_PART_LEN = 1 << 20, CHUNKS_READ_LEN = 65536 };
 
-enum state { IDLE, SENDING, HEAD, BODY, CLOSING };
+enum state { IDLE, SENDING, HEAD, BODY, CHUNKED, CLOSING };
 
 struct client {
     int fd; // -1: none
@@ -31,13 +31,14 @@ struct client {
     uint64_t sent_len;
     size_t head_len;
     uint64_t body_left;
+    struct chunks chunks;
     char head[HEAD_CAP_LEN];
 };
 
 struct run {
     const struct options *options;
     struct report *report;
-    char **requests, *upload;
+    char **requests, *upload, *read_buffer; // CHUNKS_READ_LEN
     uint32_t request_count, next_request;
     int epoll_fd;
     struct client *clients;
@@ -174,6 +175,17 @@ static void start(struct run *run, struct client *c, uint64_t due_ns)
         c->state = SENDING;
 }
 
+// False with *broken when it is not the body that was asked for.
+static bool take_chunks(struct run *run, struct client *c, const char *bytes, size_t len,
+                        uint64_t **broken)
+{
+    bool is_fine = chunks_take(&c->chunks, bytes, len);
+    if (is_fine && c->chunks.is_over)
+        is_fine = c->chunks.body_len == run->options->response_len;
+    *broken = is_fine ? NULL : &run->report->failures.byte_count;
+    return is_fine;
+}
+
 // True when the head is complete; false with *broken (one of report->failures) when it is no answer that was asked for.
 static bool take_head(struct run *run, struct client *c, uint64_t **broken)
 {
@@ -186,7 +198,8 @@ static bool take_head(struct run *run, struct client *c, uint64_t **broken)
     }
     *end = 0;
     const char *length = strcasestr(c->head, "\r\ncontent-length:");
-    if (memcmp(c->head, "HTTP/1.1 200", 12) != 0 || !length) {
+    bool is_chunked = !length && strcasestr(c->head, "\r\ntransfer-encoding: chunked");
+    if (memcmp(c->head, "HTTP/1.1 200", 12) != 0 || (!length && !is_chunked)) {
         *broken = &failures->status_count;
         return false;
     }
@@ -195,8 +208,13 @@ static bool take_head(struct run *run, struct client *c, uint64_t **broken)
         *broken = &failures->marker_count;
         return false;
     }
-    c->body_left = strtoull(length + 17, NULL, 10);
     size_t of_body = c->head_len - ((size_t)(end - c->head) + 4);
+    if (is_chunked) {
+        c->chunks = (struct chunks){0};
+        c->state = CHUNKED;
+        return take_chunks(run, c, end + 4, of_body, broken);
+    }
+    c->body_left = strtoull(length + 17, NULL, 10);
     if (c->body_left != run->options->response_len || of_body > c->body_left) {
         *broken = &failures->byte_count;
         return false;
@@ -220,6 +238,9 @@ static void receive(struct run *run, struct client *c, bool has_ended)
         if (c->state == BODY) { // MSG_TRUNC: TCP throws the bytes away without copying them
             want = c->body_left < (1u << 30) ? (size_t)c->body_left : 1u << 30;
             n = recv(fd, NULL, want, MSG_TRUNC);
+        } else if (c->state == CHUNKED) {
+            want = CHUNKS_READ_LEN;
+            n = recv(fd, run->read_buffer, want, 0);
         } else {
             want = HEAD_CAP_LEN - 1 - c->head_len;
             n = recv(fd, c->head + c->head_len, want, 0);
@@ -231,15 +252,18 @@ static void receive(struct run *run, struct client *c, bool has_ended)
             return;
         }
         uint64_t *broken = &run->report->failures.status_count;
+        bool is_head = c->state != BODY && c->state != CHUNKED, is_fine = true;
         if (c->state == BODY)
             c->body_left -= (uint64_t)n;
+        else if (c->state == CHUNKED)
+            is_fine = take_chunks(run, c, run->read_buffer, (size_t)n, &broken);
         else
             c->head_len += (size_t)n;
-        if (c->state != BODY && (c->state != HEAD || (!take_head(run, c, &broken) && broken))) {
+        if (!is_fine || (is_head && (c->state != HEAD || (!take_head(run, c, &broken) && broken)))) {
             failed(run, c, broken); // an answer that nobody asked for, or another than expected
             return;
         }
-        if (c->state == BODY && c->body_left == 0)
+        if ((c->state == BODY && c->body_left == 0) || (c->state == CHUNKED && c->chunks.is_over))
             done(run, c);
         if (c->fd != fd || is_drained(n, want, has_ended))
             return;
@@ -337,11 +361,12 @@ void clients_run(const struct options *options, struct report *report)
     run.request_count = options->route_count ? options->route_count : 1;
     run.requests = calloc(run.request_count, sizeof *run.requests);
     run.upload = calloc(1, UPLOAD_PART_LEN);
+    run.read_buffer = malloc(CHUNKS_READ_LEN);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.idle = calloc(options->connections, sizeof(struct client *));
     run.due = calloc(DUE_COUNT, sizeof *run.due);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!run.requests || !run.upload || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
+    if (!run.requests || !run.upload || !run.read_buffer || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
         fail("load: memory");
     for (uint32_t i = 0; i < run.request_count; i++)
         run.requests[i] = request_head(options, i);

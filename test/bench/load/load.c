@@ -1,7 +1,7 @@
 // The load generator of the benchmarks: load PORT [--option VALUE]... (load.h lists its parts).
 //
 //   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
-//   --response BYTES   --upload BYTES   --headers plain|browser   --close 1   --pid N (the proxy to be watched)
+//   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --pid N (the proxy to be watched)
 //   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
 
@@ -103,7 +103,9 @@ static bool set_option(struct options *options, const char *name, const char *va
     else if (strcmp(name, "--upload") == 0)
         options->upload_len = strtoull(value, NULL, 10);
     else if (strcmp(name, "--headers") == 0)
-        options->is_browser = strcmp(value, "browser") == 0;
+        options->fields = strcmp(value, "browser") == 0 ? FIELDS_BROWSER
+                          : strcmp(value, "key") == 0   ? FIELDS_KEY
+                                                        : FIELDS_PLAIN;
     else if (strcmp(name, "--close") == 0)
         options->closes = atoi(value) != 0;
     else if (strcmp(name, "--routes") == 0)

@@ -26,6 +26,18 @@ enum mode {
     MODE_TUNNEL,  // one upgraded connection whose backend echoes
 };
 
+// A chunked body under way; zeroed at its start.
+struct chunks {
+    int state;
+    uint64_t left, body_len;
+    bool is_over;
+};
+
+// False: the framing is broken, or bytes follow the end.
+bool chunks_take(struct chunks *chunks, const char *bytes, size_t len);
+
+enum fields { FIELDS_PLAIN, FIELDS_BROWSER, FIELDS_KEY };
+
 struct options {
     uint16_t port;
     enum mode mode;
@@ -33,7 +45,7 @@ struct options {
     double seconds, warmup; // measured, before that
     double rate;            // requests a second that are due; 0: closed loop
     uint64_t response_len, upload_len;
-    bool is_browser;      // the long set of request fields
+    enum fields fields;   // of the request
     bool closes;          // a new connection for each request
     int pid;              // the proxy; 0: none is watched
     uint32_t route_count; // requests take turns between so many routes; 0: one for all

@@ -27,7 +27,11 @@ static const char browser_fields[] =
     "If-None-Match: \"33a64df551425fcc55e4d42a148795d9f25f89d4\"\r\n"
     "X-Requested-With: XMLHttpRequest\r\n";
 
-static const char plain_fields[] = "User-Agent: load\r\nAccept: */*\r\n";
+static const char *const fields[] = {
+    [FIELDS_PLAIN] = "User-Agent: load\r\nAccept: */*\r\n",
+    [FIELDS_BROWSER] = browser_fields,
+    [FIELDS_KEY] = "User-Agent: load\r\nAccept: */*\r\nX-Api-Key: 3f6c1f0f9a7d4b5e\r\n",
+};
 
 char *request_head(const struct options *options, uint32_t route)
 {
@@ -44,7 +48,7 @@ char *request_head(const struct options *options, uint32_t route)
         asprintf(&head, "%s /%llu%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
                  options->upload_len ? "POST" : "GET", (unsigned long long)options->response_len,
                  service, host, options->closes ? "close" : "keep-alive",
-                 options->is_browser ? browser_fields : plain_fields, length);
+                 fields[options->fields], length);
     if (len < 0)
         fail("asprintf");
     return head;
