@@ -56,11 +56,11 @@ static void end(struct moon_call *call)
     call->upstream = NULL;
 }
 
-void call_finish(struct moon_call *call, int err)
+void moon_call_finish(struct moon_call *call, int err)
 {
     if (call->step == CALL_DONE)
         return;
-    call_attempt_stop(call, !err);
+    moon_call_attempt_stop(call, !err);
     end(call);
     call->err = err;
     if (err) {
@@ -78,7 +78,7 @@ static void call_task(struct moon_task *task)
 
 static void on_deadline(struct moon_timer *timer)
 {
-    call_finish(MOON_CONTAINER(timer, struct moon_call, deadline), MOON_ETIMEOUT);
+    moon_call_finish(MOON_CONTAINER(timer, struct moon_call, deadline), MOON_ETIMEOUT);
 }
 
 static void call_free(struct moon_call *call)
@@ -113,7 +113,7 @@ int moon_call_start(struct moon_service *service, const struct moon_call_args *a
     call->body_max_len = args->body_max_len ? args->body_max_len : MOON_CALL_BODY_MAX_LEN;
     call->arena = moon_arena_new(res->arenas, ARENA_CAP_LEN + res->settings->limits.header_bytes);
     count_arenas(res);
-    int err = call_request_init(call, args);
+    int err = moon_call_request_init(call, args);
     if (err) {
         call_free(call);
         return err;
@@ -124,7 +124,7 @@ int moon_call_start(struct moon_service *service, const struct moon_call_args *a
     moon_count_up(&res->counters->calls_live);
     moon_loop_timer_add(res->loop, &call->deadline, call->timeout_ms);
     *out = call; // before anything can be done
-    call_attempt_start(call);
+    moon_call_attempt_start(call);
     return 0;
 }
 
@@ -133,7 +133,7 @@ void moon_call_free(struct moon_call *call)
     if (!call)
         return;
     if (call->step != CALL_DONE) {
-        call_attempt_stop(call, false);
+        moon_call_attempt_stop(call, false);
         end(call);
     }
     moon_task_cancel(&call->task);
@@ -144,7 +144,8 @@ void moon_call_stop_all(struct moon_service *service)
 {
     service->has_stopped_calls = true;
     while (!moon_list_is_empty(&service->calls))
-        call_finish(MOON_CONTAINER(service->calls.next, struct moon_call, node), MOON_ECANCELED);
+        moon_call_finish(MOON_CONTAINER(service->calls.next, struct moon_call, node),
+                         MOON_ECANCELED);
 }
 
 int moon_call_error(const struct moon_call *call)

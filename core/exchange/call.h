@@ -58,13 +58,15 @@ struct moon_call_args {
 int moon_call_start(struct moon_service *service, const struct moon_call_args *args,
                     struct moon_call **out);
 // Withdraws the call, or lets go of one that is done: closes its connection if it is under way, frees everything. `done` is not
-// told any more. Allowed from anywhere on the worker, under done as well. NULL is fine.
+// told any more. Allowed from anywhere on the worker, under done as well, but not after the worker. A call that is done keeps an
+// arena and its body, so let go soon. NULL is fine.
 void moon_call_free(struct moon_call *call);
 
 // ---- what came of it, once done was told; lives as long as the call
 
 // 0, or why there is no response (moon_err_text says it in words):
 //   MOON_ENAME       the host name does not exist, or has no address;  another negative value: the resolver failed
+//   MOON_EBUSY       as many host names as may be are being resolved
 //   MOON_ENOENDPOINT the upstream has no endpoint
 //   MOON_ELIMIT      the upstream is at its limit
 //   -ETIMEDOUT       connecting took too long

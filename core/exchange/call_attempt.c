@@ -36,7 +36,7 @@ static void stop_pending(struct moon_call *call)
     moon_loop_timer_del(call->service->res->loop, &call->step_timer);
 }
 
-void call_attempt_stop(struct moon_call *call, bool reuse)
+void moon_call_attempt_stop(struct moon_call *call, bool reuse)
 {
     struct moon_lane *lane = call->lane;
     stop_pending(call);
@@ -50,7 +50,7 @@ void call_attempt_stop(struct moon_call *call, bool reuse)
 static void refuse_pending(struct moon_call *call)
 {
     moon_count_up(&call->service->res->counters->upstream_pending_refused_total);
-    call_finish(call, MOON_ELIMIT);
+    moon_call_finish(call, MOON_ELIMIT);
 }
 
 static void on_pending_over(struct moon_timer *timer)
@@ -107,11 +107,11 @@ static bool may_try_again(struct moon_call *call, const struct failure *failure)
 
 static void attempt_failed(struct moon_call *call, const struct failure *failure)
 {
-    call_attempt_stop(call, false);
+    moon_call_attempt_stop(call, false);
     moon_log_debug(call->service->res->log, "call to \"%.*s\": %s",
                    MOON_SLICE_ARG(call->request.host_text), moon_err_text(failure->err));
     if (!may_try_again(call, failure)) {
-        call_finish(call, failure->err);
+        moon_call_finish(call, failure->err);
         return;
     }
     if (failure->was_connected)
@@ -166,13 +166,13 @@ static void on_head(void *owner)
     struct moon_head *response = &call->response;
     if (response->status == 101 || // it was not asked for
         (response->status < 200 && ++call->interim_count > INTERIM_MAX_COUNT)) {
-        call_finish(call, MOON_EPROTO);
+        moon_call_finish(call, MOON_EPROTO);
         return;
     }
     if (response->status < 200)
         return;
     if (response->body == MOON_BODY_LENGTH && response->content_length > call->body_max_len)
-        call_finish(call, MOON_EBODY);
+        moon_call_finish(call, MOON_EBODY);
 }
 
 static size_t on_body(void *owner, struct moon_slice bytes)
@@ -180,7 +180,7 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     struct moon_call *call = owner;
     int err = reserve(call, call->answer_len + bytes.len);
     if (err) {
-        call_finish(call, err);
+        moon_call_finish(call, err);
         return bytes.len;
     }
     memcpy(call->answer + call->answer_len, bytes.ptr, bytes.len);
@@ -191,7 +191,7 @@ static size_t on_body(void *owner, struct moon_slice bytes)
 static void on_end(void *owner, const struct moon_headers *trailers)
 {
     (void)trailers;
-    call_finish(owner, 0);
+    moon_call_finish(owner, 0);
 }
 
 static void on_fault(void *owner, const struct moon_fault *fault)
@@ -199,7 +199,7 @@ static void on_fault(void *owner, const struct moon_fault *fault)
     struct moon_call *call = owner;
     moon_log_debug(call->service->res->log, "call to \"%.*s\": %s",
                    MOON_SLICE_ARG(call->request.host_text), fault->reason);
-    call_finish(call, MOON_EPROTO);
+    moon_call_finish(call, MOON_EPROTO);
 }
 
 static void on_abort(void *owner, int err)
@@ -265,7 +265,7 @@ static void begin(struct moon_call *call)
                                                     .request_method = call->request.method_id,
                                                     .response_ms = call->timeout_ms});
     if (!set_host(call)) {
-        call_finish(call, -ENOMEM);
+        moon_call_finish(call, -ENOMEM);
         return;
     }
     if (call->connect_timeout_ms && !moon_lane_is_connected(call->lane))
@@ -301,7 +301,7 @@ static void attempt(struct moon_call *call, bool is_again)
     call->step = CALL_ASKED;
     call->avoid = call->lease.state;
     if (err == -ENOENT)
-        call_finish(call, MOON_ENOENDPOINT);
+        moon_call_finish(call, MOON_ENOENDPOINT);
     else if (err)
         attempt_failed(call, &(struct failure){.err = err});
     else
@@ -313,7 +313,7 @@ static void attempt(struct moon_call *call, bool is_again)
 static void use_answer(struct moon_call *call, const struct moon_name_answer *answer)
 {
     if (answer->err) {
-        call_finish(call, answer->err);
+        moon_call_finish(call, answer->err);
         return;
     }
     for (size_t i = 0; i < answer->count && i < CALL_ADDRESS_MAX_COUNT; i++) {
@@ -329,7 +329,7 @@ static void on_name(struct moon_name_wait *wait, const struct moon_name_answer *
     use_answer(MOON_CONTAINER(wait, struct moon_call, name_wait), answer);
 }
 
-void call_attempt_start(struct moon_call *call)
+void moon_call_attempt_start(struct moon_call *call)
 {
     struct moon_name_answer answer;
     if (call->upstream || call->host.len == 0) {

@@ -53,13 +53,13 @@ struct moon_call {
 };
 
 // call_request.c: fills the request of a new call. 0 or an error as of moon_call_start.
-int call_request_init(struct moon_call *call, const struct moon_call_args *args);
+int moon_call_request_init(struct moon_call *call, const struct moon_call_args *args);
 
 // call.c
 // The call is over; harmless on one that is. `done` is told by the task.
-void call_finish(struct moon_call *call, int err);
+void moon_call_finish(struct moon_call *call, int err);
 
 // call_attempt.c
-void call_attempt_start(struct moon_call *call);
+void moon_call_attempt_start(struct moon_call *call);
 // Gives up whatever is waited for, and the link; `reuse` only after a whole response.
-void call_attempt_stop(struct moon_call *call, bool reuse);
+void moon_call_attempt_stop(struct moon_call *call, bool reuse);

@@ -157,7 +157,7 @@ static int add_field(struct moon_call *call, const struct moon_call_field *field
 static int read_fields(struct moon_call *call, const struct moon_call_args *args)
 {
     struct moon_headers *headers = &call->request.headers;
-    if (args->field_count > MOON_CALL_HEAD_MAX_LEN / 4)
+    if (args->field_count > MOON_CALL_HEAD_MAX_LEN / 32)
         return -EMSGSIZE;
     int err = moon_headers_init(headers, call->arena, (uint32_t)args->field_count + 2);
     for (size_t i = 0; i < args->field_count && !err; i++)
@@ -194,7 +194,7 @@ static int read_body(struct moon_call *call, struct moon_slice body)
     return 0;
 }
 
-int call_request_init(struct moon_call *call, const struct moon_call_args *args)
+int moon_call_request_init(struct moon_call *call, const struct moon_call_args *args)
 {
     call->request.minor = 1;
     call->request.keep_alive = true;

@@ -488,7 +488,7 @@ moongate.route { path = "/", plugins = { { "test-call", %s } } }
   end))
 end)
 
-describe("a call to a name", function()
+describe("a call to a name #threads", function()
   local function settings(server, more)
     return { settings = { resolver = merge({ servers = { "127.0.0.1:" .. server.port } }, more) } }
   end
@@ -527,6 +527,22 @@ describe("a call to a name", function()
       h.pass(50)
     end
     assert.equal(4, #server.queries)
+  end, 30000))
+
+  it("is asked for by every worker for itself", h.test(function()
+    local backend = h.backend(nil, { host = "127.0.0.2" })
+    local server = h.name_server(function(query)
+      return h.dns_reply(query, { addresses = { "127.0.0.2" }, ttl = 1 })
+    end)
+    local options = settings(server)
+    options.settings.workers = 3
+    local gateway = start({ url = ("http://users.test.:%d/"):format(backend.port), count = 5 }, options)
+    local before = h.now_ms()
+    while h.now_ms() - before < 2500 do
+      for _, result in ipairs(ask_all(gateway)) do is_fine(result) end
+      ask(gateway, ("x-url: http://nobody%d.test.:80/\r\n"):format(math.random(1000)))
+    end
+    gateway:expect_quiet()
   end, 30000))
 
   it("tries the next address", h.test(function()

@@ -181,6 +181,21 @@ static void credit_is_small_and_saves_the_shared_counter(void **state)
     }
 }
 
+static void what_is_charged_counts(void **state)
+{
+    struct fixture *f = *state;
+    size_t all_len = f->budget.max_len;
+    assert_int_equal(moon_buffer_pool_charge(f->pool, all_len - 4096), 0);
+    assert_int_equal(moon_buffer_pool_used_len(f->pool), all_len - 4096);
+    assert_int_equal(moon_buffer_pool_charge(f->pool, 4097), -ENOBUFS);
+    assert_int_equal(moon_buffer_append(&f->buffer, f->pool, first(4096)), 0);
+    assert_int_equal(moon_buffer_pool_charge(f->pool, 1), -ENOBUFS);
+    moon_buffer_pool_discharge(f->pool, all_len - 4096);
+    assert_int_equal(moon_buffer_pool_used_len(f->pool), 4096);
+    assert_int_equal(moon_buffer_pool_charge(f->pool, 1), 0);
+    moon_buffer_pool_discharge(f->pool, 1);
+}
+
 int main(void)
 {
     for (size_t i = 0; i < sizeof(bytes); i++)
@@ -193,6 +208,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reserve_gives_room_at_the_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(random_traffic_stays_in_order, setup, teardown),
         cmocka_unit_test(the_budget_binds),
+        cmocka_unit_test_setup_teardown(what_is_charged_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(credit_is_small_and_saves_the_shared_counter, setup,
                                         teardown),
     };
