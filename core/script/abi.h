@@ -36,7 +36,8 @@ struct moon_abi_text {
 };
 
 // Handles are values: a slot of the VM that never moves, and how often it had been used when the handle was made. One layout
-// under four names, because Lua hangs its methods on the name.
+// under four names, because Lua hangs its methods on the name. The exchange's is a userdata that the core makes, the others are
+// made of it.
 struct moon_abi_exchange {
     void *slot;
     uint32_t generation;
@@ -64,8 +65,6 @@ struct moon_abi_ticket {
     uint32_t wait;
 };
 
-/// The handle of the exchange in a slot, as it is now.
-void moon_abi_open(void *slot, struct moon_abi_exchange *out);
 /// The index of a handle's slot, from 1 on; 0 when the exchange is over.
 uint32_t moon_abi_slot_index(const void *handle);
 /// Which use of which slot the running coroutine belongs to: 0, or MOON_ABI_NONE outside of an exchange.

@@ -40,11 +40,6 @@ static int put_copy(struct moon_slice text, struct moon_abi_text *out)
     return text.ptr ? put(text, out) : MOON_ABI_MEMORY;
 }
 
-void moon_abi_open(void *slot, struct moon_abi_exchange *out)
-{
-    *out = (struct moon_abi_exchange){slot, ((struct moon_slot *)slot)->generation, 0};
-}
-
 uint32_t moon_abi_slot_index(const void *handle)
 {
     const struct moon_abi_exchange *exchange = handle;

@@ -2,6 +2,7 @@
 // its generation then moves on, so that every handle made before is dead.
 #include "base/arena.h"
 #include "filter/filter.h"
+#include "script/abi.h"
 #include "script/vm_priv.h"
 
 #include <lauxlib.h>
@@ -60,17 +61,20 @@ struct moon_slot *moon_slot_of(struct moon_vm *vm, struct moon_flow *flow)
 
 void moon_slot_push(struct moon_slot *slot, lua_State *at)
 {
-    struct moon_vm *vm = slot->vm;
-    lua_rawgeti(at, LUA_REGISTRYINDEX, vm->handles_ref);
-    if (!slot->has_handle) {
-        lua_rawgeti(at, LUA_REGISTRYINDEX, vm->open_ref);
-        lua_pushlightuserdata(at, slot);
-        lua_call(at, 1, 1);
-        lua_rawseti(at, -2, (int)slot->index);
-        slot->has_handle = true;
+    if (slot->has_handle) {
+        lua_rawgeti(at, LUA_REGISTRYINDEX, slot->handle_ref);
+        return;
     }
-    lua_rawgeti(at, -1, (int)slot->index);
-    lua_remove(at, -2);
+    struct moon_abi_exchange *handle = lua_newuserdata(at, sizeof *handle);
+    *handle = (struct moon_abi_exchange){slot, slot->generation, 0};
+    lua_rawgeti(at, LUA_REGISTRYINDEX, slot->vm->exchange_ref);
+    lua_setmetatable(at, -2);
+    lua_pushvalue(at, -1);
+    if (slot->handle_ref) // its place in the registry stays with the slot
+        lua_rawseti(at, LUA_REGISTRYINDEX, slot->handle_ref);
+    else
+        slot->handle_ref = luaL_ref(at, LUA_REGISTRYINDEX);
+    slot->has_handle = true;
 }
 
 void moon_slots_free(struct moon_vm *vm)

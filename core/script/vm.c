@@ -152,13 +152,12 @@ static int new_table_ref(lua_State *state)
 static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct moon_report *report)
 {
     lua_State *state = vm->state;
-    vm->handles_ref = new_table_ref(state);
     vm->young_ref = new_table_ref(state);
     vm->old_ref = new_table_ref(state);
     if (call_module(state, "moongate._core.run", "settle", NULL) != 0)
         return problem(args, report, lua_tostring(state, -1));
-    lua_getfield(state, -1, "open");
-    vm->open_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "exchange");
+    vm->exchange_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "configure");
     vm->configure_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_settop(state, 0);

@@ -54,7 +54,8 @@ struct moon_slot {
     struct moon_vm *vm;
     struct moon_flow *flow; // NULL: free
     uint32_t index, generation;
-    bool has_handle; // its handle is in the VM's table
+    int handle_ref;  // where the registry has its handle; 0: it had none yet
+    bool has_handle; // of this use
     bool is_answered;
     struct moon_list coroutines;
     struct moon_collect *collect; // the request's body, when Lua reads it
@@ -71,8 +72,7 @@ struct moon_vm {
     struct moon_slot **slots;
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
-    int handles_ref;        // slot index -> handle
-    int open_ref;           // function(slot): makes the handle
+    int exchange_ref;  // metatable of handles of exchanges
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
     int *functions;         // by index of the code's

@@ -31,7 +31,6 @@ struct moon_abi_ticket {
     void *coroutine;
     uint32_t wait;
 };
-void moon_abi_open(void *slot, struct moon_abi_exchange *out);
 uint32_t moon_abi_slot_index(const void *handle);
 int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);
 int moon_abi_phase(void *vm);
@@ -39,7 +38,8 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
 int moon_abi_get_number(const void *handle, int what, double *out);
 int moon_abi_set_status(const void *handle, int status);
-int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out);
+int moon_abi_header_get(const void *handle, const char *name, size_t len,
+                        struct moon_abi_text *out);
 int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
                          struct moon_abi_text *out);
 int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,

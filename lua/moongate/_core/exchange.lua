@@ -19,7 +19,8 @@ local ENDED, PHASE, INVALID, NONE = abi.ENDED, abi.PHASE, abi.INVALID, abi.NONE
 local ENDED_TEXT = "exchange ended"
 local BODY_MAX = 1048576
 
-local exchange_t, request_t, response_t, headers_t
+local request_t, response_t, headers_t
+local handle_t = ffi.typeof "struct moon_abi_exchange *" -- what the userdata of an exchange is
 
 local function fail(code, what, where, level)
   if code == ENDED then error(ENDED_TEXT, level + 1) end
@@ -352,16 +353,23 @@ local vars, vars_of = {}, {}
 local function vars_table(self)
   local slot = C.moon_abi_slot_index(self)
   if slot == 0 then return nil, ENDED_TEXT end
-  if vars_of[slot] ~= self.generation then
-    vars_of[slot] = self.generation
+  local generation = ffi.cast(handle_t, self).generation
+  if vars_of[slot] ~= generation then
+    vars_of[slot] = generation
     vars[slot] = {}
   end
   return vars[slot]
 end
 
 local exchange_get = {
-  request = function(self) return request_t(self.slot, self.generation, 0) end,
-  response = function(self) return response_t(self.slot, self.generation, 1) end,
+  request = function(self)
+    local handle = ffi.cast(handle_t, self)
+    return request_t(handle.slot, handle.generation, 0)
+  end,
+  response = function(self)
+    local handle = ffi.cast(handle_t, self)
+    return response_t(handle.slot, handle.generation, 1)
+  end,
   id = function(self) return get_text(self, 105) end, -- 'i'
   route = function(self) return get_text(self, 114) end, -- 'r'
   upstream = function(self) return get_text(self, 117) end, -- 'u'
@@ -396,13 +404,14 @@ function exchange:respond(status, body, response_headers)
     fail(code, "exchange:respond", "rewrite and access, by the phase's own function", 2)
   end
   if response_headers then
-    local own = headers_t(self.slot, self.generation, 1)
+    local handle = ffi.cast(handle_t, self)
+    local own = headers_t(handle.slot, handle.generation, 1)
     for name, value in pairs(response_headers) do set(own, name, value) end
   end
   coroutines.finish()
 end
 
-exchange_t = ffi.metatype("struct moon_abi_exchange", {
+return {
   __index = function(self, key)
     local get = exchange_get[key]
     if get then return get(self) end
@@ -416,13 +425,4 @@ exchange_t = ffi.metatype("struct moon_abi_exchange", {
     if not own then error(err, 2) end
     own["moongate.consumer"] = value
   end,
-})
-
--- What the core calls for the first hook of an exchange.
-local function open(slot)
-  local handle = exchange_t()
-  C.moon_abi_open(slot, handle)
-  return handle
-end
-
-return { open = open }
+}

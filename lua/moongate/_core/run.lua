@@ -49,7 +49,7 @@ function run.settle()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
   package.loaders[1] = refuse_module
   isolate()
-  return { open = exchange.open, configure = plugins.configure }
+  return { exchange = exchange, configure = plugins.configure }
 end
 
 --- On the worker, before its first request.
