@@ -112,12 +112,14 @@ int moon_dict_expire(struct moon_dict *dict, const char *key, size_t key_len, ui
 
 struct moon_dict_keys {
     char *
-        buffer; // in: each key becomes its length (uint16_t, of this machine, not aligned) and its bytes
+        // in: each key becomes its length (uint16_t, of this machine, not aligned) and its bytes
+        buffer;
     size_t buffer_len; // in
     size_t max_count;  // in: at most so many keys; the last of them ends the listing
     size_t count;      // out
     size_t
-        len; // out: bytes of the buffer that were filled; of MOON_DICT_TOO_LONG, that it would take at least
+        // out: bytes of the buffer that were filled; of MOON_DICT_TOO_LONG, that it would take at least
+        len;
     uint32_t shard; // the cursor: 0 at first, then as it was left
     uint32_t bucket;
     uint8_t is_last; // out: that was all

@@ -131,15 +131,6 @@ static bool check_excludes(const struct compiling *at, const struct moon_filter 
     return true;
 }
 
-static void note_filter(struct moon_chain *chain, const struct moon_filter_type *type,
-                        bool *answers)
-{
-    chain->has_request_body |= type->request_body != NULL;
-    chain->has_response_body |= type->response_body != NULL;
-    chain->may_answer |= type->may_answer;
-    *answers |= type->answers;
-}
-
 // The functions that stand in the object itself come last.
 static bool add_functions(const struct compiling *at, struct moon_slice name,
                           struct moon_filter *filter)
@@ -185,10 +176,11 @@ bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chai
             is_fine = false;
             continue;
         }
-        note_filter(chain, filters[i].type, answers);
+        moon_chain_note(chain, filters[i].type);
+        *answers |= filters[i].type->answers;
     }
     if (is_fine && add_functions(&at, args->name, &filters[count]))
-        note_filter(chain, filters[chain->count++].type, answers);
+        moon_chain_note(chain, filters[chain->count++].type);
     return is_fine;
 }
 

@@ -36,6 +36,16 @@ static body_hook *body_hook_of(const struct moon_filter_type *type, enum moon_di
     return direction == MOON_REQUEST ? type->request_body : type->response_body;
 }
 
+void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *type)
+{
+    for (int phase = MOON_PHASE_REWRITE; phase <= MOON_PHASE_LOG; phase++)
+        if (head_hook_of(type, (enum moon_phase)phase))
+            chain->phases |= (uint8_t)(1u << phase);
+    chain->has_request_body |= type->request_body != NULL;
+    chain->has_response_body |= type->response_body != NULL;
+    chain->may_answer |= type->may_answer;
+}
+
 static uint64_t bit_of(uint16_t at)
 {
     return UINT64_C(1) << at;
@@ -86,7 +96,7 @@ enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_fl
 enum moon_verdict moon_chain_start(struct moon_chain_run *run, struct moon_flow *flow,
                                    enum moon_phase phase)
 {
-    if (!run->chain)
+    if (!run->chain || !(run->chain->phases >> phase & 1))
         return MOON_NEXT;
     run->head_at = 0;
     return moon_chain_continue(run, flow, phase);
@@ -148,7 +158,8 @@ ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end)
 {
     assert(!end || bytes.len == 0);
-    if (!run->chain)
+    const struct moon_chain *chain = run->chain;
+    if (!chain || !(direction == MOON_REQUEST ? chain->has_request_body : chain->has_response_body))
         return run->sink(flow, direction, bytes, end);
     return push_from(run, flow, direction, 0, bytes, end);
 }

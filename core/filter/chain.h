@@ -14,12 +14,16 @@ struct moon_chain {
     const struct moon_filter *filters;
     uint16_t count;
     bool has_request_body, has_response_body; // some filter reads that body
-    bool may_answer;                          // some filter may: backends are optional
+    uint8_t phases;  // bit 1 << enum moon_phase: some filter has a hook for it
+    bool may_answer; // some filter may: backends are optional
 };
 
 // Takes what comes out of the last body filter; results as ops->pass.
 typedef ssize_t moon_chain_sink_fn(struct moon_flow *flow, enum moon_direction direction,
                                    struct moon_slice bytes, bool end);
+
+// Adds what a filter's type has to what the chain knows of its filters.
+void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *type);
 
 struct moon_chain_run {
     const struct moon_chain *chain;

@@ -72,7 +72,7 @@ struct moon_vm {
     struct moon_slot **slots;
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
-    int exchange_ref;  // metatable of handles of exchanges
+    int exchange_ref;       // metatable of handles of exchanges
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
     int *functions;         // by index of the code's

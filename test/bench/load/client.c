@@ -16,7 +16,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_CAP_LEN = 4096, EVENT_COUNT = 256, DUE_COUNT = 1 << 16, UPLOAD_PART_LEN = 1 << 20, CHUNKS_READ_LEN = 65536 };
+enum {
+    HEAD_CAP_LEN = 4096,
+    EVENT_COUNT = 256,
+    DUE_COUNT = 1 << 16,
+    UPLOAD_PART_LEN = 1 << 20,
+    CHUNKS_READ_LEN = 65536
+};
 
 enum state { IDLE, SENDING, HEAD, BODY, CHUNKED, CLOSING };
 
@@ -259,7 +265,8 @@ static void receive(struct run *run, struct client *c, bool has_ended)
             is_fine = take_chunks(run, c, run->read_buffer, (size_t)n, &broken);
         else
             c->head_len += (size_t)n;
-        if (!is_fine || (is_head && (c->state != HEAD || (!take_head(run, c, &broken) && broken)))) {
+        if (!is_fine ||
+            (is_head && (c->state != HEAD || (!take_head(run, c, &broken) && broken)))) {
             failed(run, c, broken); // an answer that nobody asked for, or another than expected
             return;
         }
@@ -366,7 +373,8 @@ void clients_run(const struct options *options, struct report *report)
     run.idle = calloc(options->connections, sizeof(struct client *));
     run.due = calloc(DUE_COUNT, sizeof *run.due);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!run.requests || !run.upload || !run.read_buffer || !run.clients || !run.idle || !run.due || run.epoll_fd < 0)
+    if (!run.requests || !run.upload || !run.read_buffer || !run.clients || !run.idle || !run.due ||
+        run.epoll_fd < 0)
         fail("load: memory");
     for (uint32_t i = 0; i < run.request_count; i++)
         run.requests[i] = request_head(options, i);

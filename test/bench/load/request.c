@@ -44,11 +44,10 @@ char *request_head(const struct options *options, uint32_t route)
         snprintf(host, sizeof host, "host-%u.example.com", route / ROUTES_PER_HOST);
         snprintf(service, sizeof service, "/service-%u", route % ROUTES_PER_HOST);
     }
-    int len =
-        asprintf(&head, "%s /%llu%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
-                 options->upload_len ? "POST" : "GET", (unsigned long long)options->response_len,
-                 service, host, options->closes ? "close" : "keep-alive",
-                 fields[options->fields], length);
+    int len = asprintf(&head, "%s /%llu%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
+                       options->upload_len ? "POST" : "GET",
+                       (unsigned long long)options->response_len, service, host,
+                       options->closes ? "close" : "keep-alive", fields[options->fields], length);
     if (len < 0)
         fail("asprintf");
     return head;

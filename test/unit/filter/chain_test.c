@@ -181,7 +181,8 @@ static int setup(void **state)
         f->scripts[i] = (struct script){.f = f, .name = (char)('a' + i)};
         f->filters[i] = (struct moon_filter){&type, &f->scripts[i]};
     }
-    f->chain = (struct moon_chain){f->filters, FILTER_COUNT, true, true, false};
+    f->chain = (struct moon_chain){.filters = f->filters, .count = FILTER_COUNT};
+    moon_chain_note(&f->chain, &type);
     f->room[0] = f->room[1] = 200;
     moon_chain_run_init(&f->run, &f->chain, &f->flow, sink);
     *state = f;
@@ -405,7 +406,8 @@ static void sixty_four_filters(void **state)
         many[i] = (struct moon_filter){&type, &f->scripts[0]};
     many[MOON_CHAIN_MAX_COUNT - 1].conf = &f->scripts[1];
     f->scripts[1].waits = 1;
-    struct moon_chain chain = {many, MOON_CHAIN_MAX_COUNT, true, true, false};
+    struct moon_chain chain = {.filters = many, .count = MOON_CHAIN_MAX_COUNT};
+    moon_chain_note(&chain, &type);
     moon_chain_run_init(&f->run, &chain, &f->flow, sink);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), MOON_BODY_WAIT);
     moon_chain_wake(&f->run);
