@@ -72,6 +72,7 @@ static struct moon_vm_seat seat_of(struct moon_worker *worker)
 {
     return (struct moon_vm_seat){.loop = worker->args.loop,
                                  .service = &worker->service,
+                                 .counters = &worker->counters,
                                  .log = worker->args.log,
                                  .worker = worker->args.index};
 }

@@ -25,6 +25,9 @@
     X(calls_live, "gauge", "Requests of the gateway's own under way")                             \
     X(calls_total, "counter", "Requests of the gateway's own begun")                              \
     X(call_failures_total, "counter", "Requests of the gateway's own that got no response")       \
+    X(script_errors_total, "counter", "Functions of scripts that failed")                         \
+    X(script_traces_total, "counter", "Pieces of scripts that were compiled")                     \
+    X(script_trace_aborts_total, "counter", "Pieces of scripts that could not be compiled")       \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \

@@ -118,6 +118,8 @@ int moon_abi_chunk_ask(const void *handle);
 /// The piece, valid until the next yield: 0, or MOON_ABI_NONE at the body's end.
 int moon_abi_chunk_take(const void *handle, struct moon_abi_text *out);
 
+/// The compiler has finished a trace, or given one up.
+void moon_abi_count_trace(void *vm, int is_abort);
 /// Seconds since 1970, as the worker's loop last saw them.
 double moon_abi_now(void *vm);
 /// Seconds of a clock that never jumps.

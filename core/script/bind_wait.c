@@ -1,7 +1,16 @@
 // The abi of waiting and of clocks.
 #include "io/loop.h"
+#include "obs/counters.h"
 #include "script/abi.h"
 #include "script/vm_priv.h"
+
+void moon_abi_count_trace(void *vm, int is_abort)
+{
+    struct moon_counters *counters = ((struct moon_vm *)vm)->seat.counters;
+    if (counters)
+        moon_count_up(is_abort ? &counters->script_trace_aborts_total
+                               : &counters->script_traces_total);
+}
 
 double moon_abi_now(void *vm)
 {

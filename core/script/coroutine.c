@@ -7,6 +7,7 @@
 // script's own hand it on to the one that the core resumes (_core/coroutines.lua), so that a wait inside of them waits on the loop.
 #include "base/slice.h"
 #include "filter/filter.h"
+#include "obs/counters.h"
 #include "obs/log.h"
 #include "script/abi.h"
 #include "script/vm_priv.h"
@@ -127,6 +128,8 @@ void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
     static const char *const phases[] = {"evaluation",  "rewrite", "access",      "header_filter",
                                          "body_filter", "log",     "init_worker", "timer"};
     const struct moon_vm *vm = coroutine->vm;
+    if (vm->seat.counters)
+        moon_count_up(&vm->seat.counters->script_errors_total);
     const char *message = lua_tostring(at, -1);
     luaL_traceback(vm->state, at, message ? message : "an error that is not a text", 0);
     char *text = strdup(lua_tostring(vm->state, -1));

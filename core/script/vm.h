@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct moon_code;
+struct moon_counters;
 struct moon_generation;
 struct moon_log;
 struct moon_loop;
@@ -21,7 +22,8 @@ struct moon_vm;
 // Where a VM runs.
 struct moon_vm_seat {
     struct moon_loop *loop;
-    struct moon_service *service; // for requests of its own; NULL: it makes none
+    struct moon_service *service;   // for requests of its own; NULL: it makes none
+    struct moon_counters *counters; // NULL: nothing is counted
     const struct moon_log *log;
     unsigned worker;
     bool is_control; // timers of control run here, those of workers do not

@@ -56,6 +56,7 @@ int moon_abi_body_collected(const void *handle, struct moon_abi_text *out);
 int moon_abi_body_replace(const void *handle, const char *ptr, size_t len);
 int moon_abi_chunk_ask(const void *handle);
 int moon_abi_chunk_take(const void *handle, struct moon_abi_text *out);
+void moon_abi_count_trace(void *vm, int is_abort);
 double moon_abi_now(void *vm);
 double moon_abi_clock(void *vm);
 int moon_abi_ticket(void *vm, struct moon_abi_ticket *out);

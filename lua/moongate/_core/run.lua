@@ -52,8 +52,18 @@ function run.settle()
   return { exchange = exchange, configure = plugins.configure }
 end
 
+-- A handler of LuaJIT's trace events: they are rare once a script is warm.
+local function count_trace(what)
+  if what == "stop" then
+    C.moon_abi_count_trace(vm, 0)
+  elseif what == "abort" then
+    C.moon_abi_count_trace(vm, 1)
+  end
+end
+
 --- On the worker, before its first request.
 function run.start()
+  jit.attach(count_trace, "trace")
   math.randomseed(native.seed())
 end
 
