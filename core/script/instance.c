@@ -53,7 +53,7 @@ static bool values_equal(const struct moon_value *a, const struct moon_value *b)
     case MOON_VALUE_BOOL:
         return a->boolean == b->boolean;
     case MOON_VALUE_NUMBER:
-        return memcmp(&a->number, &b->number, sizeof a->number) == 0;
+        return a->number == b->number;
     case MOON_VALUE_STRING:
         return moon_slice_equal(a->string, b->string);
     case MOON_VALUE_TABLE:

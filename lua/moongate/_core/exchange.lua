@@ -15,7 +15,7 @@ local text2 = ffi.new "struct moon_abi_text"
 local number = ffi.new "double[1]"
 local at = ffi.new "uint32_t[1]"
 
-local ENDED, PHASE, INVALID, NONE = abi.ENDED, abi.PHASE, abi.INVALID, abi.NONE
+local ENDED, PHASE, INVALID = abi.ENDED, abi.PHASE, abi.INVALID
 local ENDED_TEXT = "exchange ended"
 local BODY_MAX = 1048576
 
@@ -85,8 +85,8 @@ end
 
 local function header_edit_failed(code, name, level)
   if code == INVALID then
-    error(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and other ' ..
-      "controls are refused), or the field is the gateway's own"):format(tostring(name)), level + 1)
+    error(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and ' ..
+      "other controls are refused), or the field is the gateway's own"):format(tostring(name)), level + 1)
   end
   fail(code, "editing headers", "rewrite and access (request), header_filter (response)", level + 1)
 end
@@ -329,7 +329,8 @@ response_t = ffi.metatype("struct moon_abi_response", {
     end
     local code = C.moon_abi_set_status(self, tonumber(value) or 0)
     if code == INVALID then
-      error("response.status takes a number from 200 to 599; what has no body (204, 304) stays so", 2)
+      error("response.status takes a number from 200 to 599; what has no body (204, 304) stays so",
+        2)
     end
     if code ~= 0 then fail(code, "response.status =", "header_filter", 2) end
   end,
