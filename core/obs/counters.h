@@ -25,6 +25,8 @@
     X(calls_live, "gauge", "Requests of the gateway's own under way")                             \
     X(calls_total, "counter", "Requests of the gateway's own begun")                              \
     X(call_failures_total, "counter", "Requests of the gateway's own that got no response")       \
+    X(coroutines_live, "gauge", "Functions of scripts that run or wait now")                      \
+    X(lua_states, "gauge", "Lua states that workers hold, those of old generations included")     \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \
