@@ -25,6 +25,7 @@ static const char *const phase_names[MOON_PHASE_COUNT] = {
 
 static int problem(const struct moon_vm_args *args, struct moon_report *report, const char *text)
 {
+    text = text ? text : "an error that is not a text";
     size_t len = strcspn(text, "\n");
     moon_report_addf(report, (struct moon_place){args->code->path, 0}, NULL, NULL, NULL, "%.*s",
                      (int)len, text);
@@ -131,7 +132,11 @@ static int load_plugins(struct moon_vm *vm, const struct moon_vm_args *args,
         abort();
     for (size_t i = 0; i < args->code->plugin_count; i++) {
         lua_settop(state, 0);
-        if (call_module(state, "moongate._core.plugins", "load", args->code->plugins[i]->name) != 0)
+        moon_evaluation_bound_begin(state);
+        int err =
+            call_module(state, "moongate._core.plugins", "load", args->code->plugins[i]->name);
+        moon_evaluation_bound_end(state);
+        if (err)
             return problem(args, report, lua_tostring(state, -1));
         if (!lua_istable(state, -1))
             return problem(args, report, "a plugin is not found any more");
@@ -164,6 +169,7 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     lua_settop(state, 0);
     luaJIT_setmode(state, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
     lua_gc(state, LUA_GCCOLLECT, 0);
+    vm->is_settled = true;
     return 0;
 }
 

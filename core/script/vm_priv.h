@@ -89,6 +89,7 @@ struct moon_vm {
     void *started_owner;
     int start_err;
     struct moon_timer start_limit;
+    bool is_settled; // what its evaluation took from outside is no longer there
     bool is_started, has_timers, is_stopped; // has_timers: they run
 };
 
