@@ -39,7 +39,8 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
 int moon_abi_get_number(const void *handle, int what, double *out);
 int moon_abi_set_status(const void *handle, int status);
-int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out);
+int moon_abi_header_get(const void *handle, const char *name, size_t len,
+                        struct moon_abi_text *out);
 int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
                          struct moon_abi_text *out);
 int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,
@@ -71,6 +72,8 @@ return {
   PHASE = -2,
   INVALID = -3,
   MEMORY = -4,
+  FOREIGN = -5,
+  OVER = -6,
   EVALUATE = 0,
   REWRITE = 1,
   ACCESS = 2,
