@@ -77,6 +77,12 @@ static struct moon_vm_seat seat_of(struct moon_worker *worker)
                                  .worker = worker->args.index};
 }
 
+static void count_states(struct moon_worker *worker)
+{
+    moon_count_set(&worker->counters.lua_states,
+                   worker->retired_count + (worker->generation ? 1 : 0));
+}
+
 static void let_go(struct moon_worker *worker, unsigned index)
 {
     struct moon_generation *generation = worker->retired[index].generation;
@@ -84,6 +90,7 @@ static void let_go(struct moon_worker *worker, unsigned index)
     worker->retired_count--;
     memmove(&worker->retired[index], &worker->retired[index + 1],
             (worker->retired_count - index) * sizeof worker->retired[0]);
+    count_states(worker);
     if (worker->args.on_retired)
         worker->args.on_retired(worker->args.owner, generation);
     else
@@ -126,6 +133,7 @@ static void take_generation(struct moon_worker *worker, struct moon_generation *
     }
     retire(worker, worker->generation);
     worker->generation = moon_generation_ref(generation);
+    count_states(worker);
 }
 
 static void on_start_done(void *owner, int err)
@@ -172,6 +180,7 @@ static void start_first(struct moon_worker *worker)
 {
     struct moon_vm_seat seat = seat_of(worker);
     worker->generation = moon_generation_ref(worker->args.generation);
+    count_states(worker);
     if (worker->generation)
         moon_vm_start(vm_of(worker, worker->generation), &seat, on_first_started, worker);
     else

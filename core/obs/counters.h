@@ -28,6 +28,8 @@
     X(script_errors_total, "counter", "Functions of scripts that failed")                         \
     X(script_traces_total, "counter", "Pieces of scripts that were compiled")                     \
     X(script_trace_aborts_total, "counter", "Pieces of scripts that could not be compiled")       \
+    X(coroutines_live, "gauge", "Functions of scripts that run or wait now")                      \
+    X(lua_states, "gauge", "Lua states that workers hold, those of old generations included")     \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \

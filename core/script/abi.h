@@ -16,6 +16,8 @@ enum {
     MOON_ABI_PHASE = -2,   // not in this phase
     MOON_ABI_INVALID = -3, // the value cannot stand in a message
     MOON_ABI_MEMORY = -4,  // the exchange's memory is at its bound
+    MOON_ABI_FOREIGN = -5, // what runs works for another exchange, or for none
+    MOON_ABI_OVER = -6,    // what runs is a task, and the phase that started it has ended
 };
 
 // The phases a function may run in; _core/phases.lua has their names in this order.

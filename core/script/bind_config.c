@@ -13,6 +13,8 @@
 
 enum { DEPTH_MAX = 32, PATH_LEN = 256, CALLER_LEVEL = 1 }; // 0: this function, 1: the script
 
+#define MODEL_KEY "moongate.model"
+
 struct converting {
     lua_State *vm;
     struct moon_model *model;
@@ -171,15 +173,33 @@ static void keep_functions(lua_State *vm, const struct moon_object *object)
     free(name);
 }
 
-// Upvalues: the model, the file's name, the kind of object.
+// The model that is written; NULL once the script has come to its end.
+static struct moon_model *model_of(lua_State *vm)
+{
+    lua_getfield(vm, LUA_REGISTRYINDEX, MODEL_KEY);
+    struct moon_model *model = lua_touserdata(vm, -1);
+    lua_pop(vm, 1);
+    return model;
+}
+
+// Upvalues: the file's name, the kind of object.
 static int add_object(lua_State *vm)
 {
-    struct moon_model *model = lua_touserdata(vm, lua_upvalueindex(1));
-    const char *file = lua_tostring(vm, lua_upvalueindex(2)),
-               *kind = lua_tostring(vm, lua_upvalueindex(3));
+    const char *file = lua_tostring(vm, lua_upvalueindex(1)),
+               *kind = lua_tostring(vm, lua_upvalueindex(2));
+    struct moon_model *model = model_of(vm);
+    lua_Debug caller;
+    if (!model) {
+        luaL_where(vm, CALLER_LEVEL);
+        lua_pushfstring(vm,
+                        "moongate.%s can be called while the script is evaluated, not by phases, "
+                        "timers, init_worker or a plugin",
+                        kind);
+        lua_concat(vm, 2);
+        return lua_error(vm);
+    }
     struct converting at = {.vm = vm, .model = model};
     struct moon_object object = {.kind = moon_model_copy(model, moon_slice_from(kind)).ptr};
-    lua_Debug caller;
     if (lua_type(vm, 1) != LUA_TTABLE) {
         luaL_where(vm, CALLER_LEVEL);
         lua_pushfstring(vm, "moongate.%s takes a table, got %s: write moongate.%s { ... }", kind,
@@ -202,12 +222,19 @@ static int add_object(lua_State *vm)
 void moon_config_push(lua_State *vm, struct moon_model *model, const char *file)
 {
     static const char *const kinds[] = {"settings", "listener", "upstream", "route"};
+    lua_pushlightuserdata(vm, model);
+    lua_setfield(vm, LUA_REGISTRYINDEX, MODEL_KEY);
     lua_newtable(vm);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        lua_pushlightuserdata(vm, model);
         lua_pushstring(vm, file);
         lua_pushstring(vm, kinds[i]);
-        lua_pushcclosure(vm, add_object, 3);
+        lua_pushcclosure(vm, add_object, 2);
         lua_setfield(vm, -2, kinds[i]);
     }
+}
+
+void moon_config_close(lua_State *vm)
+{
+    lua_pushnil(vm);
+    lua_setfield(vm, LUA_REGISTRYINDEX, MODEL_KEY);
 }

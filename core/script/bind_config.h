@@ -4,6 +4,7 @@
 struct lua_State;
 struct moon_model;
 
-// Leaves a table of the four functions on the stack; they write into `model`, which outlives the VM. `file` is how the user
-// named the script.
+// Leaves a table of the four functions on the stack; they write into `model` until moon_config_close, and are errors from then
+// on. `file` is how the user named the script.
 void moon_config_push(struct lua_State *vm, struct moon_model *model, const char *file);
+void moon_config_close(struct lua_State *vm);

@@ -22,22 +22,15 @@ static struct moon_flow *flow_of(const void *handle)
     return slot && slot->generation == exchange->generation ? slot->flow : NULL;
 }
 
-static bool is_in(const void *handle, uint32_t phases)
+static struct moon_slot *slot_of(const void *handle)
 {
-    const struct moon_slot *slot = ((const struct moon_abi_exchange *)handle)->slot;
-    const struct moon_coroutine *current = slot->vm->current;
-    return current && (phases >> current->phase & 1);
+    return ((const struct moon_abi_exchange *)handle)->slot;
 }
 
 static int put(struct moon_slice text, struct moon_abi_text *out)
 {
     *out = (struct moon_abi_text){text.ptr, text.len};
     return text.ptr ? MOON_ABI_OK : MOON_ABI_NONE;
-}
-
-static int put_copy(struct moon_slice text, struct moon_abi_text *out)
-{
-    return text.ptr ? put(text, out) : MOON_ABI_MEMORY;
 }
 
 uint32_t moon_abi_slot_index(const void *handle)
@@ -48,11 +41,11 @@ uint32_t moon_abi_slot_index(const void *handle)
 
 // ---- texts
 
-static int client_address(struct moon_flow *flow, struct moon_abi_text *out)
+static int client_address(struct moon_slot *slot, struct moon_abi_text *out)
 {
-    char text[MOON_ADDRESS_TEXT_LEN];
-    moon_address_format_ip(&flow->client, text);
-    return put_copy(moon_arena_try_copy(flow->arena, moon_slice_from(text)), out);
+    if (!slot->client[0])
+        moon_address_format_ip(&slot->flow->client, slot->client);
+    return put(moon_slice_from(slot->client), out);
 }
 
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
@@ -80,7 +73,7 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
     case 'u':
         return put(flow->ops->upstream(flow), out);
     case 'a':
-        return client_address(flow, out);
+        return client_address(slot_of(handle), out);
     default:
         return MOON_ABI_NONE;
     }
@@ -139,8 +132,9 @@ int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len)
     struct moon_flow *flow = flow_of(handle);
     if (!flow)
         return MOON_ABI_ENDED;
-    if (!is_in(handle, request_edits))
-        return MOON_ABI_PHASE;
+    int refusal = moon_slot_check(slot_of(handle), request_edits);
+    if (refusal)
+        return refusal;
     struct moon_slice text = moon_arena_try_copy(flow->arena, (struct moon_slice){ptr, len});
     if (!text.ptr)
         return MOON_ABI_MEMORY;
@@ -194,8 +188,9 @@ int moon_abi_set_status(const void *handle, int status)
     struct moon_flow *flow = flow_of(handle);
     if (!flow)
         return MOON_ABI_ENDED;
-    if (!is_in(handle, response_edits))
-        return MOON_ABI_PHASE;
+    int refusal = moon_slot_check(slot_of(handle), response_edits);
+    if (refusal)
+        return refusal;
     // What has no body by its status is another message.
     uint16_t now = flow->response->status;
     if (status < 200 || status > 599 || now == 101 || (status == 204) != (now == 204) ||
@@ -220,7 +215,10 @@ static struct moon_head *head_of(const void *handle, struct moon_flow **flow, in
     if (!headers->is_response)
         return (*flow)->request;
     const struct moon_slot *slot = headers->slot;
-    bool is_readable = is_in(handle, response_reads) || slot->is_answered;
+    if (!slot->is_answered)
+        *code = moon_slot_check(slot, response_reads);
+    bool is_readable = slot->is_answered || *code == MOON_ABI_OK || *code == MOON_ABI_OVER;
+    *code = is_readable ? MOON_ABI_PHASE : *code;
     return (*flow)->response->status && is_readable ? (*flow)->response : NULL;
 }
 
@@ -232,11 +230,9 @@ static struct moon_head *head_to_edit(const void *handle, struct moon_flow **flo
     uint32_t phases = !headers->is_response ? request_edits
                       : slot->is_answered   ? request_edits | response_edits
                                             : response_edits;
-    if (head && !is_in(handle, phases)) {
-        *code = MOON_ABI_PHASE;
-        return NULL;
-    }
-    return head;
+    int refusal = head ? moon_slot_check(slot, phases) : MOON_ABI_OK;
+    *code = refusal ? refusal : *code;
+    return refusal ? NULL : head;
 }
 
 int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out)
@@ -366,9 +362,10 @@ int moon_abi_respond(const void *handle, int status, const char *body, size_t bo
     struct moon_flow *flow = flow_of(handle);
     if (!flow)
         return MOON_ABI_ENDED;
-    struct moon_slot *slot = ((const struct moon_abi_exchange *)handle)->slot;
-    if (!is_in(handle, request_edits) || slot->vm->current->is_task)
-        return MOON_ABI_PHASE;
+    struct moon_slot *slot = slot_of(handle);
+    int refusal = moon_slot_check(slot, request_edits);
+    if (refusal || slot->vm->current->is_task)
+        return refusal ? refusal : MOON_ABI_PHASE;
     struct moon_slice own_type =
                           moon_arena_try_copy(flow->arena, (struct moon_slice){type, type_len}),
                       own_body = MOON_SLICE("");

@@ -19,8 +19,12 @@ static struct moon_vm *vm_of(lua_State *state)
     return lua_touserdata(state, lua_upvalueindex(1));
 }
 
+// Those of the evaluation. They end with the code that it was made for, which other code of the same generation outlives.
 static struct moon_inputs *inputs_of(lua_State *state)
 {
+    const struct moon_vm *vm = vm_of(state);
+    if (vm && vm->is_settled)
+        luaL_error(state, "the evaluation of the script is over");
     return lua_touserdata(state, lua_upvalueindex(2));
 }
 
@@ -50,10 +54,13 @@ static int native_env(lua_State *state)
     return push_input(state, err, text);
 }
 
-// time(): the evaluation's, in seconds
+// time(): the evaluation's, in seconds; once a worker has the VM, that of its loop
 static int native_time(lua_State *state)
 {
-    lua_pushnumber(state, (lua_Number)moon_inputs_wall_ms(inputs_of(state)) / 1000);
+    const struct moon_vm *vm = vm_of(state);
+    uint64_t ms = vm && vm->seat.loop ? moon_loop_wall_ms(vm->seat.loop)
+                                      : moon_inputs_wall_ms(inputs_of(state));
+    lua_pushnumber(state, (lua_Number)ms / 1000);
     return 1;
 }
 
@@ -108,7 +115,10 @@ static int native_start(lua_State *state)
     lua_settop(state, 1);
     lua_pushboolean(state, true); // so the code needs VMs
     lua_setfield(state, LUA_REGISTRYINDEX, "moongate.has_tasks");
-    if (vm && !vm->is_started)
+    if (vm && vm->is_settled)
+        return luaL_error(state,
+                          "moongate.init_worker can be called while the script is evaluated");
+    if (vm)
         moon_vm_add_start(vm, state);
     return 0;
 }

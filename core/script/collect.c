@@ -29,13 +29,6 @@ void moon_collect_free(struct moon_collect *collect)
     free(collect);
 }
 
-static bool is_request_phase(const struct moon_slot *slot)
-{
-    const struct moon_coroutine *current = slot->vm->current;
-    return current && !current->is_task &&
-           (current->phase == MOON_ABI_REWRITE || current->phase == MOON_ABI_ACCESS);
-}
-
 static struct moon_slot *slot_of(const void *handle, int *code)
 {
     const struct moon_abi_exchange *exchange = handle;
@@ -43,8 +36,10 @@ static struct moon_slot *slot_of(const void *handle, int *code)
     *code = MOON_ABI_ENDED;
     if (!slot || slot->generation != exchange->generation || !slot->flow)
         return NULL;
-    *code = MOON_ABI_PHASE;
-    return is_request_phase(slot) ? slot : NULL;
+    *code = moon_slot_check(slot, 1u << MOON_ABI_REWRITE | 1u << MOON_ABI_ACCESS);
+    if (!*code && slot->vm->current->is_task)
+        *code = MOON_ABI_PHASE;
+    return *code ? NULL : slot;
 }
 
 static void tell(struct moon_collect *collect)

@@ -54,43 +54,33 @@ struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot 
         coroutine = MOON_CONTAINER(vm->free_coroutines.next, struct moon_coroutine, node);
         moon_list_del(&coroutine->node);
     }
-    if (!coroutine->thread)
+    if (coroutine->thread)
+        vm->pooled_count--;
+    else
         make_thread(coroutine);
     coroutine->slot = slot;
     coroutine->phase = (uint8_t)phase;
     moon_list_add_before(&vm->live_coroutines, &coroutine->node);
     if (slot)
         moon_list_add_before(&slot->coroutines, &coroutine->mate);
+    if (vm->seat.counters)
+        moon_count_up(&vm->seat.counters->coroutines_live);
     return coroutine;
 }
 
 static void forget_thread(struct moon_coroutine *coroutine)
 {
-    luaL_unref(coroutine->vm->state, LUA_REGISTRYINDEX, coroutine->thread_ref);
+    if (coroutine->thread)
+        luaL_unref(coroutine->vm->state, LUA_REGISTRYINDEX, coroutine->thread_ref);
     coroutine->thread = NULL;
 }
 
-// Into the pool; its thread only where that has returned.
-static void release(struct moon_coroutine *coroutine)
-{
-    coroutine->is_waiting = coroutine->is_ready = coroutine->is_task = false;
-    coroutine->failure = NULL;
-    coroutine->on_wake = NULL;
-    coroutine->on_end = NULL;
-    coroutine->owner = NULL;
-    coroutine->withdraw = NULL;
-    coroutine->slot = NULL;
-    coroutine->wait++;
-    moon_list_del(&coroutine->node);
-    moon_list_del(&coroutine->mate);
-    moon_list_add_after(&coroutine->vm->free_coroutines, &coroutine->node);
-}
-
+// What it waits for is nobody's any more.
 static void end_wait(struct moon_coroutine *coroutine)
 {
     void (*withdraw)(void *) = coroutine->withdraw;
     coroutine->withdraw = NULL;
-    coroutine->is_waiting = false;
+    coroutine->is_waiting = coroutine->is_ready = false;
     if (moon_timer_is_armed(&coroutine->timer))
         moon_loop_timer_del(coroutine->vm->seat.loop, &coroutine->timer);
     moon_task_cancel(&coroutine->task);
@@ -98,13 +88,72 @@ static void end_wait(struct moon_coroutine *coroutine)
         withdraw(coroutine->operation);
 }
 
+// Into the pool; its thread only where that has returned, and there are few.
+static void release(struct moon_coroutine *coroutine)
+{
+    struct moon_vm *vm = coroutine->vm;
+    end_wait(coroutine); // one that it has begun and not waited for
+    if (coroutine->thread && vm->pooled_count >= POOL_MAX_COUNT)
+        forget_thread(coroutine);
+    coroutine->is_task = false;
+    coroutine->failure = NULL;
+    coroutine->on_wake = NULL;
+    coroutine->on_end = NULL;
+    coroutine->owner = NULL;
+    coroutine->slot = NULL;
+    coroutine->wait++;
+    moon_list_del(&coroutine->node);
+    moon_list_del(&coroutine->mate);
+    if (coroutine->thread) {
+        vm->pooled_count++;
+        moon_list_add_after(&vm->free_coroutines, &coroutine->node);
+    } else {
+        moon_list_add_before(&vm->free_coroutines, &coroutine->node);
+    }
+    if (vm->seat.counters)
+        moon_count_down(&vm->seat.counters->coroutines_live);
+}
+
 void moon_coroutine_drop(struct moon_coroutine *coroutine)
 {
     if (!coroutine)
         return;
-    end_wait(coroutine);
     forget_thread(coroutine);
     release(coroutine);
+}
+
+void moon_coroutines_close(struct moon_vm *vm)
+{
+    struct moon_list *at = vm->live_coroutines.next, *next;
+    for (; at != &vm->live_coroutines; at = next) {
+        struct moon_coroutine *coroutine = MOON_CONTAINER(at, struct moon_coroutine, node);
+        next = at->next;
+        if (coroutine->is_task) {
+            moon_coroutine_drop(coroutine);
+            continue;
+        }
+        end_wait(coroutine);
+        forget_thread(coroutine);
+        if (coroutine->on_wake)
+            coroutine->on_wake(coroutine);
+    }
+    for (at = vm->free_coroutines.next; at != &vm->free_coroutines; at = at->next)
+        MOON_CONTAINER(at, struct moon_coroutine, node)->thread = NULL;
+}
+
+static void free_list(struct moon_list *list)
+{
+    while (!moon_list_is_empty(list)) {
+        struct moon_coroutine *coroutine = MOON_CONTAINER(list->next, struct moon_coroutine, node);
+        moon_list_del(&coroutine->node);
+        free(coroutine);
+    }
+}
+
+void moon_coroutines_free(struct moon_vm *vm)
+{
+    free_list(&vm->live_coroutines);
+    free_list(&vm->free_coroutines);
 }
 
 // ---- errors
@@ -185,8 +234,8 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
 {
     struct moon_vm *vm = coroutine->vm;
     struct moon_coroutine *outer = vm->current;
-    coroutine->is_waiting = coroutine->is_ready = false;
-    coroutine->withdraw = NULL;
+    coroutine->withdraw = NULL; // what woke it is done
+    end_wait(coroutine);
     if (coroutine->failure) {
         lua_settop(coroutine->thread, 0);
         lua_pushstring(coroutine->thread, coroutine->failure);
@@ -217,6 +266,7 @@ struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
 uint32_t moon_coroutine_wait(struct moon_coroutine *coroutine, void (*withdraw)(void *operation),
                              void *operation)
 {
+    end_wait(coroutine); // one that could not be waited for: a yield across a C call
     coroutine->is_waiting = true;
     coroutine->withdraw = withdraw;
     coroutine->operation = operation;

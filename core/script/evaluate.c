@@ -29,8 +29,22 @@ static void on_step(lua_State *vm, lua_Debug *at)
     lua_pop(vm, 1);
     lua_pushnumber(vm, steps);
     lua_setfield(vm, LUA_REGISTRYINDEX, "moongate.steps");
-    if (steps > STEPS_MAX)
-        luaL_error(vm, "the script does not come to an end: is there an endless loop?");
+    if (steps <= STEPS_MAX)
+        return;
+    lua_sethook(vm, on_step, LUA_MASKCOUNT, 1); // from now on everything fails, below pcall too
+    luaL_error(vm, "the script does not come to an end: is there an endless loop?");
+}
+
+void moon_evaluation_bound_begin(lua_State *state)
+{
+    lua_pushnil(state);
+    lua_setfield(state, LUA_REGISTRYINDEX, "moongate.steps");
+    lua_sethook(state, on_step, LUA_MASKCOUNT, STEP_COUNT);
+}
+
+void moon_evaluation_bound_end(lua_State *state)
+{
+    lua_sethook(state, NULL, 0, 0);
 }
 
 // Splits "file:line: message" of Lua into a place and a message.
@@ -88,7 +102,7 @@ static int prepare(lua_State *state, const struct moon_evaluation *evaluation)
     set_module(state, "moongate._core.native");
     moon_config_push(state, evaluation->model, evaluation->path);
     set_module(state, "moongate._core.config");
-    lua_sethook(state, on_step, LUA_MASKCOUNT, STEP_COUNT);
+    moon_evaluation_bound_begin(state);
     return call_inputs(state, "begin");
 }
 
@@ -125,11 +139,12 @@ int moon_evaluation_run(lua_State *state, const struct moon_evaluation *evaluati
     lua_settop(state, err ? -1 : 0);
     if (!err)
         err = run(state, path, source.ptr + shebang, source.len - shebang);
+    moon_evaluation_bound_end(state);
+    moon_config_close(state);
     if (err) {
         const char *text = lua_tostring(state, -1);
         report_lua_error(report, path, text ? text : "an error that is not a text");
     }
-    lua_sethook(state, NULL, 0, 0);
     lua_settop(state, 0);
     return err ? MOON_ECONFIG : 0;
 }

@@ -21,3 +21,6 @@ struct moon_evaluation {
 // Bounded: an endless loop is an error. 0, or MOON_ECONFIG with the problem in the report.
 int moon_evaluation_run(struct lua_State *state, const struct moon_evaluation *evaluation,
                         struct moon_report *report);
+// The same bound on what else is run before traffic: files of plugins. Begins anew at each call of begin.
+void moon_evaluation_bound_begin(struct lua_State *state);
+void moon_evaluation_bound_end(struct lua_State *state);

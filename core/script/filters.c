@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "filter/compile.h"
 #include "script/code.h"
+#include "script/evaluation.h"
 #include "script/instance.h"
 #include "script/push.h"
 
@@ -97,7 +98,10 @@ static int ask(lua_State *state, const char *function, struct moon_slice name,
     lua_pushlstring(state, name.ptr, name.len);
     if (value)
         moon_push_value(state, value);
-    return lua_pcall(state, value ? 2 : 1, LUA_MULTRET, 0);
+    moon_evaluation_bound_begin(state);
+    err = lua_pcall(state, value ? 2 : 1, LUA_MULTRET, 0);
+    moon_evaluation_bound_end(state);
+    return err;
 }
 
 // 0 and *out; -ENOENT; MOON_ECONFIG.

@@ -7,6 +7,7 @@
 //
 //   begin -> pulling --bytes--> (runs) --writes--> writing --passed--> (runs) ... --returns--> ended
 #include "filter/filter.h"
+#include "obs/log.h"
 #include "script/code.h"
 #include "script/generation.h"
 #include "script/instance.h"
@@ -27,34 +28,27 @@ struct state {
 
 // ---- starting
 
-static void push_conf(const struct moon_instance *instance, struct moon_vm *vm, lua_State *at)
+static struct moon_vm *vm_of(const struct moon_instance *instance, const struct moon_flow *flow)
+{
+    return moon_generation_vm(instance->code->generation, flow->worker);
+}
+
+// False: the plugin's table could not be made; the error is on the stack.
+static bool push_conf(const struct moon_instance *instance, struct moon_vm *vm, lua_State *at)
 {
     if (!instance->plugin) {
         lua_pushnil(at);
-        return;
+        return true;
     }
     lua_rawgeti(at, LUA_REGISTRYINDEX, vm->young_ref);
     lua_rawgeti(at, -1, (int)instance->conf_id);
+    bool is_fine = true;
     if (lua_isnil(at, -1)) {
         lua_pop(at, 1);
-        moon_vm_push_conf(vm, instance, at);
+        is_fine = moon_vm_push_conf(vm, instance, at);
     }
     lua_remove(at, -2);
-}
-
-// The function, the exchange and the plugin's table. False: the plugin has no such phase in this VM.
-static bool push_call(const struct moon_instance *instance, struct moon_slot *slot, int phase,
-                      lua_State *at)
-{
-    struct moon_vm *vm = slot->vm;
-    int ref = instance->plugin ? vm->plugins[instance->plugin->index][phase]
-                               : vm->functions[instance->functions[phase]];
-    if (ref == LUA_NOREF)
-        return false;
-    lua_rawgeti(at, LUA_REGISTRYINDEX, ref);
-    moon_slot_push(slot, at);
-    push_conf(instance, vm, at);
-    return true;
+    return is_fine;
 }
 
 static void resume_flow(struct moon_coroutine *coroutine)
@@ -63,20 +57,40 @@ static void resume_flow(struct moon_coroutine *coroutine)
     flow->ops->resume(flow);
 }
 
-// A coroutine ready to run the phase, or NULL.
+// A coroutine ready to run the phase: the function, the exchange and the plugin's table are on its stack. NULL with *verdict:
+// the plugin has no such phase in this VM, or its table could not be made.
 static struct moon_coroutine *begin(const struct moon_instance *instance, struct moon_flow *flow,
-                                    int phase)
+                                    int phase, enum moon_verdict *verdict)
 {
-    struct moon_vm *vm = moon_generation_vm(instance->code->generation, flow->worker);
-    if (!vm->state) // closed: the generation has ended before the exchange
+    struct moon_vm *vm = vm_of(instance, flow);
+    int ref = instance->plugin ? vm->plugins[instance->plugin->index][phase]
+                               : vm->functions[instance->functions[phase]];
+    *verdict = MOON_NEXT;
+    if (ref == LUA_NOREF)
         return NULL;
     struct moon_slot *slot = moon_slot_of(vm, flow);
-    struct moon_coroutine *coroutine = moon_coroutine_take(slot->vm, slot, phase);
+    struct moon_coroutine *coroutine = moon_coroutine_take(vm, slot, phase);
+    lua_State *thread = coroutine->thread;
+    slot->phase = (uint8_t)phase;
     coroutine->on_wake = resume_flow;
-    if (push_call(instance, slot, phase, coroutine->thread))
+    lua_rawgeti(thread, LUA_REGISTRYINDEX, ref);
+    moon_slot_push(slot, thread);
+    if (push_conf(instance, vm, thread))
         return coroutine;
+    moon_coroutine_report(coroutine, thread);
     moon_coroutine_drop(coroutine);
+    *verdict = MOON_FAIL;
     return NULL;
+}
+
+// The exchange has outlived its generation of VMs. What was to judge or to change it cannot be left out: it fails.
+static void tell_closed(const struct moon_instance *instance, struct moon_flow *flow)
+{
+    struct moon_slice id = flow->ops->id(flow);
+    moon_log_error(
+        vm_of(instance, flow)->seat.log,
+        "script: \"%s\" of request %.*s cannot run: this generation of the script has ended",
+        instance->type.name, MOON_SLICE_ARG(id));
 }
 
 // ---- head phases
@@ -85,36 +99,49 @@ static enum moon_verdict run_head(struct moon_flow *flow, struct moon_instance *
                                   struct state *state, int phase)
 {
     struct moon_coroutine *coroutine = state->head;
+    enum moon_verdict verdict = MOON_FAIL;
     int argument_count = 0;
+    if (!vm_of(instance, flow)->state) {
+        moon_coroutine_drop(coroutine);
+        state->head = NULL;
+        tell_closed(instance, flow);
+        return MOON_FAIL;
+    }
     if (!coroutine) {
-        coroutine = begin(instance, flow, phase);
+        coroutine = begin(instance, flow, phase, &verdict);
         if (!coroutine)
-            return MOON_NEXT;
+            return verdict;
         argument_count = 2;
     } else if (!coroutine->is_ready) {
         return MOON_WAIT;
     } else {
         lua_settop(coroutine->thread, 0);
     }
+    struct moon_slot *slot = coroutine->slot;
     state->head = NULL;
     switch (moon_coroutine_resume(coroutine, argument_count)) {
     case MOON_RUN_DONE:
-        return MOON_NEXT;
+        verdict = MOON_NEXT;
+        break;
     case MOON_RUN_WAITS:
         state->head = coroutine;
         return MOON_WAIT;
     case MOON_RUN_ANSWERED:
-        return MOON_DONE;
+        verdict = MOON_DONE;
+        break;
     case MOON_RUN_PULLS:
     case MOON_RUN_WRITES:
         lua_pushliteral(coroutine->thread, "a response's body can be filtered in body_filter");
         moon_coroutine_report(coroutine, coroutine->thread);
         moon_coroutine_drop(coroutine);
-        return MOON_FAIL;
+        verdict = MOON_FAIL;
+        break;
     case MOON_RUN_FAILED:
-        return MOON_FAIL;
+        verdict = MOON_FAIL;
+        break;
     }
-    return MOON_FAIL;
+    slot->phase = MOON_ABI_EVALUATE;
+    return verdict;
 }
 
 static enum moon_verdict on_rewrite(struct moon_flow *flow, void *conf, void *state)
@@ -198,12 +225,19 @@ static ssize_t on_body(struct moon_flow *flow, void *conf, void *at, struct moon
                        bool end)
 {
     struct state *state = at;
+    enum moon_verdict verdict;
     (void)end; // it comes without bytes
+    if (!vm_of(conf, flow)->state && state->body_state != BODY_ENDED) {
+        moon_coroutine_drop(state->body);
+        state->body = NULL;
+        tell_closed(conf, flow);
+        return MOON_BODY_FAIL;
+    }
     for (;;) {
         ssize_t result;
         switch (state->body_state) {
         case BODY_BEGIN:
-            state->body = begin(conf, flow, MOON_ABI_BODY_FILTER);
+            state->body = begin(conf, flow, MOON_ABI_BODY_FILTER, &verdict);
             if (!state->body || !run_body(state, 2))
                 return MOON_BODY_FAIL;
             break;

@@ -21,23 +21,20 @@ static struct moon_slot *new_slot(struct moon_vm *vm)
     return slot;
 }
 
-void moon_slot_close(struct moon_slot *slot)
-{
-    while (!moon_list_is_empty(&slot->coroutines))
-        moon_coroutine_drop(MOON_CONTAINER(slot->coroutines.next, struct moon_coroutine, mate));
-}
-
 // With the flow's arena.
 static void let_go(void *arg)
 {
     struct moon_slot *slot = arg;
     struct moon_vm *vm = slot->vm;
-    moon_slot_close(slot);
+    while (!moon_list_is_empty(&slot->coroutines))
+        moon_coroutine_drop(MOON_CONTAINER(slot->coroutines.next, struct moon_coroutine, mate));
     moon_collect_free(slot->collect);
     slot->collect = NULL;
     slot->flow = NULL;
     slot->generation++;
     slot->has_handle = slot->is_answered = false;
+    slot->phase = MOON_ABI_EVALUATE;
+    slot->client[0] = '\0';
     slot->next_free = vm->free_slot;
     vm->free_slot = slot;
     vm->slots_used_count--;
@@ -57,6 +54,16 @@ struct moon_slot *moon_slot_of(struct moon_vm *vm, struct moon_flow *flow)
     vm->slots_used_count++;
     moon_arena_on_free(flow->arena, let_go, slot);
     return slot;
+}
+
+int moon_slot_check(const struct moon_slot *slot, uint32_t phases)
+{
+    const struct moon_coroutine *current = slot->vm->current;
+    if (!current || !(phases >> current->phase & 1))
+        return MOON_ABI_PHASE;
+    if (current->slot != slot)
+        return MOON_ABI_FOREIGN;
+    return current->is_task && slot->phase != current->phase ? MOON_ABI_OVER : MOON_ABI_OK;
 }
 
 void moon_slot_push(struct moon_slot *slot, lua_State *at)

@@ -7,6 +7,8 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
+enum { ARGUMENTS_MAX = 200 };
+
 struct timer {
     struct moon_list node;
     struct moon_timer timer;
@@ -58,6 +60,11 @@ static int start_timer(lua_State *state)
     bool on_control = lua_toboolean(state, 4);
     lua_pushboolean(state, true); // so the code needs VMs
     lua_setfield(state, LUA_REGISTRYINDEX, "moongate.has_tasks");
+    if (vm && vm->is_settled && on_control != vm->seat.is_control)
+        return luaL_error(state,
+                          "a timer of %s can be started at the top of the script, or by "
+                          "what runs there",
+                          on_control ? "control" : "workers");
     if (!vm || vm->is_stopped || on_control != vm->seat.is_control)
         return 0;
     struct timer *timer = calloc(1, sizeof *timer);
@@ -72,7 +79,7 @@ static int start_timer(lua_State *state)
     lua_pushvalue(state, 1);
     timer->function_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     moon_list_add_before(&vm->timers, &timer->node);
-    if (vm->is_started)
+    if (vm->has_timers)
         arm(timer);
     return 0;
 }
@@ -85,9 +92,11 @@ static int spawn(lua_State *state)
     if (!vm || !vm->current)
         return luaL_error(state, "nothing can be spawned while the script is evaluated");
     const struct moon_coroutine *parent = vm->current;
-    struct moon_coroutine *coroutine = moon_coroutine_take(vm, parent->slot, parent->phase);
     int count = lua_gettop(state);
-    luaL_checkstack(coroutine->thread, count + 1, "too many arguments");
+    if (count > ARGUMENTS_MAX)
+        return luaL_error(state, "too many arguments");
+    struct moon_coroutine *coroutine = moon_coroutine_take(vm, parent->slot, parent->phase);
+    lua_checkstack(coroutine->thread, count + 1);
     lua_xmove(state, coroutine->thread, count);
     moon_coroutine_start(coroutine, NULL, NULL);
     return 0;
@@ -105,6 +114,7 @@ void moon_tasks_open(lua_State *state, struct moon_vm *vm)
 
 void moon_tasks_start(struct moon_vm *vm)
 {
+    vm->has_timers = true;
     for (struct moon_list *at = vm->timers.next; at != &vm->timers; at = at->next)
         arm(MOON_CONTAINER(at, struct timer, node));
 }

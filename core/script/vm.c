@@ -25,6 +25,7 @@ static const char *const phase_names[MOON_PHASE_COUNT] = {
 
 static int problem(const struct moon_vm_args *args, struct moon_report *report, const char *text)
 {
+    text = text ? text : "an error that is not a text";
     size_t len = strcspn(text, "\n");
     moon_report_addf(report, (struct moon_place){args->code->path, 0}, NULL, NULL, NULL, "%.*s",
                      (int)len, text);
@@ -131,7 +132,11 @@ static int load_plugins(struct moon_vm *vm, const struct moon_vm_args *args,
         abort();
     for (size_t i = 0; i < args->code->plugin_count; i++) {
         lua_settop(state, 0);
-        if (call_module(state, "moongate._core.plugins", "load", args->code->plugins[i]->name) != 0)
+        moon_evaluation_bound_begin(state);
+        int err =
+            call_module(state, "moongate._core.plugins", "load", args->code->plugins[i]->name);
+        moon_evaluation_bound_end(state);
+        if (err)
             return problem(args, report, lua_tostring(state, -1));
         if (!lua_istable(state, -1))
             return problem(args, report, "a plugin is not found any more");
@@ -163,6 +168,7 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     lua_settop(state, 0);
     luaJIT_setmode(state, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
     lua_gc(state, LUA_GCCOLLECT, 0);
+    vm->is_settled = true;
     return 0;
 }
 
@@ -205,6 +211,8 @@ static void finish_start(struct moon_vm *vm)
     vm->started = NULL;
     if (moon_timer_is_armed(&vm->start_limit))
         moon_loop_timer_del(vm->seat.loop, &vm->start_limit);
+    if (started && !vm->start_err && !vm->is_stopped)
+        moon_tasks_start(vm);
     if (started)
         started(vm->started_owner, vm->start_err);
 }
@@ -239,7 +247,6 @@ void moon_vm_start(struct moon_vm *vm, const struct moon_vm_seat *seat,
     if (call_module(vm->state, "moongate._core.run", "start", NULL) != 0)
         moon_log_error(seat->log, "script: %s", lua_tostring(vm->state, -1));
     lua_settop(vm->state, 0);
-    moon_tasks_start(vm);
     vm->starting_count = seat->is_control ? 0 : vm->start_count;
     for (size_t i = 0; i < vm->starting_count; i++) {
         struct moon_coroutine *coroutine = moon_coroutine_take(vm, NULL, MOON_ABI_INIT_WORKER);
@@ -277,27 +284,13 @@ void moon_vm_fail(struct moon_vm *vm)
     }
 }
 
-static void free_coroutines(struct moon_vm *vm)
-{
-    while (!moon_list_is_empty(&vm->live_coroutines))
-        moon_coroutine_drop(MOON_CONTAINER(vm->live_coroutines.next, struct moon_coroutine, node));
-    while (!moon_list_is_empty(&vm->free_coroutines)) {
-        struct moon_coroutine *coroutine =
-            MOON_CONTAINER(vm->free_coroutines.next, struct moon_coroutine, node);
-        moon_list_del(&coroutine->node);
-        free(coroutine);
-    }
-}
-
 void moon_vm_close(struct moon_vm *vm)
 {
     if (!vm->state)
         return;
     moon_vm_stop(vm);
     moon_tasks_stop(vm);
-    for (uint32_t i = 0; i < vm->slot_count; i++)
-        moon_slot_close(vm->slots[i]);
-    free_coroutines(vm);
+    moon_coroutines_close(vm);
     moon_state_free(vm->state);
     vm->state = NULL;
 }
@@ -309,7 +302,7 @@ size_t moon_vm_exchange_count(const struct moon_vm *vm)
 
 // ---- tables of plugins
 
-void moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at)
+bool moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at)
 {
     int id = (int)instance->conf_id;
     lua_rawgeti(at, LUA_REGISTRYINDEX, vm->old_ref);
@@ -320,12 +313,14 @@ void moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance,
         lua_rawgeti(at, LUA_REGISTRYINDEX, vm->configure_ref);
         lua_pushstring(at, instance->plugin->name);
         moon_push_value(at, &instance->value);
-        lua_call(at, 2, 1);
+        if (lua_pcall(at, 2, 1, 0) != 0)
+            return false;
     }
     lua_rawgeti(at, LUA_REGISTRYINDEX, vm->young_ref);
     lua_pushvalue(at, -2);
     lua_rawseti(at, -2, id);
     lua_pop(at, 1);
+    return true;
 }
 
 void moon_vm_age(struct moon_vm *vm)
@@ -349,6 +344,7 @@ void moon_vm_free(struct moon_vm *vm)
     if (!vm)
         return;
     moon_vm_close(vm);
+    moon_coroutines_free(vm);
     moon_slots_free(vm);
     free(vm->functions);
     free(vm->plugins);

@@ -52,7 +52,8 @@ void moon_vm_stop(struct moon_vm *vm);
 void moon_vm_age(struct moon_vm *vm);
 // Everything that still waits fails, soon.
 void moon_vm_fail(struct moon_vm *vm);
-// On its thread: what still runs is dropped and the Lua state freed; exchanges that stand on it go on without its functions.
+// On its thread: what still runs is dropped and the Lua state freed. Exchanges that stand on it go on, but a phase that waits
+// in it or begins later fails (but for log, which is left out): what judges or changes an exchange is never skipped.
 // Harmless twice.
 void moon_vm_close(struct moon_vm *vm);
 // Exchanges that have a slot in it.

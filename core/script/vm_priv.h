@@ -2,6 +2,7 @@
 //   vm.c  making and ending    coroutine.c  running Lua    slot.c  exchanges that Lua may hold    tasks.c  timers, spawn
 #pragma once
 
+#include "base/address.h"
 #include "base/list.h"
 #include "base/slice.h"
 #include "io/loop.h"
@@ -59,6 +60,8 @@ struct moon_slot {
     bool is_answered;
     struct moon_list coroutines;
     struct moon_collect *collect; // the request's body, when Lua reads it
+    uint8_t phase; // the last that began for it, MOON_ABI_EVALUATE when none is under way
+    char client[MOON_ADDRESS_TEXT_LEN]; // its address, where Lua has asked
     struct moon_slot *next_free;
 };
 
@@ -68,6 +71,7 @@ struct moon_vm {
     struct moon_vm_seat seat;
     struct moon_coroutine *current; // NULL: no coroutine runs
     struct moon_list free_coroutines, live_coroutines;
+    unsigned pooled_count; // free ones that have a thread
     struct moon_list timers;
     struct moon_slot **slots;
     struct moon_slot *free_slot;
@@ -85,7 +89,8 @@ struct moon_vm {
     void *started_owner;
     int start_err;
     struct moon_timer start_limit;
-    bool is_started, is_stopped;
+    bool is_settled; // what its evaluation took from outside is no longer there
+    bool is_started, has_timers, is_stopped; // has_timers: they run
 };
 
 // coroutine.c
@@ -106,16 +111,21 @@ void moon_coroutine_wake(struct moon_coroutine *coroutine, uint32_t wait);
 // told of one that is dropped.
 void moon_coroutine_start(struct moon_coroutine *coroutine,
                           void (*on_end)(void *owner, enum moon_run how), void *owner);
+// The VM closes: tasks are dropped, the others lose their threads; what waits for them is called, and finds a closed VM.
+void moon_coroutines_close(struct moon_vm *vm);
+// Their memory.
+void moon_coroutines_free(struct moon_vm *vm);
 // Logs the error at the top of the state's stack, with where it comes from, and takes it off.
 void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at);
 
 // slot.c
 // The slot of a flow; the first time it is taken, and let go with the flow's arena.
 struct moon_slot *moon_slot_of(struct moon_vm *vm, struct moon_flow *flow);
+// Whether what runs may change the exchange: it works for it, in one of these phases (bits 1 << MOON_ABI_), which is under way.
+// MOON_ABI_OK, or why not.
+int moon_slot_check(const struct moon_slot *slot, uint32_t phases);
 // Pushes the exchange's handle onto the coroutine's stack.
 void moon_slot_push(struct moon_slot *slot, lua_State *at);
-// The VM is closed: what runs for the exchange will not go on.
-void moon_slot_close(struct moon_slot *slot);
 void moon_slots_free(struct moon_vm *vm);
 
 // tasks.c
@@ -130,7 +140,7 @@ void moon_tasks_stop(struct moon_vm *vm);
 void moon_collect_free(struct moon_collect *collect);
 
 // vm.c
-// The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`.
-void moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at);
+// The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`. False: an error is there instead.
+bool moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at);
 // Keeps the function at the top of the stack for the start of the worker; pops it.
 void moon_vm_add_start(struct moon_vm *vm, lua_State *at);

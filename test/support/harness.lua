@@ -126,6 +126,34 @@ function h.gateway_config(options)
   return gateway.config(options)
 end
 
+-- A configuration that ends with this script (which has `moongate`), and an upstream "backend"; options as for gateway_config,
+-- without routes. The same options give the same text in front, for a reload.
+function h.script_config(script, options)
+  local own = { routes = {} }
+  for key, value in pairs(options or {}) do own[key] = value end
+  return gateway.config(own) .. script .. "\n"
+end
+
+-- A gateway that runs this script. gateway:reload_script(script) writes another one and asks for a reload, which must work;
+-- gateway:expect_idle() is expect_quiet, and no function of a script runs or waits.
+function h.script(script, options)
+  options = options or {}
+  options.backend = options.backend or h.backend()
+  options.config = h.script_config(script, options)
+  local self = h.gateway(options)
+  function self.reload_script(_, text)
+    self:rewrite(h.script_config(text, options))
+    local answer = self:ask "reload"
+    if answer.code ~= 0 then error("the reload failed: " .. answer.stderr, 2) end
+  end
+  function self.expect_idle(_, ms)
+    self:expect_quiet(ms)
+    self:wait_metrics("idle scripts", function(metrics) return metrics.moongate_coroutines_live == 0 end, ms)
+  end
+  self.backend = options.backend
+  return self
+end
+
 -- dnsmasq with these hosts (name -> addresses); pending where there is none.
 function h.dnsmasq(hosts, options)
   local self = dns.dnsmasq(hosts, options)
@@ -169,8 +197,11 @@ function h.spawn(path, options)
       self.changed:fire()
     end)
   end
+  function self.signal(_, name)
+    if self.code == nil then uv.kill(pid, name) end
+  end
   function self.close()
-    if self.code == nil then uv.kill(pid, "sigkill") end
+    self:signal "sigkill"
   end
   function self.wait_exit(_, ms)
     loop.wait(self.changed, ms or 10000, function() return path .. " to exit:\n" .. self.output end,

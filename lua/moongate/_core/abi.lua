@@ -72,6 +72,8 @@ return {
   PHASE = -2,
   INVALID = -3,
   MEMORY = -4,
+  FOREIGN = -5,
+  OVER = -6,
   EVALUATE = 0,
   REWRITE = 1,
   ACCESS = 2,

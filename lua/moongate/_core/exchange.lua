@@ -15,7 +15,8 @@ local text2 = ffi.new "struct moon_abi_text"
 local number = ffi.new "double[1]"
 local at = ffi.new "uint32_t[1]"
 
-local ENDED, PHASE, INVALID = abi.ENDED, abi.PHASE, abi.INVALID
+local ENDED, PHASE, INVALID, MEMORY = abi.ENDED, abi.PHASE, abi.INVALID, abi.MEMORY
+local FOREIGN, OVER = abi.FOREIGN, abi.OVER
 local ENDED_TEXT = "exchange ended"
 local BODY_MAX = 1048576
 
@@ -25,6 +26,12 @@ local handle_t = ffi.typeof "struct moon_abi_exchange *" -- what the userdata of
 local function fail(code, what, where, level)
   if code == ENDED then error(ENDED_TEXT, level + 1) end
   if code == PHASE then error(phases.refusal(C, vm, what, where), level + 1) end
+  if code == FOREIGN then
+    error(what .. ": this is another exchange than the one that runs here", level + 1)
+  end
+  if code == OVER then
+    error(what .. ": the phase that spawned this task has ended", level + 1)
+  end
   if code == INVALID then error(what .. ": this value cannot stand in a message", level + 1) end
   error(what .. ": the memory of the exchange is at its bound", level + 1)
 end
@@ -66,6 +73,7 @@ function headers:all(name)
   while true do
     local code = C.moon_abi_header_next(self, name, #name, at, text)
     if code == ENDED then return nil, ENDED_TEXT end
+    if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
     if code ~= 0 then return values end
     count = count + 1
     values[count] = ffi.string(text.ptr, text.len)
@@ -79,7 +87,7 @@ function headers:get(name)
   local code = C.moon_abi_header_get(self, name, #name, text)
   if code == 0 then return ffi.string(text.ptr, text.len) end
   if code == ENDED then return nil, ENDED_TEXT end
-  if code == PHASE then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
+  if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
   return nil
 end
 
@@ -138,11 +146,16 @@ end
 --- Every field in order of arrival: for name, value in headers:each() do ... end
 ---@return fun(): string?, string?
 function headers:each()
-  local list, count, i = {}, 0, 0
-  while C.moon_abi_header_at(self, count, text, text2) == 0 do
+  local list, count, i, code = {}, 0, 0, nil
+  while true do
+    code = C.moon_abi_header_at(self, count, text, text2)
+    if code ~= 0 then break end
     list[count * 2 + 1] = ffi.string(text.ptr, text.len)
     list[count * 2 + 2] = ffi.string(text2.ptr, text2.len)
     count = count + 1
+  end
+  if code < 0 and code ~= ENDED then
+    fail(code, "response.headers", "header_filter, body_filter and log", 2)
   end
   return function()
     i = i + 1
@@ -156,8 +169,9 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
     if method then return method end
     local code = C.moon_abi_header_get(self, name, #name, text)
     if code == 0 then return ffi.string(text.ptr, text.len) end
-    if code == PHASE then
-      fail(code, "response.headers", "header_filter, body_filter and log", 2)
+    if code < 0 and code ~= ENDED then
+      fail(code, code == MEMORY and "reading headers" or "response.headers",
+        "header_filter, body_filter and log", 2)
     end
     return nil
   end,

@@ -122,25 +122,41 @@ end
 
 -- ---- the world around a script
 
+-- What the functions below go by. A script may keep any of them from its top level on (local time = os.time): what it keeps
+-- changes with the world.
+local is_seeded = false
+local world = {
+  getenv = function(name) return (native.env(name)) end,
+  now = native.time,
+  clock = function() return 0 end,
+  random = function(...)
+    if not is_seeded then
+      is_seeded = true
+      real.randomseed(native.seed())
+    end
+    return real.random(...)
+  end,
+  open = open, lines = lines, loadfile = load_recorded, dofile = do_recorded,
+}
+
 --- Before the script.
 function inputs.begin()
-  local is_seeded = false
-  os.getenv = function(name) return (native.env(name)) end
+  os.getenv = function(name) return world.getenv(name) end
   os.time = function(date)
     if date then return real.time(date) end
-    return math.floor(native.time())
+    return math.floor(world.now())
   end
-  os.date = function(format, time) return real.date(format, time or native.time()) end
-  os.clock = function() return 0 end
+  os.date = function(format, time) return real.date(format, time or world.now()) end
+  os.clock = function() return world.clock() end
   math.randomseed = function(seed)
     is_seeded = true
     real.randomseed(seed)
   end
-  math.random = function(...)
-    if not is_seeded then math.randomseed(native.seed()) end
-    return real.random(...)
-  end
-  io.open, io.lines, loadfile, dofile = open, lines, load_recorded, do_recorded -- luacheck: ignore 121
+  math.random = function(...) return world.random(...) end
+  io.open = function(...) return world.open(...) end
+  io.lines = function(...) return world.lines(...) end
+  loadfile = function(...) return world.loadfile(...) end -- luacheck: ignore 121
+  dofile = function(...) return world.dofile(...) end -- luacheck: ignore 121
   package.loaders[3] = search
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
@@ -150,15 +166,14 @@ end
 
 --- After it, where workers go on: time is the loop's.
 function inputs.settle(abi, vm)
-  os.getenv, io.open, io.lines = real.getenv, real.open, real.lines
-  loadfile, dofile = real.loadfile, real.dofile -- luacheck: ignore 121
-  os.time = function(date)
-    if date then return real.time(date) end
-    return math.floor(abi.moon_abi_now(vm))
-  end
-  os.date = function(format, time) return real.date(format, time or abi.moon_abi_now(vm)) end
-  os.clock = function() return abi.moon_abi_clock(vm) end
-  math.random, math.randomseed = real.random, real.randomseed
+  world = {
+    getenv = real.getenv, open = real.open, lines = real.lines, loadfile = real.loadfile, dofile = real.dofile,
+    random = real.random,
+    now = function() return abi.moon_abi_now(vm) end,
+    clock = function() return abi.moon_abi_clock(vm) end,
+  }
+  -- Those that are looked up anew cost nothing more.
+  math.random, math.randomseed, os.getenv = real.random, real.randomseed, real.getenv
 end
 
 return inputs

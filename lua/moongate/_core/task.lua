@@ -8,7 +8,7 @@ local task = {}
 ---@class moongate.Task
 ---@field is_done boolean
 ---@field values any[]? what it returned, with n; nil when it failed
----@field error any? why it failed
+---@field error any? why it failed; logged where nobody waits for the task by then
 local Task = {}
 Task.__index = Task
 
@@ -18,6 +18,9 @@ local function finish(self, ok, ...)
     self.values = { n = select("#", ...), ... }
   else
     self.error = (...)
+    if not self.is_awaited then
+      native.log(3, "script: a task that nobody waits for failed: " .. tostring(self.error))
+    end
   end
   local waiting = self.waiting
   self.waiting = nil
@@ -42,9 +45,11 @@ end
 local function check(what, ...)
   wait.in_phase(what, 3)
   for i = 1, select("#", ...) do
-    if getmetatable((select(i, ...))) ~= Task then
+    local one = select(i, ...)
+    if getmetatable(one) ~= Task then
       error(("%s takes tasks of moongate.spawn, argument %d is none"):format(what, i), 3)
     end
+    one.is_awaited = true
   end
 end
 
