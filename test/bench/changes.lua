@@ -380,12 +380,25 @@ local function bar_text(figure)
   return ("%s %s  %s"):format(word, bed.number(bar), is_missed(figure) and "MISS" or "ok")
 end
 
+-- What was missed, by name; a work without bars has nothing to judge.
+local function verdict_of(figures)
+  local bar_count, missed = 0, {}
+  for _, figure in ipairs(figures) do
+    if figure.most or figure.least then bar_count = bar_count + 1 end
+    if is_missed(figure) then missed[#missed + 1] = figure.name end
+  end
+  if bar_count == 0 then return "no bar" end
+  if #missed == 0 then return ("PASS, all %d bars met"):format(bar_count) end
+  return ("FAIL, %d of %d bars missed: %s"):format(#missed, bar_count, table.concat(missed, "; "))
+end
+
 local function print_work(work, figures)
   print(("\n%s: %s"):format(work.name, work.title))
   for _, figure in ipairs(figures) do
     print((("  %-44s %12s %-4s %s"):format(figure.name, bed.number(figure.value), figure.unit, bar_text(figure))
       :gsub("%s+$", "")))
   end
+  print("  verdict: " .. verdict_of(figures))
 end
 
 local function main()
