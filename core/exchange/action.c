@@ -2,6 +2,7 @@
 #include "exchange/action.h"
 
 #include "base/err.h"
+#include "exchange/access.h"
 #include "exchange/plugins.h"
 #include "obs/series.h"
 #include "route/route.h"
@@ -141,10 +142,13 @@ static bool find_backend(const struct compiling *at, struct moon_slice name, con
                          struct moon_backend *backend)
 {
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    backend->upstream = MOON_BACKEND_MISSING;
     if (!upstreams) // their problems are told already
         return true;
-    backend->upstream = moon_upstreams_find(upstreams, name);
-    if (backend->upstream || at->object->is_lenient)
+    const struct moon_upstream *upstream = moon_upstreams_find(upstreams, name);
+    if (upstream)
+        backend->upstream = (int32_t)upstream->index;
+    if (upstream || at->object->is_lenient)
         return true;
     const char *nearest = moon_nearest_name(name, moon_upstreams_names(upstreams));
     char hint[160];
@@ -296,10 +300,18 @@ static int actions_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
+// Actions know upstreams by name and index, and count under ids of which there is a bound.
+static bool actions_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
+{
+    return moon_access_counts_same(before, now) &&
+           moon_upstreams_same_names(moon_snapshot_upstreams(before), moon_snapshot_upstreams(now));
+}
+
 const struct moon_section moon_action_section = {
     .name = "actions",
     .kind = "route",
     .schema = &route_schema,
+    .is_same = actions_are_same,
     .compile = actions_compile,
     .unref = actions_unref,
 };

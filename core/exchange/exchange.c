@@ -84,7 +84,9 @@ void moon_exchange_break(struct moon_exchange *ex)
 static void after_access(struct moon_exchange *ex)
 {
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
-    ex->upstream = backend ? backend->upstream : NULL;
+    ex->upstream = backend && backend->upstream != MOON_BACKEND_MISSING
+                       ? moon_upstreams_at(ex->hold->upstreams, (size_t)backend->upstream)
+                       : NULL;
     if (!ex->upstream) {
         moon_exchange_answer(ex, 500,
                              backend ? "the route refers to an upstream that does not exist"

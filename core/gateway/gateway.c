@@ -192,7 +192,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
                        moon_telemetry_names(gateway->telemetry));
-    int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
+    int err =
+        moon_sections_compile(&gateway->sections, args->model, NULL, report, &gateway->snapshot);
     if (args->is_refused)
         *args->is_refused = err != 0;
     if (err)
@@ -239,7 +240,7 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
     struct moon_sections sections = {0};
     struct moon_registry *registry = moon_registry_new();
     moon_sections_init(&sections, filters, registry, NULL, NULL);
-    int err = moon_sections_compile(&sections, model, report, &snapshot);
+    int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
     moon_snapshot_unref(snapshot);
     moon_registry_free(registry);
     return err;
@@ -255,7 +256,7 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     size_t len;
     struct moon_registry *registry = moon_registry_new();
     moon_sections_init(&sections, filters, registry, NULL, NULL);
-    int err = moon_sections_compile(&sections, model, report, &snapshot);
+    int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
     if (err) {
         moon_registry_free(registry);
         return err;

@@ -66,9 +66,11 @@ void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
                         struct moon_registry *registry, const struct moon_builtin *extra,
                         struct moon_series_names *series);
-// 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
+// 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. `before`: what did not change is taken from
+// it; NULL: nothing is. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
-                          struct moon_report *report, struct moon_snapshot **out);
+                          const struct moon_snapshot *before, struct moon_report *report,
+                          struct moon_snapshot **out);
 
 // gateway.c
 // A worker on the seat's loop. 0 or -ENOMEM.

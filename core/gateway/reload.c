@@ -12,10 +12,13 @@
 #include "upstream/discovery.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEP_MS = 500 };
+enum { SWEEP_MS = 500, KEPT_TEXT_LEN = 64 };
+
+const char *const moon_reload_parts[] = {"upstreams", "routes", "actions", NULL};
 
 static void begin(struct moon_reload *reload);
 
@@ -68,8 +71,12 @@ static void retire(struct moon_reload *reload, struct moon_snapshot *snapshot)
 
 static void tell(struct moon_reload *reload, bool is_fine)
 {
-    struct moon_reload_result result = {is_fine, moon_snapshot_number(reload->gateway->snapshot),
-                                        now_ms(reload) - reload->begin_ms, reload->report};
+    struct moon_reload_result result = {.is_fine = is_fine,
+                                        .number = moon_snapshot_number(reload->gateway->snapshot),
+                                        .took_ms = now_ms(reload) - reload->begin_ms,
+                                        .compile_us = reload->compile_us,
+                                        .kept = is_fine ? reload->kept : 0,
+                                        .report = reload->report};
     while (!moon_list_is_empty(&reload->waiters)) {
         struct moon_reload_waiter *waiter =
             MOON_CONTAINER(reload->waiters.next, struct moon_reload_waiter, node);
@@ -126,9 +133,16 @@ static void all_switched(struct moon_reload *reload)
     if (reload->switch_err)
         moon_log_error(log_of(reload), "a worker cannot serve a new listener: %s",
                        moon_err_text(reload->switch_err));
-    moon_log_info(log_of(reload), "configuration %llu serves (%llu ms)",
+    char kept[KEPT_TEXT_LEN] = "";
+    size_t kept_len = 0;
+    for (size_t i = 0; moon_reload_parts[i]; i++)
+        if (reload->kept & 1u << i && kept_len < sizeof kept)
+            kept_len += (size_t)snprintf(kept + kept_len, sizeof kept - kept_len, " %s",
+                                         moon_reload_parts[i]);
+    moon_log_info(log_of(reload), "configuration %llu serves (%llu ms; kept:%s)",
                   (unsigned long long)moon_snapshot_number(gateway->snapshot),
-                  (unsigned long long)(now_ms(reload) - reload->begin_ms));
+                  (unsigned long long)(now_ms(reload) - reload->begin_ms),
+                  kept_len ? kept : " nothing");
     gateway->args.is_last_good = false;
     moon_last_good_keep(&gateway->last_good);
     finish(reload, true);
@@ -243,8 +257,15 @@ static void build(void *arg)
     else
         moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
                          "this gateway has no source to load from");
+    uint64_t begin_ns = moon_loop_now_ns(gateway->control.loop);
     if (!err)
-        moon_sections_compile(&gateway->sections, model, reload->report, &reload->snapshot);
+        err = moon_sections_compile(&gateway->sections, model, gateway->snapshot, reload->report,
+                                    &reload->snapshot);
+    reload->compile_us = (moon_loop_now_ns(gateway->control.loop) - begin_ns) / 1000;
+    reload->kept = 0;
+    for (unsigned i = 0; !err && moon_reload_parts[i]; i++)
+        if (moon_snapshot_shares(gateway->snapshot, reload->snapshot, moon_reload_parts[i]))
+            reload->kept |= 1u << i;
     moon_mailbox_post(reload->mailbox, &reload->built);
 }
 

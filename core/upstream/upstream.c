@@ -361,6 +361,16 @@ const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams)
     return upstreams->names;
 }
 
+bool moon_upstreams_same_names(const struct moon_upstreams *a, const struct moon_upstreams *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; a != b && i < a->count; i++)
+        if (!moon_slice_equal(a->upstreams[i].name, b->upstreams[i].name))
+            return false;
+    return true;
+}
+
 size_t moon_upstreams_count(const struct moon_upstreams *upstreams)
 {
     return upstreams->count;

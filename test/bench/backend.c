@@ -23,7 +23,7 @@ struct connection {
     int fd;
     bool must_close, is_tunnel;
     bool is_drained, has_ended; // is_drained: until the next event there is no more to read
-    size_t in_len; // of a head that is not complete yet
+    size_t in_len;              // of a head that is not complete yet
     uint64_t upload_left;
     size_t head_len, head_sent; // of the answer under way
     uint64_t body_left;

@@ -75,8 +75,11 @@ local function one_config(port)
   return BASE:format(port, backend_port, MARKER, 1)
 end
 
-local function many_config(port)
-  return BASE:format(port, backend_port, MARKER, 1) .. MANY:format(HOSTS - 1, ROUTES_PER_HOST - 1)
+-- `spare`: an endpoint that no request goes to, `path`: of a route that takes none.
+local function many_config(port, spare, path)
+  return BASE:format(port, backend_port, MARKER, 1) .. MANY:format(HOSTS - 1, ROUTES_PER_HOST - 1) ..
+    ('moongate.upstream { name = "spare", endpoints = { "127.0.0.1:%d" } }\n'):format(spare or 1) ..
+    ('moongate.route { path = "/spare/%d", backends = "spare" }\n'):format(path or 1)
 end
 
 local function start_proxy(name, config)
@@ -98,14 +101,14 @@ local function rewrite(proxy, text)
   assert(os.rename(proxy.file .. ".new", proxy.file))
 end
 
--- Returns when every worker serves it: took_ms.
+-- Returns when every worker serves it: took_ms, and of that compiling, in ms.
 local function reload(proxy)
   local status, body = process.ask(proxy.admin_port, "POST", "/reload")
   local took_ms = tonumber(body:match '"took_ms":(%d+)')
   if status ~= 200 or not body:find('"fine":true', 1, true) then
     error(("a reload failed: %s %s\n%s"):format(tostring(status), body, bed.output(proxy.pid)), 0)
   end
-  return took_ms
+  return took_ms, tonumber(body:match '"compile_us":(%d+)') / 1000
 end
 
 local function generation_of(proxy)
@@ -252,8 +255,9 @@ local function check_ms(file)
   return (process.now_ns() - start) / 1e6
 end
 
-local function reload_ms(proxy)
-  rewrite(proxy, many_config(proxy.port))
+-- One endpoint of 2, or one route of 10,002, is another.
+local function reload_ms(proxy, number, what)
+  rewrite(proxy, many_config(proxy.port, what == "endpoint" and number or 1, what == "route" and number or 1))
   return reload(proxy)
 end
 
@@ -268,18 +272,25 @@ end
 works[2] = { name = "routes", title = "10,000 routes of 1,000 hosts", take = function(add)
   local one, many = start_proxy("one", one_config), start_proxy("many", many_config)
   local count = HOSTS * ROUTES_PER_HOST
-  local checks, reloads, cpu = {}, {}, { one = {}, many = {}, hot = {} }
+  local checks, cpu = {}, { one = {}, many = {}, hot = {} }
+  local took, compiled = { route = {}, endpoint = {} }, { route = {}, endpoint = {} }
   add("memory with 1 route", process.memory(one.pid).rss / 1024, "KiB")
   add("memory with 10,000 routes", process.memory(many.pid).rss / 1024, "KiB")
   for round = 1, options.rounds do
-    checks[round], reloads[round] = check_ms(many.file), reload_ms(many)
+    checks[round] = check_ms(many.file)
+    for _, what in ipairs { "route", "endpoint" } do
+      took[what][round], compiled[what][round] = reload_ms(many, round + 1, what)
+    end
     cpu.one[round] = cpu_us(one, count)
     cpu.many[round] = cpu_us(many, count)
     cpu.hot[round] = cpu_us(many, ROUTES_PER_HOST)
   end
   local base = bed.median(cpu.one)
   add("moongate check", bed.median(checks), "ms")
-  add("a reload took", bed.median(reloads), "ms")
+  for _, what in ipairs { "route", "endpoint" } do
+    add(("a reload with another %s took"):format(what), bed.median(took[what]), "ms")
+    add("  of that compiling", bed.median(compiled[what]), "ms", what == "endpoint" and { most = 10 })
+  end
   add("a request, 1 route", base, "us")
   add("a request, 10,000 routes, 10 in use", bed.median(cpu.hot), "us")
   add("  ratio", bed.median(cpu.hot) / base, "x", { most = 1.1 })

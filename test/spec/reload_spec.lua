@@ -35,6 +35,54 @@ describe("reload", function()
     assert.equal("two", gateway:get("/").body)
   end))
 
+  it("compiles no route where only endpoints changed #threads", h.test(function()
+    local one, two = h.backend(h.always(h.http1.response("200 OK", "one"))), h.backend(h.always(h.http1.response("200 OK", "two")))
+    local spare = h.backend(h.always(h.http1.response("200 OK", "spare")))
+    local function with(backend, routes, settings)
+      return {
+        settings = settings,
+        upstreams = { backend = backend, spare = spare },
+        routes = routes or {
+          { name = "all", path = "/", backends = "backend", plugins = { { "response-headers", set = { ["x-kept"] = "yes" } } } },
+          { name = "split", path = "/split", backends = { backend = 0, spare = 1 } },
+        },
+      }
+    end
+    local gateway = h.gateway(with(one))
+    local client = gateway:connect()
+    local generation = 1
+    local function kept(options)
+      gateway:rewrite(options)
+      local answer = gateway:ask "reload"
+      assert.equal(0, answer.code, answer.stderr)
+      generation = generation + 1
+      local pattern = ("configuration %d serves [^\n]*kept: ([%%a ]+)"):format(generation)
+      gateway:wait_log(pattern)
+      return gateway:log():match(pattern)
+    end
+    local function ask(path)
+      client:send(("GET %s HTTP/1.1\r\nHost: h.example\r\n\r\n"):format(path))
+      return h.read_response(client)
+    end
+    assert.equal("one", ask("/").body)
+    assert.equal("routes actions", kept(with(two)))
+    assert.equal("two", ask("/").body)
+    assert.equal("yes", ask("/").headers["x-kept"])
+    assert.equal("spare", ask("/split").body)
+    assert.equal("upstreams routes actions", kept(with(two)))
+    assert.equal("upstreams routes actions", kept(with(two, nil, { timeouts = { drain = 3 } })))
+    assert.equal("routes actions", kept(with(one)))
+    assert.equal("one", ask("/").body)
+    assert.equal("upstreams", kept(with(one, { { path = "/", backends = "spare" } })))
+    assert.equal("spare", ask("/").body)
+    assert.equal("routes", kept({ upstreams = { spare = spare }, routes = { { path = "/", backends = "spare" } } }))
+    assert.equal("spare", ask("/").body)
+    assert.equal("routes", kept({ settings = { metrics = { series = 10 } }, upstreams = { spare = spare },
+      routes = { { path = "/", backends = "spare" } } }))
+    assert.equal("spare", ask("/").body)
+    client:close()
+  end))
+
   it("refuses a bad configuration and says why; the old one serves", h.test(function()
     local gateway = h.gateway(config "one")
     gateway:expect_log "."
