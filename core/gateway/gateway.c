@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { RESERVED_DESCRIPTORS = 16, WORKER_DESCRIPTORS = 6, SETTLE_MS = 1000 };
 
@@ -159,7 +160,21 @@ static int open_ports(struct moon_gateway *gateway, struct moon_report *report)
     return moon_ports_open(&args, &gateway->ports);
 }
 
-static void size_budgets(struct moon_gateway *gateway)
+struct moon_telemetry_args moon_gateway_telemetry_args(const struct moon_gateway *gateway,
+                                                       const struct moon_snapshot *snapshot,
+                                                       struct moon_report *report)
+{
+    struct moon_telemetry_args args = {.log = moon_snapshot_access_log(snapshot),
+                                       .worker_count = gateway->seat_count,
+                                       .report = report};
+    const struct moon_model *model = moon_snapshot_model(snapshot);
+    for (size_t i = 0; i < moon_model_count(model); i++)
+        if (strcmp(moon_model_at(model, i)->kind, "settings") == 0)
+            args.place = moon_model_at(model, i)->place;
+    return args;
+}
+
+void moon_gateway_size_budgets(struct moon_gateway *gateway)
 {
     enum { BUFFERS_MAX_LEN = 1 << 30, CONNECTIONS_MIN = 8 };
     const struct moon_settings *settings = moon_snapshot_settings(gateway->snapshot);
@@ -169,14 +184,15 @@ static void size_budgets(struct moon_gateway *gateway)
         RESERVED_DESCRIPTORS + (size_t)gateway->seat_count * WORKER_DESCRIPTORS + descriptors / 10;
     // each may need one upstream
     size_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
-    gateway->buffers.max_len = settings->limits.buffer_bytes ? settings->limits.buffer_bytes
-                               : quarter < BUFFERS_MAX_LEN   ? quarter
-                                                             : BUFFERS_MAX_LEN;
-    gateway->connections.max_count = room > CONNECTIONS_MIN ? room : CONNECTIONS_MIN;
-    if (settings->limits.connections &&
-        settings->limits.connections < gateway->connections.max_count)
-        gateway->connections.max_count = settings->limits.connections;
-    gateway->admin_connections.max_count = CONNECTIONS_MIN;
+    size_t connections = room > CONNECTIONS_MIN ? room : CONNECTIONS_MIN;
+    if (settings->limits.connections && settings->limits.connections < connections)
+        connections = settings->limits.connections;
+    atomic_store(&gateway->buffers.max_len, settings->limits.buffer_bytes
+                                                ? settings->limits.buffer_bytes
+                                            : quarter < BUFFERS_MAX_LEN ? quarter
+                                                                        : BUFFERS_MAX_LEN);
+    atomic_store(&gateway->connections.max_count, connections);
+    atomic_store(&gateway->admin_connections.max_count, CONNECTIONS_MIN);
 }
 
 int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
@@ -210,11 +226,12 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
     moon_discovery_use(gateway->discovery, gateway->snapshot);
-    size_budgets(gateway);
+    moon_gateway_size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
-    err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
-                              gateway->seat_count, report);
+    struct moon_telemetry_args telemetry_args =
+        moon_gateway_telemetry_args(gateway, gateway->snapshot, report);
+    err = moon_telemetry_open(gateway->telemetry, &telemetry_args);
     if (!err)
         err = open_ports(gateway, report);
     if (!err)

@@ -73,6 +73,12 @@ int moon_sections_compile(const struct moon_sections *sections, struct moon_mode
                           struct moon_snapshot **out);
 
 // gateway.c
+// Bounds of the process as the newest snapshot has them; workers may run.
+void moon_gateway_size_budgets(struct moon_gateway *gateway);
+// Of a snapshot with a model.
+struct moon_telemetry_args moon_gateway_telemetry_args(const struct moon_gateway *gateway,
+                                                       const struct moon_snapshot *snapshot,
+                                                       struct moon_report *report);
 // A worker on the seat's loop. 0 or -ENOMEM.
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections);

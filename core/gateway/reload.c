@@ -108,6 +108,7 @@ static void fail(struct moon_reload *reload)
     free(text);
     moon_snapshot_unref(reload->snapshot);
     reload->snapshot = NULL;
+    moon_telemetry_end(reload->gateway->telemetry, false);
     finish(reload, false);
 }
 
@@ -129,6 +130,8 @@ static void all_switched(struct moon_reload *reload)
     gateway->ports = reload->ports;
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);
+    moon_telemetry_end(gateway->telemetry, true);
+    moon_gateway_size_budgets(gateway);
     retire(reload, before);
     if (reload->switch_err)
         moon_log_error(log_of(reload), "a worker cannot serve a new listener: %s",
@@ -184,6 +187,7 @@ static void switch_workers(struct moon_reload *reload)
         change->snapshot = reload->snapshot;
         change->on_switched = on_switched;
         change->owner = reload;
+        change->access_ring = moon_telemetry_ring(gateway->telemetry, i);
         change->added = sockets_of(&reload->ports, i, &gateway->ports, &change->added_count);
         change->removed = sockets_of(&gateway->ports, i, &reload->ports, &change->removed_count);
     }
@@ -196,16 +200,8 @@ static void warn_of_fixed(const struct moon_reload *reload)
 {
     const struct moon_settings *now = moon_snapshot_settings(reload->gateway->snapshot),
                                *new = moon_snapshot_settings(reload->snapshot);
-    if (now->workers != new->workers || now->limits.buffer_bytes != new->limits.buffer_bytes ||
-        now->limits.connections != new->limits.connections)
-        moon_log_warn(log_of(reload), "settings workers, limits.buffer_bytes and "
-                                      "limits.connections take effect at the next start");
-    const struct moon_access_log *log = moon_snapshot_access_log(reload->gateway->snapshot),
-                                 *new_log = moon_snapshot_access_log(reload->snapshot);
-    if (new_log->format &&
-        (!moon_slice_equal(log->file, new_log->file) || log->buffer_len != new_log->buffer_len))
-        moon_log_warn(log_of(reload), "settings access_log.file and access_log.buffer_bytes take "
-                                      "effect at the next start");
+    if (now->workers != new->workers)
+        moon_log_warn(log_of(reload), "the setting workers takes effect at the next start");
 }
 
 static void on_built(struct moon_reload *reload)
@@ -223,7 +219,11 @@ static void on_built(struct moon_reload *reload)
     struct moon_ports_args args = {gateway->args.world, moon_snapshot_listeners(reload->snapshot),
                                    &gateway->ports,     gateway->seat_count,
                                    gateway->args.log,   reload->report};
-    if (moon_ports_open(&args, &reload->ports) < 0) {
+    int err = moon_telemetry_begin(gateway->telemetry);
+    if (err)
+        moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
+                         "the access log's thread cannot be started: %s", moon_err_text(err));
+    if (err || moon_ports_open(&args, &reload->ports) < 0) {
         fail(reload);
         return;
     }
@@ -246,6 +246,21 @@ static void on_message(void *owner, struct moon_message *message)
 
 // ---- building, on the builder's thread (in a world without threads: at once)
 
+// A file that cannot be opened refuses the whole.
+static int prepare_log(struct moon_reload *reload)
+{
+    struct moon_gateway *gateway = reload->gateway;
+    struct moon_telemetry_args args =
+        moon_gateway_telemetry_args(gateway, reload->snapshot, reload->report);
+    int err = moon_telemetry_prepare(gateway->telemetry,
+                                     moon_snapshot_access_log(gateway->snapshot), &args);
+    if (!err)
+        return 0;
+    moon_snapshot_unref(reload->snapshot);
+    reload->snapshot = NULL;
+    return err;
+}
+
 static void build(void *arg)
 {
     struct moon_reload *reload = arg;
@@ -261,6 +276,8 @@ static void build(void *arg)
     if (!err)
         err = moon_sections_compile(&gateway->sections, model, gateway->snapshot, reload->report,
                                     &reload->snapshot);
+    if (!err)
+        err = prepare_log(reload);
     reload->compile_us = (moon_loop_now_ns(gateway->control.loop) - begin_ns) / 1000;
     reload->kept = 0;
     for (unsigned i = 0; !err && moon_reload_parts[i]; i++)

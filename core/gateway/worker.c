@@ -93,6 +93,7 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
 static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
     moon_service_switch(&worker->service, change->snapshot);
+    worker->res.access_ring = change->access_ring;
     for (size_t i = 0; i < change->added_count; i++) {
         int err =
             worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);

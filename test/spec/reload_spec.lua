@@ -164,6 +164,37 @@ describe("reload", function()
     assert.equal(0, gateway:ask_json("/status").retired_generations)
   end))
 
+  it("changes how many connections there may be", h.test(function()
+    local function with(connections)
+      local options = config "one"
+      options.settings.limits = { connections = connections }
+      options.settings.workers = 1
+      return options
+    end
+    local gateway = h.gateway(with(2))
+    local clients = {}
+    local function ask(i)
+      clients[i] = gateway:connect()
+      clients[i]:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    end
+    for i = 1, 2 do
+      ask(i)
+      assert.equal(200, h.read_response(clients[i]).status)
+    end
+    ask(3) -- the kernel takes it
+    gateway:wait_log "accepting pauses"
+    gateway:rewrite(with(3))
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal(200, h.read_response(clients[3]).status)
+    gateway:rewrite(with(1)) -- those that are there stay
+    assert.equal(0, gateway:ask("reload").code)
+    clients[1]:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    assert.equal(200, h.read_response(clients[1]).status)
+    for i = 1, 3 do clients[i]:close() end
+    assert.equal("one", gateway:get("/").body)
+    gateway:expect_quiet()
+  end))
+
   it("keeps no memory of what it replaced", h.test(function()
     if h.loop.scale > 1 then return pending "a sanitizer's allocator keeps what is freed" end
     local text = h.gateway_config(config "x") ..
