@@ -56,7 +56,7 @@ static uint64_t read_count(const _Atomic uint64_t *counter)
 
 static void write_status(const struct moon_gateway *gateway, FILE *out)
 {
-    uint64_t now_ms = moon_world_wall_ms(gateway->args.world);
+    uint64_t now_ms = moon_loop_now_ms(gateway->control.loop);
     fputc('{', out);
     moon_json_member(out, "version", MOON_VERSION);
     fprintf(out,

@@ -203,7 +203,6 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         abort();
     gateway->args = *args;
     gateway->args.is_refused = NULL;
-    gateway->start_ms = moon_world_wall_ms(args->world);
     gateway->registry = moon_registry_new();
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
@@ -223,6 +222,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->control.loop = moon_loop_new(args->world);
     if (!gateway->seats || !gateway->control.loop)
         abort();
+    gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
     moon_discovery_use(gateway->discovery, gateway->snapshot);

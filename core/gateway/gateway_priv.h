@@ -54,7 +54,7 @@ struct moon_gateway {
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
     struct moon_last_good last_good;
-    uint64_t start_ms; // wall clock
+    uint64_t start_ms; // of the control loop's clock, which never jumps
     atomic_bool is_draining;
     bool is_over;
     int run_err; // of starting the threads
