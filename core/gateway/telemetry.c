@@ -20,9 +20,10 @@
 // A log writer with its thread.
 struct log_seat {
     struct moon_log_writer *writer;
-    struct moon_thread *thread;        // NULL: not started, or joined
-    struct log_seat *next;             // among the retired
-    atomic_bool is_retired, is_done;   // is_done: the thread has freed the writer, and is at its end
+    struct moon_thread *thread; // NULL: not started, or joined
+    struct log_seat *next;      // among the retired
+    // is_done: the thread has freed the writer, and is at its end
+    atomic_bool is_retired, is_done;
 };
 
 struct moon_telemetry {
@@ -31,8 +32,9 @@ struct moon_telemetry {
     struct moon_series_names *names;
     struct log_seat *current;          // NULL: there is no access log
     struct log_seat *coming, *retired; // of the reload under way, of earlier ones
-    bool is_changing;                  // `coming` takes the place of `current`, also where it is NULL
-    struct log_seat *prepared;         // the same on the builder's thread, until begin
+    // `coming` takes the place of `current`, also where it is NULL
+    bool is_changing;
+    struct log_seat *prepared; // the same on the builder's thread, until begin
     bool is_prepared;
 };
 
