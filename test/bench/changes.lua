@@ -71,6 +71,21 @@ local function small_config(port, generation)
       20 + 5 * (table_number % 5), 100000 + table_number)
 end
 
+-- Half of the kept connections' requests are answered in place.
+local ANSWERED = [[
+moongate.route {
+  path = "/answered",
+  plugins = {
+    { "response-headers", set = { ["%s"] = "%d" } },
+    { "direct-response", body = ("x"):rep(128) },
+  },
+}
+]]
+
+local function reloading_config(port, generation)
+  return small_config(port, generation) .. ANSWERED:format(MARKER, generation)
+end
+
 local function one_config(port)
   return BASE:format(port, backend_port, MARKER, 1)
 end
@@ -145,7 +160,8 @@ local LOADS = { "kept", "closing", "slow", "tunnel" }
 local function start_loads(proxy, seconds)
   local is_open = options.rate > 0
   local given = {
-    kept = { connections = 64, rate = math.floor(options.rate * 0.95), seconds = seconds, marker = MARKER },
+    kept = { connections = 64, rate = math.floor(options.rate * 0.95), seconds = seconds, marker = MARKER, pipeline = 16,
+      also = "/answered" },
     closing = { connections = is_open and 32 or 4, rate = math.floor(options.rate * 0.05), close = 1, seconds = seconds,
       marker = MARKER },
     slow = { mode = "slow", response = math.floor(seconds * 1048576), seconds = seconds },
@@ -166,7 +182,7 @@ local function reload_often(proxy, seconds)
   local step_ns = seconds * 1e9 / (options.reloads + 1)
   local start = process.now_ns() + 0.5e9 -- the generators' warm-up
   for i = 1, options.reloads do
-    rewrite(proxy, small_config(proxy.port, i + 1))
+    rewrite(proxy, reloading_config(proxy.port, i + 1))
     sleep_until(start + i * step_ns)
     memory[i - 1] = process.memory(proxy.pid)
     asked[i + 1] = process.now_ns()
@@ -200,6 +216,7 @@ local function add_failures(add, reports)
   end
   add("requests", sums.requests, "", { least = 1e6 * math.min(1, options.seconds / 60) })
   add("of these on new connections", reports.closing.requests)
+  add("of these sent together with one before", reports.kept.pipelined)
   add("failed", sums.errors, "", { most = 0 })
   add("requests that the generator never came to send", reports.kept.unsent + reports.closing.unsent)
   add("connection resets", sums.resets, "", { most = 0 })
@@ -220,10 +237,10 @@ end
 local works = {}
 
 works[1] = { name = "reloads", title = "reloads under load", take = function(add)
-  local proxy = start_proxy("still", small_config)
+  local proxy = start_proxy("still", reloading_config)
   local still = start_loads(proxy, options.still)()
   bed.stop(proxy.pid)
-  proxy = start_proxy("reloading", small_config)
+  proxy = start_proxy("reloading", reloading_config)
   local wait = start_loads(proxy, options.seconds)
   local history = reload_often(proxy, options.seconds)
   local reports = wait()
