@@ -273,8 +273,9 @@ local function check_ms(file)
 end
 
 -- One endpoint of 2, or one route of 10,002, is another.
-local function reload_ms(proxy, number, what)
-  rewrite(proxy, many_config(proxy.port, what == "endpoint" and number or 1, what == "route" and number or 1))
+local function reload_ms(proxy, what)
+  proxy[what] = (proxy[what] or 1) + 1
+  rewrite(proxy, many_config(proxy.port, proxy.endpoint, proxy.route))
   return reload(proxy)
 end
 
@@ -296,7 +297,7 @@ works[2] = { name = "routes", title = "10,000 routes of 1,000 hosts", take = fun
   for round = 1, options.rounds do
     checks[round] = check_ms(many.file)
     for _, what in ipairs { "route", "endpoint" } do
-      took[what][round], compiled[what][round] = reload_ms(many, round + 1, what)
+      took[what][round], compiled[what][round] = reload_ms(many, what)
     end
     cpu.one[round] = cpu_us(one, count)
     cpu.many[round] = cpu_us(many, count)
@@ -431,12 +432,14 @@ end
 
 local function main()
   local all, is_fine = {}, true
-  bed.spawn({ bed.build .. "/bench/backend", backend_port }, bed.load_core)
+  local backend = bed.spawn({ bed.build .. "/bench/backend", backend_port }, bed.load_core)
   if bed.proxy_core == bed.load_core and not options.json then print "ONE CORE ONLY: latencies mean little" end
   for _, work in ipairs(works) do
     if not next(options.only) or options.only[work.name] then
       local figures = {}
-      work.take(figures_of(figures))
+      local ran, err = pcall(work.take, figures_of(figures))
+      if not process.is_alive(backend) then error("the backend was killed in " .. work.name .. ": no figures", 0) end
+      if not ran then error(err, 0) end
       for _, figure in ipairs(figures) do
         figure.missed = is_missed(figure)
         is_fine = is_fine and not figure.missed
