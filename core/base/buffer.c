@@ -26,7 +26,7 @@ struct free_block {
 
 struct moon_buffer_pool {
     struct moon_buffer_budget *budget;
-    size_t credit_len, credit_max_len;
+    size_t credit_len;
     atomic_size_t used_len; // of blocks lent out; written by the pool's thread alone
     struct free_block *free[CLASS_COUNT];
     uint32_t free_count[CLASS_COUNT];
@@ -43,8 +43,9 @@ static int class_of(size_t len)
 static bool budget_take(struct moon_buffer_budget *budget, size_t len)
 {
     size_t used = atomic_load_explicit(&budget->used_len, memory_order_relaxed);
+    size_t max_len = atomic_load_explicit(&budget->max_len, memory_order_relaxed);
     do {
-        if (used > budget->max_len || len > budget->max_len - used)
+        if (used > max_len || len > max_len - used)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&budget->used_len, &used, used + len,
                                                     memory_order_relaxed, memory_order_relaxed));
@@ -69,15 +70,23 @@ static bool credit_take(struct moon_buffer_pool *pool, size_t len)
     return true;
 }
 
+static size_t credit_max_len(struct moon_buffer_budget *budget)
+{
+    enum { UNIT_LEN = 8192 }; // two of the smallest blocks
+    size_t len = atomic_load_explicit(&budget->max_len, memory_order_relaxed) / 64;
+    return len < CREDIT_MAX_LEN ? len / UNIT_LEN * UNIT_LEN : CREDIT_MAX_LEN;
+}
+
 // Halves the credit when it is full (half of it is whole blocks): giving back one block at a time
 // would touch the shared counter for each.
 static void credit_give(struct moon_buffer_pool *pool, size_t len)
 {
+    size_t max_len = credit_max_len(pool->budget);
     pool->credit_len += len;
-    if (pool->credit_len <= pool->credit_max_len)
+    if (pool->credit_len <= max_len)
         return;
-    budget_give(pool->budget, pool->credit_len - pool->credit_max_len / 2);
-    pool->credit_len = pool->credit_max_len / 2;
+    budget_give(pool->budget, pool->credit_len - max_len / 2);
+    pool->credit_len = max_len / 2;
 }
 
 static void used_add(struct moon_buffer_pool *pool, size_t len)
@@ -159,10 +168,6 @@ struct moon_buffer_pool *moon_buffer_pool_new(struct moon_buffer_budget *budget)
     if (!pool)
         abort();
     pool->budget = budget;
-    size_t unit_len = (size_t)2 * class_len[0];
-    pool->credit_max_len = budget->max_len / 64 / unit_len * unit_len;
-    if (pool->credit_max_len > CREDIT_MAX_LEN)
-        pool->credit_max_len = CREDIT_MAX_LEN;
     return pool;
 }
 

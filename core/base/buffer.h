@@ -15,7 +15,7 @@ enum { MOON_BUFFER_MAX_LEN = 65536 };
 // Bytes in blocks of all pools of the process against its bound.
 struct moon_buffer_budget {
     atomic_size_t used_len;
-    size_t max_len;
+    atomic_size_t max_len; // may change; blocks over a smaller one stay
 };
 
 struct moon_buffer_pool;

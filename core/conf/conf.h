@@ -3,6 +3,8 @@
 //   producer (script/) -> struct moon_model (plain values) -> moon_conf_compile: schemas, then each section's compiler in rank
 //   order -> struct moon_snapshot (opaque, refcounted parts) -> workers, by pointer
 //
+// A part whose inputs are those of the snapshot before is not compiled again: both hold it.
+//
 // Rooms register sections; gateway/ passes them as an array in rank order. conf/ knows none of them.
 #pragma once
 
@@ -75,15 +77,30 @@ struct moon_section {
     const void *registry;
     // where the names that its objects are counted by get their ids; NULL: they are not counted
     struct moon_series_names *series;
+    // A part is kept from one snapshot to the next where the section's objects say the same (places aside) and this holds: what
+    // compile takes from parts of earlier sections says the same in both. Asked only where those compiled. What is compiled
+    // refers neither to the model nor to other parts then, nor keeps places. NULL: it is compiled each time.
+    bool (*is_same)(const struct moon_snapshot *before, const struct moon_snapshot *now);
     // 0, or MOON_ECONFIG with problems in the report
     int (*compile)(const struct moon_compile *compile, void **part);
     void (*unref)(void *part);
 };
 
+struct moon_conf_args {
+    struct moon_model *model;
+    const struct moon_section *const *sections; // outlives the snapshot
+    size_t section_count;
+    // its parts may be kept; it has its model, and the same sections. NULL: everything is compiled
+    const struct moon_snapshot *before;
+    struct moon_report *report;
+};
+
 // 0 and a snapshot with one reference, or MOON_ECONFIG with the report filled. An object of a kind that no section reads is a
-// problem too. `sections` outlives the snapshot.
-int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
-                      size_t section_count, struct moon_report *report, struct moon_snapshot **out);
+// problem too.
+int moon_conf_compile(const struct moon_conf_args *args, struct moon_snapshot **out);
+// Whether both snapshots hold the same part of that section.
+bool moon_snapshot_shares(const struct moon_snapshot *a, const struct moon_snapshot *b,
+                          const char *section_name);
 
 // The snapshot takes the model it was compiled from, which is freed with it.
 void moon_snapshot_adopt(struct moon_snapshot *snapshot, struct moon_model *model);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { ALIGN = 16, BLOCK_LEN = 32768 - 64 };
+
 struct block {
     struct block *next;
     _Alignas(16) char bytes[];
@@ -11,6 +13,8 @@ struct block {
 
 struct moon_model {
     struct block *blocks;
+    char *at; // the free end of the block that is being filled
+    size_t left_len;
     struct moon_object *objects;
     size_t count, cap;
     struct moon_code *code;
@@ -39,13 +43,26 @@ void moon_model_free(struct moon_model *model)
     free(model);
 }
 
+// Zeroed. What is large has a block of its own, behind the one that is being filled.
 void *moon_model_alloc(struct moon_model *model, size_t len)
 {
-    struct block *block = calloc(1, sizeof *block + len);
+    size_t room = (len + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+    if (room <= model->left_len) {
+        void *memory = model->at;
+        model->at += room;
+        model->left_len -= room;
+        return memory;
+    }
+    bool is_large = room > BLOCK_LEN / 4;
+    struct block *block = calloc(1, sizeof *block + (is_large ? room : BLOCK_LEN));
     if (!block)
         abort();
     block->next = model->blocks;
     model->blocks = block;
+    if (!is_large) {
+        model->at = block->bytes + room;
+        model->left_len = BLOCK_LEN - room;
+    }
     return block->bytes;
 }
 

@@ -10,23 +10,100 @@
 
 enum { SECTION_MAX_COUNT = 16 };
 
+// What a section compiled, shared by the snapshots that hold it.
+struct part {
+    atomic_uint ref_count;
+    const struct moon_section *section;
+    void *compiled;
+};
+
 struct moon_snapshot {
     atomic_uint ref_count;
     const struct moon_section *const *sections;
     size_t section_count;
-    void *parts[SECTION_MAX_COUNT];
-    struct moon_model *model; // adopted, or NULL
+    struct part *parts[SECTION_MAX_COUNT]; // NULL: it did not compile
+    struct moon_model *model;              // adopted, or NULL
     uint64_t number;
 };
 
 struct compiling {
+    const struct moon_conf_args *args;
     struct moon_model *model;
     const struct moon_section *const *sections;
     size_t section_count;
     struct moon_report *report;
     // some object of the section's kind breaks a schema: it is not compiled
     bool is_bad[SECTION_MAX_COUNT];
+    // the objects of the section's kind say what they said before: they were checked then
+    bool is_unchanged[SECTION_MAX_COUNT];
 };
+
+// ---- parts
+
+static struct part *part_new(const struct moon_section *section, void *compiled)
+{
+    struct part *part = malloc(sizeof *part);
+    if (!part)
+        abort();
+    atomic_init(&part->ref_count, 1);
+    part->section = section;
+    part->compiled = compiled;
+    return part;
+}
+
+static void part_unref(struct part *part)
+{
+    if (!part || atomic_fetch_sub_explicit(&part->ref_count, 1, memory_order_acq_rel) > 1)
+        return;
+    part->section->unref(part->compiled);
+    free(part);
+}
+
+// ---- what did not change
+
+// The next object of a kind from `at` on, or NULL; `at` moves behind it.
+static const struct moon_object *next_of(const struct moon_model *model, const char *kind,
+                                         size_t *at)
+{
+    while (*at < moon_model_count(model)) {
+        const struct moon_object *object = moon_model_at(model, (*at)++);
+        if (strcmp(object->kind, kind) == 0)
+            return object;
+    }
+    return NULL;
+}
+
+// By value and in order; where they stand does not count.
+static bool kind_is_unchanged(const struct moon_model *before, const struct moon_model *now,
+                              const char *kind)
+{
+    size_t at = 0, at_before = 0;
+    for (;;) {
+        const struct moon_object *x = next_of(before, kind, &at_before),
+                                 *y = next_of(now, kind, &at);
+        if (!x || !y)
+            return x == y;
+        if (x->is_lenient != y->is_lenient || !moon_value_equal(&x->value, &y->value))
+            return false;
+    }
+}
+
+static void find_unchanged(struct compiling *at)
+{
+    const struct moon_snapshot *before = at->args->before;
+    if (!before || !before->model || before->sections != at->sections)
+        return;
+    for (size_t i = 0; i < at->section_count; i++) {
+        const char *kind = at->sections[i]->kind;
+        size_t first = 0;
+        while (strcmp(at->sections[first]->kind, kind) != 0)
+            first++;
+        at->is_unchanged[i] =
+            first < i ? at->is_unchanged[first] : kind_is_unchanged(before->model, at->model, kind);
+    }
+}
+
+// ---- checking and compiling
 
 static void check_object(struct compiling *at, const struct moon_object *object)
 {
@@ -36,6 +113,8 @@ static void check_object(struct compiling *at, const struct moon_object *object)
     for (size_t i = 0; i < at->section_count; i++) {
         if (strcmp(at->sections[i]->kind, object->kind) != 0)
             continue;
+        if (at->is_unchanged[i])
+            return;
         is_of[i] = is_known = true;
         if (at->sections[i]->schema)
             schemas[count++] = at->sections[i]->schema;
@@ -81,9 +160,21 @@ static bool check_single(struct compiling *at, const struct moon_section *sectio
     return false;
 }
 
+static bool keep_part(const struct compiling *at, struct moon_snapshot *snapshot, size_t index)
+{
+    const struct moon_section *section = at->sections[index];
+    const struct moon_snapshot *before = at->args->before;
+    if (!at->is_unchanged[index] || !section->is_same || !section->is_same(before, snapshot))
+        return false;
+    snapshot->parts[index] = before->parts[index];
+    atomic_fetch_add_explicit(&snapshot->parts[index]->ref_count, 1, memory_order_relaxed);
+    return true;
+}
+
 static int compile_section(struct compiling *at, struct moon_snapshot *snapshot, size_t index)
 {
     const struct moon_section *section = at->sections[index];
+    void *compiled = NULL;
     size_t count;
     const struct moon_object **objects = objects_of(at, section, &count);
     int err = check_single(at, section, objects, count) ? 0 : MOON_ECONFIG;
@@ -94,30 +185,38 @@ static int compile_section(struct compiling *at, struct moon_snapshot *snapshot,
                                    .snapshot = snapshot,
                                    .report = at->report};
     if (!err)
-        err = section->compile(&compile, &snapshot->parts[index]);
+        err = section->compile(&compile, &compiled);
     free(objects);
+    if (!err)
+        snapshot->parts[index] = part_new(section, compiled);
     return err;
 }
 
-int moon_conf_compile(struct moon_model *model, const struct moon_section *const *sections,
-                      size_t section_count, struct moon_report *report, struct moon_snapshot **out)
+int moon_conf_compile(const struct moon_conf_args *args, struct moon_snapshot **out)
 {
-    struct compiling at = {model, sections, section_count, report, {false}};
-    size_t before = moon_report_count(report);
-    for (size_t i = 0; i < moon_model_count(model); i++)
-        check_object(&at, moon_model_at(model, i));
+    struct compiling at = {.args = args,
+                           .model = args->model,
+                           .sections = args->sections,
+                           .section_count = args->section_count,
+                           .report = args->report};
+    size_t before = moon_report_count(args->report);
     struct moon_snapshot *snapshot = calloc(1, sizeof *snapshot);
-    if (!snapshot || section_count > SECTION_MAX_COUNT)
+    if (!snapshot || args->section_count > SECTION_MAX_COUNT)
         abort();
+    find_unchanged(&at);
+    for (size_t i = 0; i < moon_model_count(at.model); i++)
+        check_object(&at, moon_model_at(at.model, i));
     atomic_init(&snapshot->ref_count, 1);
-    snapshot->sections = sections;
+    snapshot->sections = at.sections;
     int err = 0;
-    for (size_t i = 0; i < section_count; i++) { // later sections may have problems to tell, too
-        int section_err = at.is_bad[i] ? MOON_ECONFIG : compile_section(&at, snapshot, i);
-        err = err ? err : section_err;
+    for (size_t i = 0; i < at.section_count; i++) { // later sections may have problems to tell, too
+        int section_err = at.is_bad[i] ? MOON_ECONFIG : 0;
         snapshot->section_count = i + 1;
+        if (!section_err && (err || !keep_part(&at, snapshot, i)))
+            section_err = compile_section(&at, snapshot, i);
+        err = err ? err : section_err;
     }
-    if (!err && moon_report_count(report) > before)
+    if (!err && moon_report_count(args->report) > before)
         err = MOON_ECONFIG;
     if (err)
         moon_snapshot_unref(snapshot);
@@ -137,7 +236,7 @@ void moon_snapshot_unref(struct moon_snapshot *snapshot)
     if (!snapshot || atomic_fetch_sub_explicit(&snapshot->ref_count, 1, memory_order_acq_rel) > 1)
         return;
     for (size_t i = snapshot->section_count; i > 0; i--)
-        snapshot->sections[i - 1]->unref(snapshot->parts[i - 1]);
+        part_unref(snapshot->parts[i - 1]);
     moon_model_free(snapshot->model);
     free(snapshot);
 }
@@ -167,10 +266,23 @@ bool moon_snapshot_is_last(const struct moon_snapshot *snapshot)
     return atomic_load_explicit(&snapshot->ref_count, memory_order_acquire) == 1;
 }
 
-void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name)
+static struct part *part_of(const struct moon_snapshot *snapshot, const char *section_name)
 {
     for (size_t i = 0; i < snapshot->section_count; i++)
         if (strcmp(snapshot->sections[i]->name, section_name) == 0)
             return snapshot->parts[i];
     return NULL;
+}
+
+void *moon_snapshot_part(const struct moon_snapshot *snapshot, const char *section_name)
+{
+    const struct part *part = part_of(snapshot, section_name);
+    return part ? part->compiled : NULL;
+}
+
+bool moon_snapshot_shares(const struct moon_snapshot *a, const struct moon_snapshot *b,
+                          const char *section_name)
+{
+    const struct part *part = part_of(a, section_name);
+    return part && part == part_of(b, section_name);
 }

@@ -1,6 +1,42 @@
 // Reading plain-data values.
 #include "conf/value.h"
 
+static bool tables_equal(const struct moon_value *a, const struct moon_value *b)
+{
+    if (a->table.item_count != b->table.item_count || a->table.entry_count != b->table.entry_count)
+        return false;
+    for (uint32_t i = 0; i < a->table.item_count; i++)
+        if (!moon_value_equal(&a->table.items[i], &b->table.items[i]))
+            return false;
+    for (uint32_t i = 0; i < a->table.entry_count; i++) {
+        const struct moon_entry *x = &a->table.entries[i], *y = &b->table.entries[i];
+        if (!moon_slice_equal(x->key, y->key) || !moon_value_equal(&x->value, &y->value))
+            return false;
+    }
+    return true;
+}
+
+bool moon_value_equal(const struct moon_value *a, const struct moon_value *b)
+{
+    if (a->kind != b->kind)
+        return false;
+    switch (a->kind) {
+    case MOON_VALUE_NIL:
+        return true;
+    case MOON_VALUE_BOOL:
+        return a->boolean == b->boolean;
+    case MOON_VALUE_NUMBER:
+        return a->number == b->number;
+    case MOON_VALUE_STRING:
+        return moon_slice_equal(a->string, b->string);
+    case MOON_VALUE_TABLE:
+        return tables_equal(a, b);
+    case MOON_VALUE_FUNCTION:
+        return false;
+    }
+    return false;
+}
+
 const struct moon_value *moon_value_get(const struct moon_value *table, const char *key)
 {
     struct moon_slice name = moon_slice_from(key);

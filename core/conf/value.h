@@ -44,6 +44,8 @@ struct moon_place {
     unsigned line;
 };
 
+// Whether both say the same. A function is never equal: what it does stays with its producer.
+bool moon_value_equal(const struct moon_value *a, const struct moon_value *b);
 // The value of a key, or NULL; also NULL when `table` is not a table.
 const struct moon_value *moon_value_get(const struct moon_value *table, const char *key);
 // The same with its kind checked: NULL unless present and of that kind.

@@ -119,7 +119,7 @@ static bool reserve(struct moon_edge *edge)
 {
     struct moon_connection_budget *budget = edge->budget;
     size_t used = atomic_fetch_add_explicit(&budget->used_count, 1, memory_order_relaxed);
-    if (used < budget->max_count)
+    if (used < atomic_load_explicit(&budget->max_count, memory_order_relaxed))
         return true;
     atomic_fetch_sub_explicit(&budget->used_count, 1, memory_order_relaxed);
     return false;

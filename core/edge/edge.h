@@ -12,7 +12,7 @@ struct moon_socket;
 // Downstream connections of the whole process against what its descriptors allow; touched once a connection, not once a request.
 struct moon_connection_budget {
     atomic_size_t used_count;
-    size_t max_count;
+    atomic_size_t max_count; // may change; connections over a smaller one stay
 };
 
 // `service` and `budget` outlive the edge.

@@ -168,10 +168,10 @@ static int access_compile(const struct moon_compile *compile, void **part)
     struct moon_access_log *log = calloc(1, sizeof *log);
     if (!log)
         abort();
+    log->series_max =
+        (uint32_t)moon_value_number(moon_value_get(settings, "metrics"), "series", SERIES_DEFAULT);
     if (compile->section->series)
-        moon_series_names_set_max(compile->section->series,
-                                  (uint32_t)moon_value_number(moon_value_get(settings, "metrics"),
-                                                              "series", SERIES_DEFAULT));
+        moon_series_names_set_max(compile->section->series, log->series_max);
     if (value) {
         struct moon_slice file = moon_value_string(value, "file", MOON_SLICE(""));
         log->file = (struct moon_slice){strndup(file.ptr, file.len), file.len};
@@ -197,6 +197,12 @@ const struct moon_section moon_access_section = {
 const struct moon_access_log *moon_snapshot_access_log(const struct moon_snapshot *snapshot)
 {
     return moon_snapshot_part(snapshot, moon_access_section.name);
+}
+
+bool moon_access_counts_same(const struct moon_snapshot *a, const struct moon_snapshot *b)
+{
+    const struct moon_access_log *x = moon_snapshot_access_log(a), *y = moon_snapshot_access_log(b);
+    return !x || !y ? x == y : x->series_max == y->series_max;
 }
 
 // ---- recording

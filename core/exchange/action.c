@@ -2,6 +2,7 @@
 #include "exchange/action.h"
 
 #include "base/err.h"
+#include "exchange/access.h"
 #include "exchange/plugins.h"
 #include "obs/series.h"
 #include "route/route.h"
@@ -14,6 +15,7 @@
 struct moon_actions {
     struct moon_action *actions;
     size_t count;
+    bool has_code; // some chain belongs to the code of its configuration: it is compiled with every one
 };
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
@@ -141,10 +143,13 @@ static bool find_backend(const struct compiling *at, struct moon_slice name, con
                          struct moon_backend *backend)
 {
     const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    backend->upstream = MOON_BACKEND_MISSING;
     if (!upstreams) // their problems are told already
         return true;
-    backend->upstream = moon_upstreams_find(upstreams, name);
-    if (backend->upstream || at->object->is_lenient)
+    const struct moon_upstream *upstream = moon_upstreams_find(upstreams, name);
+    if (upstream)
+        backend->upstream = (int32_t)upstream->index;
+    if (upstream || at->object->is_lenient)
         return true;
     const char *nearest = moon_nearest_name(name, moon_upstreams_names(upstreams));
     char hint[160];
@@ -287,6 +292,7 @@ static int actions_compile(const struct moon_compile *compile, void **part)
         struct compiling at = {compile, compile->objects[i]};
         struct moon_action *action = &all->actions[all->count++];
         is_fine = compile_one(&at, action) && is_fine;
+        all->has_code |= action->chain.is_code;
         action->split.index = action->split.has_phase ? phase_count++ : 0;
     }
     if (!is_fine) {
@@ -297,10 +303,19 @@ static int actions_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
+// Actions know upstreams by name and index, and count under ids of which there is a bound.
+static bool actions_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
+{
+    const struct moon_actions *all = moon_snapshot_actions(before);
+    return !all->has_code && moon_access_counts_same(before, now) &&
+           moon_upstreams_same_names(moon_snapshot_upstreams(before), moon_snapshot_upstreams(now));
+}
+
 const struct moon_section moon_action_section = {
     .name = "actions",
     .kind = "route",
     .schema = &route_schema,
+    .is_same = actions_are_same,
     .compile = actions_compile,
     .unref = actions_unref,
 };

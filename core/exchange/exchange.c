@@ -104,8 +104,12 @@ void moon_exchange_continue(struct moon_exchange *ex)
 static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
 {
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
-    if (backend && backend->upstream)
-        return backend->upstream;
+    const struct moon_upstream *upstream =
+        backend && backend->upstream != MOON_BACKEND_MISSING
+            ? moon_upstreams_at(ex->hold->upstreams, (size_t)backend->upstream)
+            : NULL;
+    if (upstream)
+        return upstream;
     const char *cause = "no backend of the route has a weight";
     if (backend)
         cause = "the route refers to an upstream that does not exist";

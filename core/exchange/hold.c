@@ -4,6 +4,7 @@
 #include "exchange/access.h"
 #include "exchange/action.h"
 #include "route/route.h"
+#include "upstream/upstream.h"
 
 #include <stdlib.h>
 
@@ -15,6 +16,7 @@ struct moon_hold *moon_hold_new(struct moon_snapshot *snapshot)
     hold->snapshot = moon_snapshot_ref(snapshot);
     hold->routes = moon_snapshot_routes(snapshot);
     hold->actions = moon_snapshot_actions(snapshot);
+    hold->upstreams = moon_snapshot_upstreams(snapshot);
     hold->log_format = moon_snapshot_access_log(snapshot)->format;
     hold->is_current = true;
     return hold;

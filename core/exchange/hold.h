@@ -9,12 +9,14 @@
 struct moon_actions;
 struct moon_format;
 struct moon_routes;
+struct moon_upstreams;
 
 struct moon_hold {
     struct moon_snapshot *snapshot;
     const struct moon_routes *routes;
     const struct moon_actions *actions;
-    const struct moon_format *log_format; // of the access log; NULL: there is none
+    const struct moon_upstreams *upstreams; // that the actions' backends are indexes of
+    const struct moon_format *log_format;   // of the access log; NULL: there is none
     uint32_t exchange_count;
     bool is_current; // the service's newest
 };

@@ -150,6 +150,8 @@ struct moon_filter_type {
     bool answers;
     // some requests are answered: its route may go without backends, and the others get 500 there
     bool may_answer;
+    // stands on the code that came with the configuration, not on this table alone
+    bool is_code;
     const char *excludes; // a type that may not stand in the same list, or NULL
     // Turns a checked configuration into what hooks get as `conf` (filter/compile.h). 0, or an error with the report
     // filled. May be NULL.

@@ -56,7 +56,7 @@ static uint64_t read_count(const _Atomic uint64_t *counter)
 
 static void write_status(const struct moon_gateway *gateway, FILE *out)
 {
-    uint64_t now_ms = moon_world_wall_ms(gateway->args.world);
+    uint64_t now_ms = moon_loop_now_ms(gateway->control.loop);
     fputc('{', out);
     moon_json_member(out, "version", MOON_VERSION);
     fprintf(out,
@@ -171,9 +171,17 @@ static void on_reloaded(struct moon_reload_waiter *waiter, const struct moon_rel
     FILE *out = open_memstream(&text, &len);
     if (!out)
         abort();
-    fprintf(out, "{\"fine\":%s,\"generation\":%llu,\"took_ms\":%llu,\"problems\":",
+    fprintf(out, "{\"fine\":%s,\"generation\":%llu,\"took_ms\":%llu,\"compile_us\":%llu,\"kept\":[",
             result->is_fine ? "true" : "false", (unsigned long long)result->number,
-            (unsigned long long)result->took_ms);
+            (unsigned long long)result->took_ms, (unsigned long long)result->compile_us);
+    const char *comma = "";
+    for (unsigned i = 0; moon_reload_parts[i]; i++) {
+        if (!(result->kept & 1u << i))
+            continue;
+        fprintf(out, "%s\"%s\"", comma, moon_reload_parts[i]);
+        comma = ",";
+    }
+    fputs("],\"problems\":", out);
     moon_report_write_json(result->report, out);
     char *lines = moon_report_text(result->report);
     fputc(',', out);

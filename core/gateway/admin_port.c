@@ -101,7 +101,7 @@ int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report)
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
     moon_sections_init(&gateway->admin_sections, NULL, gateway->registry, &gateway->admin_builtin,
                        NULL);
-    int err = moon_sections_compile(&gateway->admin_sections, admin_model(), report,
+    int err = moon_sections_compile(&gateway->admin_sections, admin_model(), NULL, report,
                                     &gateway->admin_snapshot);
     if (!err)
         err = moon_seat_fill(gateway, &gateway->control, gateway->admin_snapshot,

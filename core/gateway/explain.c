@@ -97,9 +97,13 @@ static void write_endpoints(const struct moon_upstream *upstream, FILE *out)
     moon_endpoint_set_unref(set);
 }
 
-static void write_backend(const struct moon_backend *backend, FILE *out)
+static void write_backend(const struct moon_snapshot *snapshot, const struct moon_backend *backend,
+                          FILE *out)
 {
-    const struct moon_upstream *upstream = backend->upstream;
+    const struct moon_upstreams *all = moon_snapshot_upstreams(snapshot);
+    const struct moon_upstream *upstream = backend->upstream == MOON_BACKEND_MISSING
+                                               ? NULL
+                                               : moon_upstreams_at(all, (size_t)backend->upstream);
     fprintf(out, "{\"weight\":%u,\"name\":", backend->weight);
     moon_json_text(out, upstream ? upstream->name : MOON_SLICE("(missing)"));
     if (upstream && upstream->builtin) {
@@ -129,7 +133,7 @@ static void write_match(const struct moon_snapshot *snapshot, int index, FILE *o
     fputs(",\"upstreams\":[", out);
     for (uint16_t i = 0; i < action->split.count; i++) {
         fputs(i ? "," : "", out);
-        write_backend(&action->split.backends[i], out);
+        write_backend(snapshot, &action->split.backends[i], out);
     }
     fputc(']', out);
 }

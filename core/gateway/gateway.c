@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { RESERVED_DESCRIPTORS = 16, WORKER_DESCRIPTORS = 6, SETTLE_MS = 1000 };
 
@@ -213,7 +214,21 @@ static int open_ports(struct moon_gateway *gateway, struct moon_report *report)
     return moon_ports_open(&args, &gateway->ports);
 }
 
-static void size_budgets(struct moon_gateway *gateway)
+struct moon_telemetry_args moon_gateway_telemetry_args(const struct moon_gateway *gateway,
+                                                       const struct moon_snapshot *snapshot,
+                                                       struct moon_report *report)
+{
+    struct moon_telemetry_args args = {.log = moon_snapshot_access_log(snapshot),
+                                       .worker_count = gateway->seat_count,
+                                       .report = report};
+    const struct moon_model *model = moon_snapshot_model(snapshot);
+    for (size_t i = 0; i < moon_model_count(model); i++)
+        if (strcmp(moon_model_at(model, i)->kind, "settings") == 0)
+            args.place = moon_model_at(model, i)->place;
+    return args;
+}
+
+void moon_gateway_size_budgets(struct moon_gateway *gateway)
 {
     enum { BUFFERS_MAX_LEN = 1 << 30, CONNECTIONS_MIN = 8 };
     const struct moon_settings *settings = moon_snapshot_settings(gateway->snapshot);
@@ -223,14 +238,15 @@ static void size_budgets(struct moon_gateway *gateway)
         RESERVED_DESCRIPTORS + (size_t)gateway->seat_count * WORKER_DESCRIPTORS + descriptors / 10;
     // each may need one upstream
     size_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
-    gateway->buffers.max_len = settings->limits.buffer_bytes ? settings->limits.buffer_bytes
-                               : quarter < BUFFERS_MAX_LEN   ? quarter
-                                                             : BUFFERS_MAX_LEN;
-    gateway->connections.max_count = room > CONNECTIONS_MIN ? room : CONNECTIONS_MIN;
-    if (settings->limits.connections &&
-        settings->limits.connections < gateway->connections.max_count)
-        gateway->connections.max_count = settings->limits.connections;
-    gateway->admin_connections.max_count = CONNECTIONS_MIN;
+    size_t connections = room > CONNECTIONS_MIN ? room : CONNECTIONS_MIN;
+    if (settings->limits.connections && settings->limits.connections < connections)
+        connections = settings->limits.connections;
+    atomic_store(&gateway->buffers.max_len, settings->limits.buffer_bytes
+                                                ? settings->limits.buffer_bytes
+                                            : quarter < BUFFERS_MAX_LEN ? quarter
+                                                                        : BUFFERS_MAX_LEN);
+    atomic_store(&gateway->connections.max_count, connections);
+    atomic_store(&gateway->admin_connections.max_count, CONNECTIONS_MIN);
 }
 
 int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
@@ -241,12 +257,12 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         abort();
     gateway->args = *args;
     gateway->args.is_refused = NULL;
-    gateway->start_ms = moon_world_wall_ms(args->world);
     gateway->registry = moon_registry_new();
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
                        moon_telemetry_names(gateway->telemetry));
-    int err = moon_sections_compile(&gateway->sections, args->model, report, &gateway->snapshot);
+    int err =
+        moon_sections_compile(&gateway->sections, args->model, NULL, report, &gateway->snapshot);
     if (args->is_refused)
         *args->is_refused = err != 0;
     if (err)
@@ -260,6 +276,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->control.loop = moon_loop_new(args->world);
     if (!gateway->seats || !gateway->control.loop)
         abort();
+    gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     moon_gateway_scripts_init(gateway);
     err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
@@ -269,12 +286,13 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     gateway->name_desk = moon_name_desk_new(gateway->control.loop, args->log);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
-    size_budgets(gateway);
+    moon_gateway_size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
+    struct moon_telemetry_args telemetry_args =
+        moon_gateway_telemetry_args(gateway, gateway->snapshot, report);
     if (!err)
-        err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
-                                  gateway->seat_count, report);
+        err = moon_telemetry_open(gateway->telemetry, &telemetry_args);
     if (!err)
         err = open_ports(gateway, report);
     if (!err)
@@ -301,7 +319,7 @@ int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *
     struct moon_script_host scripts = {0};
     struct moon_registry *registry = moon_registry_new();
     moon_sections_init(&sections, filters, registry, NULL, NULL);
-    int err = moon_sections_compile(&sections, model, report, &snapshot);
+    int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
     if (!err)
         err = moon_snapshot_link(snapshot, NULL, &scripts, report);
     moon_snapshot_unref(snapshot);
@@ -319,7 +337,7 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     size_t len;
     struct moon_registry *registry = moon_registry_new();
     moon_sections_init(&sections, filters, registry, NULL, NULL);
-    int err = moon_sections_compile(&sections, model, report, &snapshot);
+    int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
     if (err) {
         moon_registry_free(registry);
         return err;

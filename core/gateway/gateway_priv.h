@@ -62,7 +62,7 @@ struct moon_gateway {
     struct moon_script_host scripts;
     struct moon_generation *control_generation; // whose VM of control runs; a reference
     struct moon_mailbox *graves;                // generations that workers have done with
-    uint64_t start_ms;                          // wall clock
+    uint64_t start_ms; // of the control loop's clock, which never jumps
     atomic_bool is_draining;
     bool is_over;
     int run_err; // of starting the threads
@@ -74,9 +74,11 @@ void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
                         struct moon_registry *registry, const struct moon_builtin *extra,
                         struct moon_series_names *series);
-// 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. Thread safe.
+// 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. `before`: what did not change is taken from
+// it; NULL: nothing is. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
-                          struct moon_report *report, struct moon_snapshot **out);
+                          const struct moon_snapshot *before, struct moon_report *report,
+                          struct moon_snapshot **out);
 
 // scripts.c
 // The generation of the snapshot's code, or NULL.
@@ -93,6 +95,12 @@ void moon_gateway_run_control(struct moon_gateway *gateway);
 void moon_gateway_bury(struct moon_gateway *gateway, struct moon_generation *generation);
 
 // gateway.c
+// Bounds of the process as the newest snapshot has them; workers may run.
+void moon_gateway_size_budgets(struct moon_gateway *gateway);
+// Of a snapshot with a model.
+struct moon_telemetry_args moon_gateway_telemetry_args(const struct moon_gateway *gateway,
+                                                       const struct moon_snapshot *snapshot,
+                                                       struct moon_report *report);
 // A worker on the seat's loop. 0 or -ENOMEM.
 int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                    struct moon_snapshot *snapshot, struct moon_connection_budget *connections);

@@ -15,10 +15,13 @@
 #include "upstream/name_desk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEP_MS = 500 };
+enum { SWEEP_MS = 500, KEPT_TEXT_LEN = 64 };
+
+const char *const moon_reload_parts[] = {"upstreams", "routes", "actions", NULL};
 
 static void begin(struct moon_reload *reload);
 
@@ -71,8 +74,12 @@ static void retire(struct moon_reload *reload, struct moon_snapshot *snapshot)
 
 static void tell(struct moon_reload *reload, bool is_fine)
 {
-    struct moon_reload_result result = {is_fine, moon_snapshot_number(reload->gateway->snapshot),
-                                        now_ms(reload) - reload->begin_ms, reload->report};
+    struct moon_reload_result result = {.is_fine = is_fine,
+                                        .number = moon_snapshot_number(reload->gateway->snapshot),
+                                        .took_ms = now_ms(reload) - reload->begin_ms,
+                                        .compile_us = reload->compile_us,
+                                        .kept = is_fine ? reload->kept : 0,
+                                        .report = reload->report};
     while (!moon_list_is_empty(&reload->waiters)) {
         struct moon_reload_waiter *waiter =
             MOON_CONTAINER(reload->waiters.next, struct moon_reload_waiter, node);
@@ -95,6 +102,15 @@ static void finish(struct moon_reload *reload, bool is_fine)
         begin(reload);
 }
 
+// The old configuration goes on.
+static void drop(struct moon_reload *reload)
+{
+    moon_snapshot_unref(reload->snapshot);
+    reload->snapshot = NULL;
+    moon_telemetry_end(reload->gateway->telemetry, false);
+    finish(reload, false);
+}
+
 static void fail(struct moon_reload *reload)
 {
     char *text = moon_report_text(reload->report), *rest = NULL;
@@ -102,9 +118,7 @@ static void fail(struct moon_reload *reload)
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
         moon_log_error(log_of(reload), "%s", line);
     free(text);
-    moon_snapshot_unref(reload->snapshot);
-    reload->snapshot = NULL;
-    finish(reload, false);
+    drop(reload);
 }
 
 // The gateway drains: nobody would see the new configuration.
@@ -113,9 +127,7 @@ static void withdraw(struct moon_reload *reload)
     moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
                      "the gateway drains");
     moon_log_info(log_of(reload), "the new configuration is not taken: the gateway drains");
-    moon_snapshot_unref(reload->snapshot);
-    reload->snapshot = NULL;
-    finish(reload, false);
+    drop(reload);
 }
 
 // ---- switching
@@ -137,13 +149,22 @@ static void all_switched(struct moon_reload *reload)
     gateway->ports = reload->ports;
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);
+    moon_telemetry_end(gateway->telemetry, true);
+    moon_gateway_size_budgets(gateway);
     retire(reload, before);
     if (reload->switch_err)
         moon_log_error(log_of(reload), "a worker cannot serve a new listener: %s",
                        moon_err_text(reload->switch_err));
-    moon_log_info(log_of(reload), "configuration %llu serves (%llu ms)",
+    char kept[KEPT_TEXT_LEN] = "";
+    size_t kept_len = 0;
+    for (size_t i = 0; moon_reload_parts[i]; i++)
+        if (reload->kept & 1u << i && kept_len < sizeof kept)
+            kept_len += (size_t)snprintf(kept + kept_len, sizeof kept - kept_len, " %s",
+                                         moon_reload_parts[i]);
+    moon_log_info(log_of(reload), "configuration %llu serves (%llu ms; kept:%s)",
                   (unsigned long long)moon_snapshot_number(gateway->snapshot),
-                  (unsigned long long)(now_ms(reload) - reload->begin_ms));
+                  (unsigned long long)(now_ms(reload) - reload->begin_ms),
+                  kept_len ? kept : " nothing");
     moon_gateway_run_control(gateway);
     gateway->args.is_last_good = false;
     moon_last_good_keep(&gateway->last_good);
@@ -187,6 +208,7 @@ static void switch_workers(struct moon_reload *reload)
         change->generation = moon_snapshot_generation(reload->snapshot);
         change->on_switched = on_switched;
         change->owner = reload;
+        change->access_ring = moon_telemetry_ring(gateway->telemetry, i);
         change->added = sockets_of(&reload->ports, i, &gateway->ports, &change->added_count);
         change->removed = sockets_of(&gateway->ports, i, &reload->ports, &change->removed_count);
     }
@@ -268,16 +290,8 @@ static void warn_of_fixed(const struct moon_reload *reload)
 {
     const struct moon_settings *now = moon_snapshot_settings(reload->gateway->snapshot),
                                *new = moon_snapshot_settings(reload->snapshot);
-    if (now->workers != new->workers || now->limits.buffer_bytes != new->limits.buffer_bytes ||
-        now->limits.connections != new->limits.connections)
-        moon_log_warn(log_of(reload), "settings workers, limits.buffer_bytes and "
-                                      "limits.connections take effect at the next start");
-    const struct moon_access_log *log = moon_snapshot_access_log(reload->gateway->snapshot),
-                                 *new_log = moon_snapshot_access_log(reload->snapshot);
-    if (new_log->format &&
-        (!moon_slice_equal(log->file, new_log->file) || log->buffer_len != new_log->buffer_len))
-        moon_log_warn(log_of(reload), "settings access_log.file and access_log.buffer_bytes take "
-                                      "effect at the next start");
+    if (now->workers != new->workers)
+        moon_log_warn(log_of(reload), "the setting workers takes effect at the next start");
 }
 
 static void on_built(struct moon_reload *reload)
@@ -296,7 +310,11 @@ static void on_built(struct moon_reload *reload)
     struct moon_ports_args args = {gateway->args.world, moon_snapshot_listeners(reload->snapshot),
                                    &gateway->ports,     gateway->seat_count,
                                    gateway->args.log,   reload->report};
-    if (moon_ports_open(&args, &reload->ports) < 0) {
+    int err = moon_telemetry_begin(gateway->telemetry);
+    if (err)
+        moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
+                         "the access log's thread cannot be started: %s", moon_err_text(err));
+    if (err || moon_ports_open(&args, &reload->ports) < 0) {
         fail(reload);
         return;
     }
@@ -322,6 +340,33 @@ static void on_message(void *owner, struct moon_message *message)
 
 // ---- building, on the builder's thread (in a world without threads: at once)
 
+// A file that cannot be opened refuses the whole.
+static int prepare_log(struct moon_reload *reload)
+{
+    struct moon_gateway *gateway = reload->gateway;
+    struct moon_telemetry_args args =
+        moon_gateway_telemetry_args(gateway, reload->snapshot, reload->report);
+    int err = moon_telemetry_prepare(gateway->telemetry,
+                                     moon_snapshot_access_log(gateway->snapshot), &args);
+    if (!err)
+        return 0;
+    moon_snapshot_unref(reload->snapshot);
+    reload->snapshot = NULL;
+    return err;
+}
+
+// The generation of the snapshot's code; without it there is no snapshot.
+static int link_or_drop(struct moon_reload *reload)
+{
+    int err = moon_snapshot_link(reload->snapshot, reload->gateway->snapshot,
+                                 &reload->gateway->scripts, reload->report);
+    if (err) {
+        moon_snapshot_unref(reload->snapshot);
+        reload->snapshot = NULL;
+    }
+    return err;
+}
+
 static void build(void *arg)
 {
     struct moon_reload *reload = arg;
@@ -333,13 +378,19 @@ static void build(void *arg)
     else
         moon_report_addf(reload->report, (struct moon_place){NULL, 0}, NULL, NULL, NULL,
                          "this gateway has no source to load from");
+    uint64_t begin_ns = moon_loop_now_ns(gateway->control.loop);
     if (!err)
-        err = moon_sections_compile(&gateway->sections, model, reload->report, &reload->snapshot);
-    if (!err && moon_snapshot_link(reload->snapshot, gateway->snapshot, &gateway->scripts,
-                                   reload->report) < 0) {
-        moon_snapshot_unref(reload->snapshot);
-        reload->snapshot = NULL;
-    }
+        err = moon_sections_compile(&gateway->sections, model, gateway->snapshot, reload->report,
+                                    &reload->snapshot);
+    if (!err)
+        err = link_or_drop(reload);
+    if (!err)
+        err = prepare_log(reload);
+    reload->compile_us = (moon_loop_now_ns(gateway->control.loop) - begin_ns) / 1000;
+    reload->kept = 0;
+    for (unsigned i = 0; !err && moon_reload_parts[i]; i++)
+        if (moon_snapshot_shares(gateway->snapshot, reload->snapshot, moon_reload_parts[i]))
+            reload->kept |= 1u << i;
     moon_mailbox_post(reload->mailbox, &reload->built);
 }
 

@@ -24,6 +24,9 @@ struct moon_reload_result {
     bool is_fine;
     uint64_t number; // of the snapshot that serves now
     uint64_t took_ms;
+    uint64_t compile_us; // of that, on the builder's thread
+    // parts that were not compiled again, of those of moon_reload_parts: a bit each
+    unsigned kept;
     const struct moon_report *report; // what was wrong; empty when fine
 };
 
@@ -43,6 +46,9 @@ enum moon_reload_state {
     MOON_RELOAD_SWITCHING,
 };
 
+// Names of the parts that a reload may keep, NULL behind the last.
+extern const char *const moon_reload_parts[];
+
 struct moon_reload {
     struct moon_gateway *gateway;
     struct moon_mailbox *mailbox;
@@ -60,7 +66,8 @@ struct moon_reload {
     struct moon_worker_switch *changes; // one a worker
     unsigned waiting_count;
     int switch_err;
-    uint64_t begin_ms;
+    unsigned kept;
+    uint64_t begin_ms, compile_us;
     // Replaced snapshots, freed here once no worker holds them: off the workers.
     struct moon_snapshot **retired;
     size_t retired_count;

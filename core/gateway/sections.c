@@ -24,6 +24,7 @@ void moon_sections_init(struct moon_sections *sections,
     sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
     sections->upstreams.registry = &sections->upstream_parts;
     sections->upstreams.series = series;
+    sections->upstreams.is_same = moon_access_counts_same;
     sections->actions = moon_action_section;
     sections->filters = (struct moon_filter_registry){filters, &moon_script_filter_source};
     sections->actions.registry = &sections->filters;
@@ -36,9 +37,15 @@ void moon_sections_init(struct moon_sections *sections,
 }
 
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,
-                          struct moon_report *report, struct moon_snapshot **out)
+                          const struct moon_snapshot *before, struct moon_report *report,
+                          struct moon_snapshot **out)
 {
-    int err = moon_conf_compile(model, sections->order, SECTION_COUNT, report, out);
+    struct moon_conf_args args = {.model = model,
+                                  .sections = sections->order,
+                                  .section_count = SECTION_COUNT,
+                                  .before = before,
+                                  .report = report};
+    int err = moon_conf_compile(&args, out);
     if (err)
         moon_model_free(model);
     else

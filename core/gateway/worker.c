@@ -258,6 +258,7 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
 {
     moon_service_switch(&worker->service, change->snapshot);
     take_generation(worker, change->generation);
+    worker->res.access_ring = change->access_ring;
     for (size_t i = 0; i < change->added_count; i++) {
         int err =
             worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);

@@ -66,6 +66,7 @@ struct moon_worker_switch {
     // handles of sockets that it was given earlier: it closes them
     struct moon_socket *const *removed;
     size_t removed_count;
+    struct moon_ring *access_ring; // from now on; NULL: there is no access log
     // Told on the worker's thread. From then on every new exchange stands on the snapshot.
     void (*on_switched)(void *owner, struct moon_worker_switch *change);
     void *owner;

@@ -38,7 +38,6 @@ struct moon_match {
     uint16_t methods; // bits by enum moon_method; 0: every method
     uint8_t kind;     // enum moon_path_kind
     int index;        // of the object
-    unsigned line;
 };
 
 // match_read.c

@@ -460,7 +460,6 @@ bool moon_match_read(struct moon_match_reading *reading, size_t index)
         match->hosts = hosts;
         match->host_count = host_count;
         match->index = (int)index;
-        match->line = at.object->place.line;
         if (list)
             snprintf(at.prefix, sizeof at.prefix, "matches[%u].", i + 1);
         read_match(&at, list ? &list->table.items[i] : &at.object->value, match);

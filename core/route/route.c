@@ -175,10 +175,19 @@ static int routes_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
+// Matches are made of the routes alone.
+static bool routes_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
+{
+    (void)before;
+    (void)now;
+    return true;
+}
+
 const struct moon_section moon_route_section = {
     .name = "routes",
     .kind = "route",
     .schema = &moon_match_schema,
+    .is_same = routes_are_same,
     .compile = routes_compile,
     .unref = routes_unref,
 };

@@ -40,6 +40,7 @@ static struct moon_instance *instance_new(struct moon_code *code, struct moon_sl
     instance->code = moon_code_ref(code);
     instance->type.name = moon_filter_copy(name).ptr;
     instance->type.unref = instance_unref;
+    instance->type.is_code = true;
     instance->type.may_answer =
         phases & (1u << MOON_ABI_REWRITE | 1u << MOON_ABI_ACCESS) ? true : false;
     moon_instance_set_hooks(&instance->type, phases);

@@ -15,6 +15,8 @@ struct moon_upstreams {
     struct moon_upstream *upstreams;
     const char **names;
     size_t count;
+    uint32_t *slots; // by name, open addressing: index + 1; 0: free. At most half are taken
+    size_t slot_count;
 };
 
 enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253 };
@@ -271,6 +273,28 @@ void moon_upstream_refresh(struct moon_upstream *upstream)
     free(endpoints);
 }
 
+// ---- by name
+
+// The slot of the name, or the free one where it would stand.
+static uint32_t *slot_of(const struct moon_upstreams *all, struct moon_slice name)
+{
+    uint64_t hash = 0xcbf29ce484222325u; // FNV-1a; names are the configuration's, not a peer's
+    for (size_t i = 0; i < name.len; i++)
+        hash = (hash ^ (unsigned char)name.ptr[i]) * 0x100000001b3u;
+    for (size_t at = hash & (all->slot_count - 1);; at = (at + 1) & (all->slot_count - 1)) {
+        uint32_t *slot = &all->slots[at];
+        if (!*slot || moon_slice_equal(all->upstreams[*slot - 1].name, name))
+            return slot;
+    }
+}
+
+const struct moon_upstream *moon_upstreams_find(const struct moon_upstreams *upstreams,
+                                                struct moon_slice name)
+{
+    uint32_t slot = *slot_of(upstreams, name);
+    return slot ? &upstreams->upstreams[slot - 1] : NULL;
+}
+
 // ---- the section
 
 static void upstreams_unref(void *part)
@@ -289,6 +313,7 @@ static void upstreams_unref(void *part)
     }
     free(all->upstreams);
     free(all->names);
+    free(all->slots);
     free(all);
 }
 
@@ -309,6 +334,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     upstream->index = (uint32_t)all->count;
     upstream->series = moon_series_names_add(compile->section->series, MOON_SERIES_UPSTREAM, name);
     all->names[all->count++] = copy;
+    *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
     return compile_endpoints(compile, object, upstream);
 }
@@ -322,7 +348,11 @@ static int upstreams_compile(const struct moon_compile *compile, void **part)
     all->registry = ((const struct moon_upstream_parts *)compile->section->registry)->registry;
     all->upstreams = calloc(compile->object_count + 1, sizeof *all->upstreams);
     all->names = calloc(compile->object_count + 1, sizeof *all->names);
-    if (!all->upstreams || !all->names)
+    all->slot_count = 8;
+    while (all->slot_count < 2 * compile->object_count)
+        all->slot_count *= 2;
+    all->slots = calloc(all->slot_count, sizeof *all->slots);
+    if (!all->upstreams || !all->names || !all->slots)
         abort();
     for (size_t i = 0; i < compile->object_count; i++)
         is_fine = compile_one(compile, compile->objects[i], all) && is_fine;
@@ -347,18 +377,19 @@ const struct moon_upstreams *moon_snapshot_upstreams(const struct moon_snapshot 
     return moon_snapshot_part(snapshot, moon_upstream_section.name);
 }
 
-const struct moon_upstream *moon_upstreams_find(const struct moon_upstreams *upstreams,
-                                                struct moon_slice name)
-{
-    for (size_t i = 0; i < upstreams->count; i++)
-        if (moon_slice_equal(upstreams->upstreams[i].name, name))
-            return &upstreams->upstreams[i];
-    return NULL;
-}
-
 const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams)
 {
     return upstreams->names;
+}
+
+bool moon_upstreams_same_names(const struct moon_upstreams *a, const struct moon_upstreams *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; a != b && i < a->count; i++)
+        if (!moon_slice_equal(a->upstreams[i].name, b->upstreams[i].name))
+            return false;
+    return true;
 }
 
 size_t moon_upstreams_count(const struct moon_upstreams *upstreams)

@@ -42,7 +42,8 @@ struct moon_upstream_parts {
     struct moon_registry *registry;             // outlives every snapshot
 };
 
-// Part: struct moon_upstreams *. Its registry is a const struct moon_upstream_parts *.
+// Part: struct moon_upstreams *. Its registry is a const struct moon_upstream_parts *. gateway/ sets is_same: the bound of names
+// that are counted belongs to a room above.
 extern const struct moon_section moon_upstream_section;
 
 const struct moon_upstreams *moon_snapshot_upstreams(const struct moon_snapshot *snapshot);
@@ -50,6 +51,8 @@ const struct moon_upstream *moon_upstreams_find(const struct moon_upstreams *ups
                                                 struct moon_slice name);
 // The names, NULL-terminated, for suggestions.
 const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams);
+// Whether both have the same names in the same order: then an index means the same in both.
+bool moon_upstreams_same_names(const struct moon_upstreams *a, const struct moon_upstreams *b);
 size_t moon_upstreams_count(const struct moon_upstreams *upstreams);
 struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index);
 struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams);

@@ -76,7 +76,7 @@ function bed.write(path, text)
 end
 
 function bed.start_backend(port)
-  bed.spawn({ bed.build .. "/bench/backend", port }, bed.load_core)
+  return bed.spawn({ bed.build .. "/bench/backend", port }, bed.load_core)
 end
 
 -- ---- the command line

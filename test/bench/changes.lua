@@ -45,12 +45,30 @@ local function small_config(port, generation)
       20 + 5 * (table_number % 5), 100000 + table_number)
 end
 
+-- Half of the kept connections' requests are answered in place.
+local ANSWERED = [[
+moongate.route {
+  path = "/answered",
+  plugins = {
+    { "response-headers", set = { ["%s"] = "%d" } },
+    { "direct-response", body = ("x"):rep(128) },
+  },
+}
+]]
+
+local function reloading_config(port, generation)
+  return small_config(port, generation) .. ANSWERED:format(MARKER, generation)
+end
+
 local function one_config(port)
   return BASE:format(port, backend_port, MARKER, 1)
 end
 
-local function many_config(port)
-  return BASE:format(port, backend_port, MARKER, 1) .. MANY:format(HOSTS - 1, ROUTES_PER_HOST - 1)
+-- `spare`: an endpoint that no request goes to, `path`: of a route that takes none.
+local function many_config(port, spare, path)
+  return BASE:format(port, backend_port, MARKER, 1) .. MANY:format(HOSTS - 1, ROUTES_PER_HOST - 1) ..
+    ('moongate.upstream { name = "spare", endpoints = { "127.0.0.1:%d" } }\n'):format(spare or 1) ..
+    ('moongate.route { path = "/spare/%d", backends = "spare" }\n'):format(path or 1)
 end
 
 local function start_proxy(name, config)
@@ -72,14 +90,14 @@ local function rewrite(proxy, text)
   assert(os.rename(proxy.file .. ".new", proxy.file))
 end
 
--- Returns when every worker serves it: took_ms.
+-- Returns when every worker serves it: took_ms, and of that compiling, in ms.
 local function reload(proxy)
   local status, body = process.ask(proxy.admin_port, "POST", "/reload")
   local took_ms = tonumber(body:match '"took_ms":(%d+)')
   if status ~= 200 or not body:find('"fine":true', 1, true) then
     error(("a reload failed: %s %s\n%s"):format(tostring(status), body, bed.output(proxy.pid)), 0)
   end
-  return took_ms
+  return took_ms, tonumber(body:match '"compile_us":(%d+)') / 1000
 end
 
 local function generation_of(proxy)
@@ -116,7 +134,8 @@ local LOADS = { "kept", "closing", "slow", "tunnel" }
 local function start_loads(proxy, seconds)
   local is_open = options.rate > 0
   local given = {
-    kept = { connections = 64, rate = math.floor(options.rate * 0.95), seconds = seconds, marker = MARKER },
+    kept = { connections = 64, rate = math.floor(options.rate * 0.95), seconds = seconds, marker = MARKER, pipeline = 16,
+      also = "/answered" },
     closing = { connections = is_open and 32 or 4, rate = math.floor(options.rate * 0.05), close = 1, seconds = seconds,
       marker = MARKER },
     slow = { mode = "slow", response = math.floor(seconds * 1048576), seconds = seconds },
@@ -137,7 +156,7 @@ local function reload_often(proxy, seconds)
   local step_ns = seconds * 1e9 / (options.reloads + 1)
   local start = process.now_ns() + 0.5e9 -- the generators' warm-up
   for i = 1, options.reloads do
-    rewrite(proxy, small_config(proxy.port, i + 1))
+    rewrite(proxy, reloading_config(proxy.port, i + 1))
     sleep_until(start + i * step_ns)
     memory[i - 1] = process.memory(proxy.pid)
     asked[i + 1] = process.now_ns()
@@ -171,6 +190,7 @@ local function add_failures(add, reports)
   end
   add("requests", sums.requests, "", { least = 1e6 * math.min(1, options.seconds / 60) })
   add("of these on new connections", reports.closing.requests)
+  add("of these sent together with one before", reports.kept.pipelined)
   add("failed", sums.errors, "", { most = 0 })
   add("requests that the generator never came to send", reports.kept.unsent + reports.closing.unsent)
   add("connection resets", sums.resets, "", { most = 0 })
@@ -191,10 +211,10 @@ end
 local works = {}
 
 works[1] = { name = "reloads", title = "reloads under load", take = function(add)
-  local proxy = start_proxy("still", small_config)
+  local proxy = start_proxy("still", reloading_config)
   local still = start_loads(proxy, options.still)()
   bed.stop(proxy.pid)
-  proxy = start_proxy("reloading", small_config)
+  proxy = start_proxy("reloading", reloading_config)
   local wait = start_loads(proxy, options.seconds)
   local history = reload_often(proxy, options.seconds)
   local reports = wait()
@@ -226,8 +246,10 @@ local function check_ms(file)
   return (process.now_ns() - start) / 1e6
 end
 
-local function reload_ms(proxy)
-  rewrite(proxy, many_config(proxy.port))
+-- One endpoint of 2, or one route of 10,002, is another.
+local function reload_ms(proxy, what)
+  proxy[what] = (proxy[what] or 1) + 1
+  rewrite(proxy, many_config(proxy.port, proxy.endpoint, proxy.route))
   return reload(proxy)
 end
 
@@ -242,18 +264,25 @@ end
 works[2] = { name = "routes", title = "10,000 routes of 1,000 hosts", take = function(add)
   local one, many = start_proxy("one", one_config), start_proxy("many", many_config)
   local count = HOSTS * ROUTES_PER_HOST
-  local checks, reloads, cpu = {}, {}, { one = {}, many = {}, hot = {} }
+  local checks, cpu = {}, { one = {}, many = {}, hot = {} }
+  local took, compiled = { route = {}, endpoint = {} }, { route = {}, endpoint = {} }
   add("memory with 1 route", process.memory(one.pid).rss / 1024, "KiB")
   add("memory with 10,000 routes", process.memory(many.pid).rss / 1024, "KiB")
   for round = 1, options.rounds do
-    checks[round], reloads[round] = check_ms(many.file), reload_ms(many)
+    checks[round] = check_ms(many.file)
+    for _, what in ipairs { "route", "endpoint" } do
+      took[what][round], compiled[what][round] = reload_ms(many, what)
+    end
     cpu.one[round] = cpu_us(one, count)
     cpu.many[round] = cpu_us(many, count)
     cpu.hot[round] = cpu_us(many, ROUTES_PER_HOST)
   end
   local base = bed.median(cpu.one)
   add("moongate check", bed.median(checks), "ms")
-  add("a reload took", bed.median(reloads), "ms")
+  for _, what in ipairs { "route", "endpoint" } do
+    add(("a reload with another %s took"):format(what), bed.median(took[what]), "ms")
+    add("  of that compiling", bed.median(compiled[what]), "ms", what == "endpoint" and { most = 10 })
+  end
   add("a request, 1 route", base, "us")
   add("a request, 10,000 routes, 10 in use", bed.median(cpu.hot), "us")
   add("  ratio", bed.median(cpu.hot) / base, "x", { most = 1.1 })
@@ -354,21 +383,36 @@ local function bar_text(figure)
   return ("%s %s  %s"):format(word, bed.number(bar), is_missed(figure) and "MISS" or "ok")
 end
 
+-- What was missed, by name; a work without bars has nothing to judge.
+local function verdict_of(figures)
+  local bar_count, missed = 0, {}
+  for _, figure in ipairs(figures) do
+    if figure.most or figure.least then bar_count = bar_count + 1 end
+    if is_missed(figure) then missed[#missed + 1] = figure.name end
+  end
+  if bar_count == 0 then return "no bar" end
+  if #missed == 0 then return ("PASS, all %d bars met"):format(bar_count) end
+  return ("FAIL, %d of %d bars missed: %s"):format(#missed, bar_count, table.concat(missed, "; "))
+end
+
 local function print_work(work, figures)
   print(("\n%s: %s"):format(work.name, work.title))
   for _, figure in ipairs(figures) do
     print((("  %-44s %12s %-4s %s"):format(figure.name, bed.number(figure.value), figure.unit, bar_text(figure))
       :gsub("%s+$", "")))
   end
+  print("  verdict: " .. verdict_of(figures))
 end
 
 local function main()
   local all, is_fine = {}, true
-  bed.start_backend(backend_port)
+  local backend = bed.start_backend(backend_port)
   if bed.proxy_core == bed.load_core and not options.json then print "ONE CORE ONLY: latencies mean little" end
   for _, work in ipairs(bed.chosen(works, options)) do
     local figures = {}
-    work.take(figures_of(figures))
+    local ran, err = pcall(work.take, figures_of(figures))
+    if not process.is_alive(backend) then error("the backend was killed in " .. work.name .. ": no figures", 0) end
+    if not ran then error(err, 0) end
     for _, figure in ipairs(figures) do
       figure.missed = is_missed(figure)
       is_fine = is_fine and not figure.missed

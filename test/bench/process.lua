@@ -76,6 +76,13 @@ function process.stop(pid)
   C.waitpid(pid, nil, 0)
 end
 
+--- Whether a child still runs; one that has ended is waited for.
+---@param pid integer
+---@return boolean
+function process.is_alive(pid)
+  return C.waitpid(pid, nil, WNOHANG) == 0
+end
+
 ---@param pid integer
 ---@param number integer
 function process.signal(pid, number)

@@ -127,7 +127,10 @@ static struct moon_snapshot *compile(int hosts, double *took_ns)
         for (int route = 0; route < PER_HOST; route++)
             add_route(model, host, route);
     double start = now_ns();
-    if (moon_conf_compile(model, sections, 1, report, &snapshot) != 0)
+    if (moon_conf_compile(
+            &(struct moon_conf_args){
+                .model = model, .sections = sections, .section_count = 1, .report = report},
+            &snapshot) != 0)
         fail(moon_report_text(report));
     *took_ns = now_ns() - start;
     moon_report_free(report);

@@ -220,6 +220,68 @@ describe("the access log", function()
     wait_lines(2000, unpack(paths))
   end, 60000))
 
+  local function reload(gateway, log, code)
+    gateway:rewrite(echo { settings = { workers = 2, access_log = log } })
+    local answer = gateway:ask "reload"
+    assert.equal(code or 0, answer.code, answer.stderr)
+    return answer.stderr
+  end
+
+  it("goes elsewhere with a reload, and loses no line on the way #threads", h.test(function()
+    local gateway, path, dir = logging(echo { settings = { workers = 2 } }, { format = "$path", buffer_bytes = SMALL })
+    local paths, tasks = { path }, {}
+    for i = 1, 4 do tasks[i] = h.task(ask, gateway, 500, "/" .. i) end
+    for i = 1, 5 do
+      gateway:wait_metrics("load", function(m) return m.moongate_access_log_lines_total >= i * 300 end)
+      paths[#paths + 1] = dir .. "/log." .. math.floor(i / 2) -- every second time only the rings change
+      if paths[#paths] == paths[#paths - 1] then paths[#paths] = nil end
+      reload(gateway, { file = paths[#paths], format = "$path", buffer_bytes = i % 2 == 1 and 2 * SMALL or SMALL })
+    end
+    for _, task in ipairs(tasks) do
+      h.loop.wait(task.ended, 20000, "the requests", function() return task.done end)
+    end
+    wait_lines(2000, unpack(paths))
+    assert.equal(0, gateway:metrics().moongate_access_log_dropped_total)
+    gateway:get "/last"
+    local lines = wait_lines(#lines_of(paths[#paths]) + 1, paths[#paths])
+    assert.equal("/last", lines[#lines])
+  end, 60000))
+
+  it("begins and ends with a reload #threads", h.test(function()
+    local path = new_dir() .. "/later.log"
+    local gateway = h.gateway(echo { settings = { workers = 2 } })
+    gateway:get "/before"
+    for i = 1, 2 do
+      reload(gateway, { file = path, format = "$path" })
+      gateway:get "/during"
+      wait_lines(i, path)
+      reload(gateway, nil)
+      gateway:get "/after"
+    end
+    gateway:signal "sigusr1"
+    gateway:wait_log "no access log to reopen"
+    gateway:stop()
+    assert.same({ "/during", "/during" }, lines_of(path))
+  end))
+
+  it("refuses a reload to a file that cannot be opened, with its place, and goes on in the old one", h.test(function()
+    local gateway, path = logging(echo { settings = { workers = 2 } }, { format = "$path" })
+    gateway:expect_log "."
+    for _ = 1, 2 do
+      local text = reload(gateway, { file = "/nowhere/x.log", format = "$path" }, 1)
+      assert.is_not_nil(text:find 'gateway.lua:%d+: settings: access_log.file: cannot open "/nowhere/x.log"', text)
+    end
+    gateway:get "/kept"
+    assert.same({ "/kept" }, wait_lines(1, path))
+    local port = h.backend():address():match ":(%d+)" -- the log is open already when this is refused
+    gateway:rewrite(h.gateway_config(echo { settings = { workers = 2, access_log = { file = path .. ".new" } } }) ..
+      ('moongate.listener { port = %s, address = "127.0.0.1" }\n'):format(port))
+    assert.equal(1, gateway:ask("reload").code)
+    gateway:get "/kept"
+    wait_lines(2, path)
+    assert.same({}, lines_of(path .. ".new"))
+  end))
+
   it("keeps the old file when the new one cannot be opened", h.test(function()
     local gateway, path, dir = logging(echo(), { format = "$path" })
     assert(os.rename(path, path .. ".old"))

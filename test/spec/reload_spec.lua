@@ -35,6 +35,54 @@ describe("reload", function()
     assert.equal("two", gateway:get("/").body)
   end))
 
+  it("compiles no route where only endpoints changed #threads", h.test(function()
+    local one, two = h.backend(h.always(h.http1.response("200 OK", "one"))), h.backend(h.always(h.http1.response("200 OK", "two")))
+    local spare = h.backend(h.always(h.http1.response("200 OK", "spare")))
+    local function with(backend, routes, settings)
+      return {
+        settings = settings,
+        upstreams = { backend = backend, spare = spare },
+        routes = routes or {
+          { name = "all", path = "/", backends = "backend", plugins = { { "response-headers", set = { ["x-kept"] = "yes" } } } },
+          { name = "split", path = "/split", backends = { backend = 0, spare = 1 } },
+        },
+      }
+    end
+    local gateway = h.gateway(with(one))
+    local client = gateway:connect()
+    local generation = 1
+    local function kept(options)
+      gateway:rewrite(options)
+      local answer = gateway:ask "reload"
+      assert.equal(0, answer.code, answer.stderr)
+      generation = generation + 1
+      local pattern = ("configuration %d serves [^\n]*kept: ([%%a ]+)"):format(generation)
+      gateway:wait_log(pattern)
+      return gateway:log():match(pattern)
+    end
+    local function ask(path)
+      client:send(("GET %s HTTP/1.1\r\nHost: h.example\r\n\r\n"):format(path))
+      return h.read_response(client)
+    end
+    assert.equal("one", ask("/").body)
+    assert.equal("routes actions", kept(with(two)))
+    assert.equal("two", ask("/").body)
+    assert.equal("yes", ask("/").headers["x-kept"])
+    assert.equal("spare", ask("/split").body)
+    assert.equal("upstreams routes actions", kept(with(two)))
+    assert.equal("upstreams routes actions", kept(with(two, nil, { timeouts = { drain = 3 } })))
+    assert.equal("routes actions", kept(with(one)))
+    assert.equal("one", ask("/").body)
+    assert.equal("upstreams", kept(with(one, { { path = "/", backends = "spare" } })))
+    assert.equal("spare", ask("/").body)
+    assert.equal("routes", kept({ upstreams = { spare = spare }, routes = { { path = "/", backends = "spare" } } }))
+    assert.equal("spare", ask("/").body)
+    assert.equal("routes", kept({ settings = { metrics = { series = 10 } }, upstreams = { spare = spare },
+      routes = { { path = "/", backends = "spare" } } }))
+    assert.equal("spare", ask("/").body)
+    client:close()
+  end))
+
   it("refuses a bad configuration and says why; the old one serves", h.test(function()
     local gateway = h.gateway(config "one")
     gateway:expect_log "."
@@ -114,6 +162,37 @@ describe("reload", function()
       h.loop.pass(50)
     until status.retired_generations == 0 or uv.hrtime() > deadline
     assert.equal(0, gateway:ask_json("/status").retired_generations)
+  end))
+
+  it("changes how many connections there may be", h.test(function()
+    local function with(connections)
+      local options = config "one"
+      options.settings.limits = { connections = connections }
+      options.settings.workers = 1
+      return options
+    end
+    local gateway = h.gateway(with(2))
+    local clients = {}
+    local function ask(i)
+      clients[i] = gateway:connect()
+      clients[i]:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    end
+    for i = 1, 2 do
+      ask(i)
+      assert.equal(200, h.read_response(clients[i]).status)
+    end
+    ask(3) -- the kernel takes it
+    gateway:wait_log "accepting pauses"
+    gateway:rewrite(with(3))
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal(200, h.read_response(clients[3]).status)
+    gateway:rewrite(with(1)) -- those that are there stay
+    assert.equal(0, gateway:ask("reload").code)
+    clients[1]:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    assert.equal(200, h.read_response(clients[1]).status)
+    for i = 1, 3 do clients[i]:close() end
+    assert.equal("one", gateway:get("/").body)
+    gateway:expect_quiet()
   end))
 
   it("keeps no memory of what it replaced", h.test(function()

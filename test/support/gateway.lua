@@ -244,8 +244,13 @@ end
 
 -- The response of the admin listener.
 function Gateway:admin(path)
-  return self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
+  local response = self:request(("GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):format(path),
     { port = self.admin_port })
+  if response.complete == false then
+    error(("%s: broken off (%s) after %d bytes of %s"):format(path, tostring(response.ended), #response.body,
+      tostring(response.headers["content-length"])), 2)
+  end
+  return response
 end
 
 -- Runs a command that asks this gateway: { code, stdout, stderr }.

@@ -6,11 +6,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct moon_upstream;
+enum { MOON_BACKEND_MISSING = -1 };
 
 struct moon_backend {
-    // NULL: the reference is invalid and its producer allows that; its share is answered 500
-    const struct moon_upstream *upstream;
+    // Index of the upstream, not a pointer: so that an action outlives changes of its upstreams. MOON_BACKEND_MISSING: the
+    // reference is invalid and its producer allows that; its share is answered 500.
+    int32_t upstream;
     uint32_t weight;
 };
 

@@ -2,6 +2,9 @@
 // random times of a fixed mean rate (Poisson); one that finds no connection free waits in `due`, and its latency counts
 // from the time it was due, so that a slow proxy is not spared by a client that waits for it.
 //
+// With --pipeline requests that are due together go out together on one connection, so that a generator that was late catches up
+// at less cost; each is counted for itself. A connection takes the next ones when all are answered.
+//
 //   IDLE --due--> SENDING --all sent--> HEAD --head read--> BODY --all read--> IDLE, or CLOSING until the proxy ends it
 #include "load.h"
 
@@ -29,12 +32,12 @@ enum state { IDLE, SENDING, HEAD, BODY, CHUNKED, CLOSING };
 struct client {
     int fd; // -1: none
     enum state state;
-    bool is_reused, is_whole; // is_whole: the head is read, the body is counted
-    uint64_t start_ns;        // when the request was due
-    uint64_t sent_ns;         // when it was sent, the first time or again
-    const char *request;
-    size_t request_len;
-    uint64_t sent_len;
+    bool is_reused;
+    uint64_t due_ns[PIPELINE_MAX]; // when the requests of this batch were due
+    uint32_t asked, answered;      // of them
+    uint32_t first_request;        // of the run's: the batch goes on from there
+    uint64_t sent_ns;              // when they were sent, the first time or again
+    uint64_t heads_len, sent_len;
     size_t head_len;
     uint64_t body_left;
     struct chunks chunks;
@@ -45,6 +48,7 @@ struct run {
     const struct options *options;
     struct report *report;
     char **requests, *upload, *read_buffer; // CHUNKS_READ_LEN
+    size_t *request_lens;
     uint32_t request_count, next_request;
     int epoll_fd;
     struct client *clients;
@@ -59,6 +63,7 @@ struct run {
 };
 
 static void start(struct run *run, struct client *c, uint64_t due_ns);
+static void send_batch(struct run *run, struct client *c);
 
 static void disconnect(struct client *c)
 {
@@ -66,6 +71,14 @@ static void disconnect(struct client *c)
         close(c->fd);
     c->fd = -1;
     c->is_reused = false;
+}
+
+static uint64_t pop_due(struct run *run)
+{
+    uint64_t due_ns = run->due[run->due_at];
+    run->due_at = (run->due_at + 1) % DUE_COUNT;
+    run->due_count--;
+    return due_ns;
 }
 
 static void becomes_free(struct run *run, struct client *c)
@@ -76,14 +89,19 @@ static void becomes_free(struct run *run, struct client *c)
         return;
     }
     if (run->due_count) {
-        uint64_t due_ns = run->due[run->due_at];
-        run->due_at = (run->due_at + 1) % DUE_COUNT;
-        run->due_count--;
-        start(run, c, due_ns);
+        start(run, c, pop_due(run));
         return;
     }
     uint32_t at = (run->idle_at + run->idle_count++) % run->options->connections;
     run->idle[at] = c;
+}
+
+// What was not answered, once more, from the time it was due.
+static void start_again(struct run *run, struct client *c)
+{
+    c->asked -= c->answered;
+    memmove(c->due_ns, c->due_ns + c->answered, c->asked * sizeof *c->due_ns);
+    send_batch(run, c);
 }
 
 // `count` is one of report->failures.
@@ -92,17 +110,17 @@ static void failed(struct run *run, struct client *c, uint64_t *count)
     run->report->error_count++;
     (*count)++;
     disconnect(c);
-    c->state = SENDING; // again, from the time it was due
     if (run->report->error_count > 100000)
         fail("the proxy fails all requests");
-    start(run, c, c->start_ns);
+    start_again(run, c);
 }
 
 // The connection is lost: on a reused one that brought nothing it is the proxy's right to close between requests.
 static void lost(struct run *run, struct client *c, bool is_reset)
 {
     struct failures *failures = &run->report->failures;
-    bool is_fair = c->state == IDLE || (c->is_reused && c->head_len == 0);
+    bool is_waiting = c->state == SENDING || c->state == HEAD;
+    bool is_fair = c->state == IDLE || (c->is_reused && is_waiting && c->head_len == 0);
     if (is_reset && (c->state == CLOSING || is_fair))
         failures->reset_count++;
     if (c->state == CLOSING) {
@@ -118,16 +136,20 @@ static void lost(struct run *run, struct client *c, bool is_reset)
     if (c->state == IDLE)
         return;
     run->report->stale_count++;
-    start(run, c, c->start_ns);
+    start_again(run, c);
 }
 
+// One answer is whole; *the last* of a batch frees the connection.
 static void done(struct run *run, struct client *c)
 {
     if (run->is_measuring) {
         run->report->request_count++;
-        histogram_add(run->report->latency, now_ns() - c->start_ns);
+        histogram_add(run->report->latency, now_ns() - c->due_ns[c->answered]);
     }
     c->is_reused = true;
+    c->state = HEAD;
+    if (++c->answered < c->asked)
+        return;
     if (run->options->closes)
         c->state = CLOSING;
     else
@@ -138,13 +160,18 @@ static void done(struct run *run, struct client *c)
 static bool send_request(struct run *run, struct client *c)
 {
     uint64_t upload_len = run->options->upload_len;
-    while (c->sent_len < c->request_len + upload_len) {
-        struct iovec iov[2];
+    while (c->sent_len < c->heads_len + upload_len) {
+        struct iovec iov[PIPELINE_MAX + 1];
         int count = 0;
-        uint64_t sent = c->sent_len;
-        if (sent < c->request_len)
-            iov[count++] = (struct iovec){(char *)c->request + sent, c->request_len - (size_t)sent};
-        uint64_t left = upload_len - (sent > c->request_len ? sent - c->request_len : 0);
+        uint64_t sent = c->sent_len, skip = sent;
+        for (uint32_t i = 0; i < c->asked; i++) {
+            uint32_t request = (c->first_request + i) % run->request_count;
+            size_t len = run->request_lens[request];
+            if (skip < len)
+                iov[count++] = (struct iovec){run->requests[request] + skip, len - (size_t)skip};
+            skip -= skip < len ? skip : len;
+        }
+        uint64_t left = upload_len - (sent > c->heads_len ? sent - c->heads_len : 0);
         if (left)
             iov[count++] = (struct iovec){run->upload,
                                           left < UPLOAD_PART_LEN ? (size_t)left : UPLOAD_PART_LEN};
@@ -160,15 +187,27 @@ static bool send_request(struct run *run, struct client *c)
 
 static void start(struct run *run, struct client *c, uint64_t due_ns)
 {
-    c->start_ns = due_ns;
+    c->due_ns[0] = due_ns;
+    c->asked = 1;
+    while (c->asked < run->options->pipeline && run->due_count)
+        c->due_ns[c->asked++] = pop_due(run);
+    if (run->is_measuring)
+        run->report->pipelined_count += c->asked - 1;
+    send_batch(run, c);
+}
+
+static void send_batch(struct run *run, struct client *c)
+{
     c->sent_ns = now_ns();
-    c->request = run->requests[run->next_request];
-    c->request_len = strlen(c->request);
-    run->next_request = (run->next_request + 1) % run->request_count;
+    c->answered = 0;
+    c->first_request = run->next_request;
+    c->heads_len = 0;
+    for (uint32_t i = 0; i < c->asked; i++)
+        c->heads_len += run->request_lens[(c->first_request + i) % run->request_count];
+    run->next_request = (run->next_request + c->asked) % run->request_count;
     c->state = SENDING;
     c->sent_len = 0;
     c->head_len = 0;
-    c->is_whole = false;
     if (c->fd < 0) {
         c->fd = connect_to(run->options->port, 0);
         run->report->connect_count++;
@@ -192,10 +231,12 @@ static bool take_chunks(struct run *run, struct client *c, const char *bytes, si
     return is_fine;
 }
 
-// True when the head is complete; false with *broken (one of report->failures) when it is no answer that was asked for.
-static bool take_head(struct run *run, struct client *c, uint64_t **broken)
+// True when the head is complete; *len of the buffer are of it and its body. False with *broken (one of report->failures) when
+// it is no answer that was asked for.
+static bool take_head(struct run *run, struct client *c, size_t *len, uint64_t **broken)
 {
     struct failures *failures = &run->report->failures;
+    *broken = NULL;
     c->head[c->head_len] = 0;
     char *end = memmem(c->head, c->head_len, "\r\n\r\n", 4);
     if (!end) {
@@ -214,19 +255,47 @@ static bool take_head(struct run *run, struct client *c, uint64_t **broken)
         *broken = &failures->marker_count;
         return false;
     }
-    size_t of_body = c->head_len - ((size_t)(end - c->head) + 4);
-    if (is_chunked) {
+    *len = (size_t)(end - c->head) + 4;
+    size_t of_body = c->head_len - *len;
+    if (is_chunked) { // one answer at a time: it takes all that has come
+        *len = c->head_len;
         c->chunks = (struct chunks){0};
         c->state = CHUNKED;
         return take_chunks(run, c, end + 4, of_body, broken);
     }
     c->body_left = strtoull(length + 17, NULL, 10);
-    if (c->body_left != run->options->response_len || of_body > c->body_left) {
+    if (of_body > c->body_left)
+        of_body = (size_t)c->body_left;
+    if (c->body_left != run->options->response_len) {
         *broken = &failures->byte_count;
         return false;
     }
     c->body_left -= of_body;
-    c->state = BODY;
+    *len += of_body;
+    return true;
+}
+
+// Takes whole answers off the buffer. False with *broken when one is not what was asked for.
+static bool take_answers(struct run *run, struct client *c, uint64_t **broken)
+{
+    size_t len;
+    while (c->head_len) {
+        if (!take_head(run, c, &len, broken))
+            return !*broken;
+        c->head_len -= len;
+        memmove(c->head, c->head + len, c->head_len);
+        if (c->state == CHUNKED)
+            return true;
+        if (c->body_left) {
+            c->state = BODY;
+            return true;
+        }
+        if (c->head_len && c->answered + 1 == c->asked) { // more than was asked for
+            *broken = &run->report->failures.byte_count;
+            return false;
+        }
+        done(run, c);
+    }
     return true;
 }
 
@@ -265,8 +334,7 @@ static void receive(struct run *run, struct client *c, bool has_ended)
             is_fine = take_chunks(run, c, run->read_buffer, (size_t)n, &broken);
         else
             c->head_len += (size_t)n;
-        if (!is_fine ||
-            (is_head && (c->state != HEAD || (!take_head(run, c, &broken) && broken)))) {
+        if (!is_fine || (is_head && (c->state != HEAD || !take_answers(run, c, &broken)))) {
             failed(run, c, broken); // an answer that nobody asked for, or another than expected
             return;
         }
@@ -304,18 +372,17 @@ static uint64_t gap_ns(struct run *run)
 static void send_due(struct run *run, uint64_t now)
 {
     while (run->options->rate > 0 && run->next_ns <= now) {
-        uint64_t due_ns = run->next_ns;
-        run->next_ns += gap_ns(run);
-        if (run->idle_count) {
-            struct client *c = run->idle[run->idle_at];
-            run->idle_at = (run->idle_at + 1) % run->options->connections;
-            run->idle_count--;
-            start(run, c, due_ns);
-        } else if (run->due_count < DUE_COUNT) {
-            run->due[(run->due_at + run->due_count++) % DUE_COUNT] = due_ns;
-        } else {
+        if (run->due_count < DUE_COUNT)
+            run->due[(run->due_at + run->due_count++) % DUE_COUNT] = run->next_ns;
+        else
             run->report->unsent_count++; // hopelessly behind
-        }
+        run->next_ns += gap_ns(run);
+    }
+    while (run->due_count && run->idle_count) {
+        struct client *c = run->idle[run->idle_at];
+        run->idle_at = (run->idle_at + 1) % run->options->connections;
+        run->idle_count--;
+        start(run, c, pop_due(run));
     }
 }
 
@@ -329,6 +396,7 @@ static void begin_measuring(struct run *run)
     run->report->connect_count = 0;
     run->report->error_count = 0;
     run->report->stale_count = 0;
+    run->report->pipelined_count = 0;
     run->report->unsent_count = 0;
     run->report->failures = (struct failures){0};
     usage_read(run->options->pid, &run->report->before);
@@ -365,19 +433,22 @@ void clients_run(const struct options *options, struct report *report)
     struct usage own;
     report->latency = histogram_new();
     report->markers = options->marker ? markers_new() : NULL;
-    run.request_count = options->route_count ? options->route_count : 1;
+    run.request_count = options->route_count ? options->route_count : options->also ? 2 : 1;
     run.requests = calloc(run.request_count, sizeof *run.requests);
+    run.request_lens = calloc(run.request_count, sizeof *run.request_lens);
     run.upload = calloc(1, UPLOAD_PART_LEN);
     run.read_buffer = malloc(CHUNKS_READ_LEN);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.idle = calloc(options->connections, sizeof(struct client *));
     run.due = calloc(DUE_COUNT, sizeof *run.due);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!run.requests || !run.upload || !run.read_buffer || !run.clients || !run.idle || !run.due ||
-        run.epoll_fd < 0)
+    if (!run.requests || !run.request_lens || !run.upload || !run.read_buffer || !run.clients ||
+        !run.idle || !run.due || run.epoll_fd < 0)
         fail("load: memory");
     for (uint32_t i = 0; i < run.request_count; i++)
         run.requests[i] = request_head(options, i);
+    for (uint32_t i = 0; i < run.request_count; i++)
+        run.request_lens[i] = strlen(run.requests[i]);
     uint64_t now = now_ns();
     run.next_ns = now;
     run.warm_ns = now + (uint64_t)(options->warmup * 1e9);

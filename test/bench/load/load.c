@@ -2,6 +2,7 @@
 //
 //   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
 //   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --pid N (the proxy to be watched)
+//   --pipeline N (open loop: what is due goes out N at a time)   --also PATH (of every second request)
 //   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
 
@@ -108,6 +109,10 @@ static bool set_option(struct options *options, const char *name, const char *va
                                                         : FIELDS_PLAIN;
     else if (strcmp(name, "--close") == 0)
         options->closes = atoi(value) != 0;
+    else if (strcmp(name, "--pipeline") == 0)
+        options->pipeline = (uint32_t)atoi(value);
+    else if (strcmp(name, "--also") == 0)
+        options->also = value;
     else if (strcmp(name, "--routes") == 0)
         options->route_count = (uint32_t)atoi(value);
     else if (strcmp(name, "--marker") == 0)
@@ -137,13 +142,15 @@ static void print_report(const struct report *report)
         printf(",\"%s_us\":%.1f", points[i].name,
                (double)histogram_at(report->latency, points[i].share) / 1000);
     const struct failures *failures = &report->failures;
-    printf(",\"stale\":%llu,\"unsent\":%llu,\"resets\":%llu,\"shorts\":%llu,\"statuses\":%llu,"
+    printf(",\"pipelined\":%llu,\"stale\":%llu,\"unsent\":%llu,\"resets\":%llu,\"shorts\":%llu,"
+           "\"statuses\":%llu,"
            "\"markers\":%llu,"
            "\"bytes\":%llu,\"exchanged\":%llu",
-           (unsigned long long)report->stale_count, (unsigned long long)report->unsent_count,
-           (unsigned long long)failures->reset_count, (unsigned long long)failures->short_count,
-           (unsigned long long)failures->status_count, (unsigned long long)failures->marker_count,
-           (unsigned long long)failures->byte_count, (unsigned long long)report->exchanged_len);
+           (unsigned long long)report->pipelined_count, (unsigned long long)report->stale_count,
+           (unsigned long long)report->unsent_count, (unsigned long long)failures->reset_count,
+           (unsigned long long)failures->short_count, (unsigned long long)failures->status_count,
+           (unsigned long long)failures->marker_count, (unsigned long long)failures->byte_count,
+           (unsigned long long)report->exchanged_len);
     if (report->markers)
         markers_print(report->markers);
     printf("}\n");
@@ -164,6 +171,9 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    if (options.pipeline < 1 || options.pipeline > PIPELINE_MAX || options.closes ||
+        options.upload_len)
+        options.pipeline = 1;
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;

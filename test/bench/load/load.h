@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { PIPELINE_MAX = 16 };
+
 struct histogram;
 struct markers;
 
@@ -45,9 +47,11 @@ struct options {
     double seconds, warmup; // measured, before that
     double rate;            // requests a second that are due; 0: closed loop
     uint64_t response_len, upload_len;
-    enum fields fields;   // of the request
-    bool closes;          // a new connection for each request
-    int pid;              // the proxy; 0: none is watched
+    enum fields fields; // of the request
+    bool closes;        // a new connection for each request
+    int pid;            // the proxy; 0: none is watched
+    uint32_t pipeline;  // open loop: so many requests that are due go out at once on one connection
+    const char *also;   // every second request asks for this path; NULL: none does
     uint32_t route_count; // requests take turns between so many routes; 0: one for all
     const char
         *marker; // response field with the number of the configuration; NULL: none is expected
@@ -73,8 +77,9 @@ struct report {
     uint64_t request_count, error_count, connect_count;
     uint64_t
         stale_count; // kept connections that the proxy closed under a request: allowed, but told
-    uint64_t exchanged_len; // of the one lasting exchange
-    uint64_t unsent_count;  // were due in vain: the clients are hopelessly behind
+    uint64_t pipelined_count; // sent together with one before them
+    uint64_t exchanged_len;   // of the one lasting exchange
+    uint64_t unsent_count;    // were due in vain: the clients are hopelessly behind
     struct failures failures;
     struct markers *markers; // NULL: nobody looked
     double seconds;

@@ -35,7 +35,7 @@ static const char *const fields[] = {
 
 char *request_head(const struct options *options, uint32_t route)
 {
-    char *head, length[64] = "", host[64], service[32] = "";
+    char *head, length[64] = "", host[64], service[32] = "", path[128];
     if (options->upload_len)
         snprintf(length, sizeof length, "Content-Length: %llu\r\n",
                  (unsigned long long)options->upload_len);
@@ -44,9 +44,11 @@ char *request_head(const struct options *options, uint32_t route)
         snprintf(host, sizeof host, "host-%u.example.com", route / ROUTES_PER_HOST);
         snprintf(service, sizeof service, "/service-%u", route % ROUTES_PER_HOST);
     }
-    int len = asprintf(&head, "%s /%llu%s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
-                       options->upload_len ? "POST" : "GET",
-                       (unsigned long long)options->response_len, service, host,
+    snprintf(path, sizeof path, "/%llu%s", (unsigned long long)options->response_len, service);
+    if (options->also && route % 2)
+        snprintf(path, sizeof path, "%s", options->also);
+    int len = asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n%s%s\r\n",
+                       options->upload_len ? "POST" : "GET", path, host,
                        options->closes ? "close" : "keep-alive", fields[options->fields], length);
     if (len < 0)
         fail("asprintf");

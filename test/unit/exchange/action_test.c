@@ -70,7 +70,9 @@ static int compile(struct moon_registry *registry, const struct table *route, bo
     moon_model_add(model, &(struct moon_object){.kind = "upstream", .value = whole(&upstream)});
     moon_model_add(model, &(struct moon_object){
                               .kind = "route", .value = whole(route), .is_lenient = is_lenient});
-    int err = moon_conf_compile(model, order, 2, report, out);
+    struct moon_conf_args args = {
+        .model = model, .sections = order, .section_count = 2, .report = report};
+    int err = moon_conf_compile(&args, out);
     moon_report_free(report);
     moon_model_free(model);
     return err;
@@ -89,7 +91,7 @@ static void an_invalid_backend_keeps_its_share_where_that_is_allowed(void **stat
     unsigned invalid_count = 0;
     uint64_t phase = 99;
     for (int i = 0; i < 400; i++)
-        invalid_count += moon_split_choose(split, &phase)->upstream == NULL;
+        invalid_count += moon_split_choose(split, &phase)->upstream == MOON_BACKEND_MISSING;
     assert_in_range(invalid_count, 298, 302);
     moon_snapshot_unref(snapshot);
 }

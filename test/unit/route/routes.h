@@ -95,7 +95,9 @@ static inline int routes_try_compile(struct routes *routes)
                                               .compile = routes_no_compile,
                                               .unref = routes_no_unref};
     static const struct moon_section *const sections[] = {&names, &moon_route_section};
-    return moon_conf_compile(routes->model, sections, 2, routes->report, &routes->snapshot);
+    struct moon_conf_args args = {
+        .model = routes->model, .sections = sections, .section_count = 2, .report = routes->report};
+    return moon_conf_compile(&args, &routes->snapshot);
 }
 
 static inline void routes_compile(struct routes *routes)

@@ -51,7 +51,7 @@ static void rhythms_do_not_matter(void **state)
 {
     (void)state;
     for (unsigned rhythm = 2; rhythm <= 40; rhythm++) {
-        struct moon_backend backends[2] = {{NULL, 95}, {NULL, 5}};
+        struct moon_backend backends[2] = {{MOON_BACKEND_MISSING, 95}, {MOON_BACKEND_MISSING, 5}};
         struct moon_split split;
         moon_split_init(&split, backends, 2);
         uint64_t phase = 12345;
@@ -65,7 +65,8 @@ static void rhythms_do_not_matter(void **state)
 static void weight_zero_gets_nothing(void **state)
 {
     (void)state;
-    struct moon_backend backends[3] = {{NULL, 0}, {NULL, 7}, {NULL, 0}};
+    struct moon_backend backends[3] = {
+        {MOON_BACKEND_MISSING, 0}, {MOON_BACKEND_MISSING, 7}, {MOON_BACKEND_MISSING, 0}};
     struct moon_split split;
     assert_false(moon_split_init(&split, backends, 3));
     for (int i = 0; i < 100; i++)
@@ -75,7 +76,7 @@ static void weight_zero_gets_nothing(void **state)
 static void without_weight_there_is_no_choice(void **state)
 {
     (void)state;
-    struct moon_backend backends[2] = {{NULL, 0}, {NULL, 0}};
+    struct moon_backend backends[2] = {{MOON_BACKEND_MISSING, 0}, {MOON_BACKEND_MISSING, 0}};
     struct moon_split split;
     assert_false(moon_split_init(&split, backends, 2));
     assert_null(moon_split_choose(&split, NULL));
@@ -86,7 +87,7 @@ static void without_weight_there_is_no_choice(void **state)
 static void the_extremes_of_the_phase_are_in_range(void **state)
 {
     (void)state;
-    struct moon_backend backends[2] = {{NULL, 1000000}, {NULL, 1}};
+    struct moon_backend backends[2] = {{MOON_BACKEND_MISSING, 1000000}, {MOON_BACKEND_MISSING, 1}};
     struct moon_split split;
     moon_split_init(&split, backends, 2);
     uint64_t phase = UINT64_MAX;
