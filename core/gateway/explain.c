@@ -6,11 +6,11 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/action.h"
 #include "filter/filter.h"
 #include "gateway/ports.h"
 #include "http/head.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 

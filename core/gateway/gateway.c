@@ -5,13 +5,13 @@
 // The control thread owns this struct; workers reach it only through its mailbox.
 #include "base/err.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "upstream/discovery.h"
 #include "upstream/registry.h"
 

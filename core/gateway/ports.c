@@ -3,9 +3,9 @@
 
 #include "base/err.h"
 #include "conf/report.h"
-#include "edge/listener.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,12 +3,12 @@
 
 #include "base/err.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "upstream/discovery.h"
 
 #include <errno.h>

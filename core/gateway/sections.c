@@ -1,10 +1,10 @@
 // The sections of a configuration in rank order, and compiling with them.
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "exchange/action.h"
 #include "filter/filter.h"
 #include "gateway/gateway_priv.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 

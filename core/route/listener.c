@@ -1,5 +1,5 @@
 // Compiles moongate.listener { ... } objects.
-#include "edge/listener.h"
+#include "route/listener.h"
 
 #include "base/err.h"
 
