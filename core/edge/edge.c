@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "exchange/exchange.h"
+#include "exchange/hold.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "link/link.h"
@@ -21,13 +22,16 @@ struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
     struct moon_link *link;
-    const struct acceptor *acceptor; // it came through; NULL once that is gone
+    struct acceptor *acceptor; // it came through
 };
 
+// Lives until its socket is closed and its last connection is gone.
 struct acceptor {
     struct acceptor *next;
     struct moon_edge *edge;
-    struct moon_socket *socket;
+    struct moon_socket *socket; // NULL: closed
+    struct moon_arrival arrival;
+    size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
     bool is_closing;       // a connection that still comes gets one answer
 };
@@ -46,10 +50,18 @@ static void resume_accepting(struct moon_edge *edge);
 
 // ---- connections
 
+static void acceptor_free_unused(struct acceptor *acceptor)
+{
+    if (acceptor->socket || acceptor->connection_count)
+        return;
+    moon_hold_unref(acceptor->arrival.hold);
+    free(acceptor);
+}
+
 static void on_open(void *owner, struct moon_lane *lane)
 {
     struct connection *connection = owner;
-    moon_exchange_open(connection->edge->service, lane);
+    moon_exchange_open(connection->edge->service, lane, &connection->acceptor->arrival);
 }
 
 static void on_idle(void *owner)
@@ -65,6 +77,8 @@ static void on_closed(void *owner)
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&edge->service->res->counters->connections_live);
+    connection->acceptor->connection_count--;
+    acceptor_free_unused(connection->acceptor);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);
@@ -85,6 +99,7 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     struct moon_counters *counters = edge->service->res->counters;
     connection->edge = edge;
     connection->acceptor = acceptor;
+    acceptor->connection_count++;
     moon_list_add_before(&edge->connections, &connection->node);
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
@@ -205,13 +220,14 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
     return edge;
 }
 
-int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
+int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_t bind)
 {
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (!acceptor)
         abort();
     acceptor->edge = edge;
     acceptor->socket = socket;
+    acceptor->arrival.bind = bind;
     acceptor->task.fn = acceptor_task;
     int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
     if (err) {
@@ -223,22 +239,27 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
     return 0;
 }
 
-// Serves what the kernel has accepted for us already, then closes the socket.
-static void acceptor_free(struct acceptor *acceptor)
+void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, uint32_t bind)
+{
+    for (struct acceptor *at = edge->acceptors; at; at = at->next)
+        if (at->socket == socket)
+            at->arrival.bind = bind;
+}
+
+// Serves what the kernel has accepted for us already, then closes the socket. What its connections still ask is no matter for
+// snapshots that do not know the port.
+static void acceptor_close(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     acceptor->is_closing = true;
     while (take(acceptor))
         ;
-    for (struct moon_list *at = edge->connections.next; at != &edge->connections; at = at->next) {
-        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
-        if (connection->acceptor == acceptor)
-            connection->acceptor = NULL;
-    }
+    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
     moon_loop_accept_stop(edge->service->res->loop, acceptor->socket);
     moon_socket_free(acceptor->socket);
     moon_task_cancel(&acceptor->task);
-    free(acceptor);
+    acceptor->socket = NULL;
+    acceptor_free_unused(acceptor);
 }
 
 // Connections of one acceptor, or of all (NULL).
@@ -261,7 +282,7 @@ void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket
             continue;
         *at = acceptor->next;
         drain_connections(edge, acceptor);
-        acceptor_free(acceptor);
+        acceptor_close(acceptor);
         return;
     }
 }
@@ -274,7 +295,7 @@ void moon_edge_drain(struct moon_edge *edge)
     drain_connections(edge, NULL);
     for (struct acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
         next = acceptor->next;
-        acceptor_free(acceptor);
+        acceptor_close(acceptor);
     }
     edge->acceptors = NULL;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);

@@ -313,3 +313,12 @@ const struct moon_action *moon_actions_at(const struct moon_actions *actions, in
 {
     return &actions->actions[index];
 }
+
+uint32_t moon_actions_most_plugins(const struct moon_actions *actions)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < actions->count; i++)
+        if (actions->actions[i].chain.count > most)
+            most = actions->actions[i].chain.count;
+    return most;
+}

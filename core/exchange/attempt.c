@@ -199,7 +199,7 @@ static void resend(struct moon_exchange *ex, bool was_sent)
 static bool is_spliceable(const struct moon_exchange *ex, const struct moon_framing *framing)
 {
     return framing->body == MOON_BODY_LENGTH && framing->content_length >= SPLICE_MIN_LEN &&
-           !(ex->run.chain && ex->run.chain->has_request_body);
+           !ex->run.has_request_body;
 }
 
 // The link is lent: sends what the request is so far.

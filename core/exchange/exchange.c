@@ -10,8 +10,10 @@
 #include "conf/settings.h"
 #include "exchange/access.h"
 #include "exchange/exchange_priv.h"
+#include "exchange/listener_plugins.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 
@@ -83,6 +85,10 @@ void moon_exchange_break(struct moon_exchange *ex)
 
 static void after_access(struct moon_exchange *ex)
 {
+    if (!ex->action) {
+        moon_exchange_answer(ex, 404, "no route matches");
+        return;
+    }
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
     ex->upstream = backend ? backend->upstream : NULL;
     if (!ex->upstream) {
@@ -138,6 +144,36 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
     }
 }
 
+// The listener's plugins and the route's action. A request without a route goes on where the listener has plugins, which may
+// answer it. False: it was answered.
+static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
+{
+    struct moon_route_scratch *scratch = ex->service->route_scratch;
+    int listener =
+        moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
+    if (listener < 0) {
+        moon_exchange_answer(ex, 404, "no listener takes this host");
+        return false;
+    }
+    *front = moon_listener_plugins_at(ex->hold->listener_plugins, listener);
+    int index = moon_routes_find(ex->hold->routes, listener, &ex->request, scratch);
+    if (index == MOON_ELIMIT) {
+        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+        return false;
+    }
+    if (index < 0 && !*front) {
+        moon_exchange_answer(ex, 404, "no route matches");
+        return false;
+    }
+    if (index < 0)
+        return true;
+    ex->action = moon_actions_at(ex->hold->actions, index);
+    if (ex->request.target.path.len >= ex->action->prefix_len)
+        ex->flow.matched_prefix =
+            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
+    return true;
+}
+
 static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
@@ -150,27 +186,19 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    ex->hold = moon_hold_ref(ex->service->hold);
-    int index = moon_routes_find(ex->hold->routes, &ex->request, ex->service->route_scratch);
-    if (index == MOON_ELIMIT) {
-        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+    ex->hold = moon_hold_ref(ex->arrival->hold ? ex->arrival->hold : ex->service->hold);
+    const struct moon_chain *front;
+    if (!find_route(ex, &front))
         return;
-    }
-    if (index < 0) {
-        moon_exchange_answer(ex, 404, "no route matches");
-        return;
-    }
-    ex->action = moon_actions_at(ex->hold->actions, index);
-    if (ex->request.target.path.len >= ex->action->prefix_len)
-        ex->flow.matched_prefix =
-            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
     if (moon_forward_begin(ex) < 0) {
         moon_exchange_answer(ex, 431, "the request head is too large to forward");
         return;
     }
-    moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
+    moon_chain_run_init(&ex->run, front, ex->action ? &ex->action->chain : NULL, &ex->flow,
+                        ex->run.sink);
     ex->step = STEP_REWRITE;
-    moon_deadline_start(ex);
+    if (ex->action)
+        moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
 }
 
@@ -442,7 +470,8 @@ void moon_service_fini(struct moon_service *service)
     service->hold = NULL;
 }
 
-void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
+void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
+                        const struct moon_arrival *arrival)
 {
     struct moon_resources *res = service->res;
     struct moon_arena *arena =
@@ -459,9 +488,10 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->service = service;
     ex->res = res;
     ex->down = down;
+    ex->arrival = arrival;
     ex->task.fn = exchange_task;
     ex->request.minor = 1;
-    moon_chain_run_init(&ex->run, NULL, &ex->flow, sink);
+    moon_chain_run_init(&ex->run, NULL, NULL, &ex->flow, sink);
     moon_link_address(moon_lane_link(down), true, &ex->flow.client);
     moon_list_add_before(&res->exchanges, &ex->node);
     moon_count_up(&res->counters->exchanges_live);

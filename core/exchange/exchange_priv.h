@@ -44,6 +44,7 @@ struct moon_exchange {
     struct moon_service *service;
     struct moon_resources *res;
     struct moon_hold *hold;               // what `action` belongs to; NULL before the head
+    const struct moon_arrival *arrival;   // while `down` is there
     const struct moon_action *action;     // NULL when no route matched
     const struct moon_upstream *upstream; // chosen after access
     struct moon_lane *down, *up;          // NULL when gone

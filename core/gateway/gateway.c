@@ -140,7 +140,7 @@ static int make_workers(struct moon_gateway *gateway)
         for (size_t k = 0; k < gateway->ports.count; k++) {
             struct moon_socket *socket = gateway->ports.items[k].sockets[i];
             if (!err)
-                err = moon_worker_listen(seat->worker, socket);
+                err = moon_worker_listen(seat->worker, socket, (uint32_t)k);
             if (err)
                 moon_socket_free(socket);
         }

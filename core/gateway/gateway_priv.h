@@ -18,11 +18,11 @@
 
 #include <stdatomic.h>
 
-enum { SECTION_COUNT = 6 };
+enum { SECTION_COUNT = 7 };
 
 // Sections with their registries filled in; they outlive the snapshots compiled from them.
 struct moon_sections {
-    struct moon_section access, upstreams, actions;
+    struct moon_section access, upstreams, actions, listener_plugins;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
     struct moon_upstream_parts upstream_parts;

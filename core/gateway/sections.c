@@ -2,6 +2,7 @@
 #include "conf/settings.h"
 #include "exchange/access.h"
 #include "exchange/action.h"
+#include "exchange/listener_plugins.h"
 #include "filter/filter.h"
 #include "gateway/gateway_priv.h"
 #include "route/listener.h"
@@ -26,10 +27,13 @@ void moon_sections_init(struct moon_sections *sections,
     sections->actions = moon_action_section;
     sections->actions.registry = filters;
     sections->actions.series = series;
+    sections->listener_plugins = moon_listener_plugins_section;
+    sections->listener_plugins.registry = filters;
     // access before its rank: it bounds the names that later sections count by
     const struct moon_section *order[SECTION_COUNT] = {
-        &moon_settings_section, &sections->access,  &sections->upstreams,
-        &moon_route_section,    &sections->actions, &moon_listener_section};
+        &moon_settings_section,     &sections->access,   &sections->upstreams,
+        &moon_listener_section,     &moon_route_section, &sections->actions,
+        &sections->listener_plugins};
     memcpy(sections->order, order, sizeof order);
 }
 

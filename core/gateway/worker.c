@@ -92,17 +92,20 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
 
 static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
+    for (size_t i = 0; i < change->removed_count; i++) // on the snapshot that has them
+        moon_edge_unlisten(worker->edge, change->removed[i]);
     moon_service_switch(&worker->service, change->snapshot);
+    for (size_t i = 0; i < change->kept_count; i++)
+        moon_edge_rebind(worker->edge, change->kept[i].socket, change->kept[i].bind);
     for (size_t i = 0; i < change->added_count; i++) {
-        int err =
-            worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
+        const struct moon_worker_socket *added = &change->added[i];
+        int err = worker->is_draining ? -ECANCELED
+                                      : moon_edge_listen(worker->edge, added->socket, added->bind);
         if (!err)
             continue;
-        moon_socket_free(change->added[i]);
+        moon_socket_free(added->socket);
         change->err = err;
     }
-    for (size_t i = 0; i < change->removed_count; i++)
-        moon_edge_unlisten(worker->edge, change->removed[i]);
     change->on_switched(change->owner, change);
 }
 
@@ -194,9 +197,9 @@ void moon_worker_free(struct moon_worker *worker)
     free(worker);
 }
 
-int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket)
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket, uint32_t bind)
 {
-    return moon_edge_listen(worker->edge, socket);
+    return moon_edge_listen(worker->edge, socket, bind);
 }
 
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker)

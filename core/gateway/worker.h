@@ -33,12 +33,19 @@ struct moon_worker_args {
     void *owner;
 };
 
+struct moon_worker_socket {
+    struct moon_socket *socket;
+    uint32_t bind; // whose it is among the listeners of the new snapshot
+};
+
 // What a reload changes for one worker. The sender owns it and everything in it; it comes back with on_switched.
 struct moon_worker_switch {
-    struct moon_message message;    // first
-    struct moon_snapshot *snapshot; // the worker takes a reference of its own
-    struct moon_socket **added;     // the worker takes them
+    struct moon_message message;      // first
+    struct moon_snapshot *snapshot;   // the worker takes a reference of its own
+    struct moon_worker_socket *added; // the worker takes them
     size_t added_count;
+    const struct moon_worker_socket *kept; // handles
+    size_t kept_count;
     // handles of sockets that it was given earlier: it closes them
     struct moon_socket *const *removed;
     size_t removed_count;
@@ -51,8 +58,8 @@ struct moon_worker_switch {
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
 // Its loop does not run any more. NULL is fine.
 void moon_worker_free(struct moon_worker *worker);
-// Before the loop runs. The worker takes the socket, and closes it when it drains.
-int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket);
+// Before the loop runs. The worker takes the socket, and closes it when it drains. `bind`: whose it is among the listeners.
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket, uint32_t bind);
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
 // All thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);

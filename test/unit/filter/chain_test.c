@@ -183,7 +183,7 @@ static int setup(void **state)
     }
     f->chain = (struct moon_chain){f->filters, FILTER_COUNT, true, true};
     f->room[0] = f->room[1] = 200;
-    moon_chain_run_init(&f->run, &f->chain, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &f->chain, &f->flow, sink);
     *state = f;
     return 0;
 }
@@ -387,7 +387,7 @@ static void a_chain_without_filters_is_the_sink(void **state)
 {
     struct fixture *f = *state;
     struct moon_chain none = {f->filters, 0, false, false};
-    moon_chain_run_init(&f->run, &none, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &none, &f->flow, sink);
     assert_int_equal(moon_chain_start(&f->run, &f->flow, MOON_PHASE_ACCESS), MOON_NEXT);
     assert_int_equal(push(f, MOON_REQUEST, "ab"), 2);
     assert_int_equal(push_end(f, MOON_REQUEST), 0);
@@ -406,7 +406,7 @@ static void sixty_four_filters(void **state)
     many[MOON_CHAIN_MAX_COUNT - 1].conf = &f->scripts[1];
     f->scripts[1].waits = 1;
     struct moon_chain chain = {many, MOON_CHAIN_MAX_COUNT, true, true};
-    moon_chain_run_init(&f->run, &chain, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &chain, &f->flow, sink);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), MOON_BODY_WAIT);
     moon_chain_wake(&f->run);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), 1);
