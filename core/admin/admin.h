@@ -21,15 +21,15 @@ enum moon_admin_document {
     MOON_ADMIN_CONFIG,
     MOON_ADMIN_ROUTES,
     MOON_ADMIN_UPSTREAMS,
-    MOON_ADMIN_CONNECTIONS,
     MOON_ADMIN_ERRORS,
     MOON_ADMIN_EXPLAIN,
 };
 
-// Somebody who waits for a reload. `done` is told once, with a malloc'd JSON text that it takes.
+// Somebody who waits for a reload, or for what workers say. `done` is told once, with a malloc'd JSON text that it takes.
 struct moon_admin_wait {
     void (*done)(struct moon_admin_wait *wait, bool is_fine, char *json, size_t len);
-    void *order; // gateway's
+    void (*forget)(struct moon_admin_wait *wait); // gateway's: it waits no more
+    void *order;                                  // gateway's
 };
 
 // What gateway/ knows of the process.
@@ -53,7 +53,8 @@ struct moon_admin_ops {
     char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,
                       size_t *len);
     void (*reload)(void *owner, struct moon_admin_wait *wait);
-    void (*forget)(void *owner, struct moon_admin_wait *wait);
+    // The document of connections. False: the query is not understood; then `wait` is never told.
+    bool (*connections)(void *owner, struct moon_slice query, struct moon_admin_wait *wait);
     void (*drain)(void *owner);
     // False: there is no such level.
     bool (*set_log_level)(void *owner, struct moon_slice level);

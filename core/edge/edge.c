@@ -12,6 +12,7 @@
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "route/listener.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -310,6 +311,40 @@ void moon_edge_close_all(struct moon_edge *edge)
         moon_link_close(connection->link);
         on_closed(connection);
     }
+}
+
+// Its listener, where its port has one alone.
+static struct moon_slice listener_of(const struct connection *connection)
+{
+    const struct moon_arrival *arrival = &connection->acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : connection->edge->service->hold;
+    const struct moon_bind *bind = &hold->listeners->binds[arrival->bind];
+    if (bind->member_count > 1)
+        return (struct moon_slice){NULL, 0};
+    return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
+}
+
+bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *owner)
+{
+    const struct moon_list *all = &edge->connections;
+    uint64_t now_ms = moon_loop_now_ms(edge->service->res->loop);
+    for (const struct moon_list *at = all->next; at != all; at = at->next) {
+        const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
+        struct moon_link *link = connection->link;
+        if (moon_link_lane(link)->owner)
+            continue;
+        struct moon_survey_row row = {.number = moon_link_number(link),
+                                      .state = moon_link_is_ending(link)    ? "ending"
+                                               : moon_link_is_in_head(link) ? "head"
+                                                                            : "idle",
+                                      .age_ms = now_ms - moon_link_start_ms(link),
+                                      .request_count = moon_link_lane_count(link),
+                                      .listener = listener_of(connection)};
+        moon_link_address(link, true, &row.client);
+        if (!fn(owner, &row))
+            return false;
+    }
+    return true;
 }
 
 size_t moon_edge_connection_count(const struct moon_edge *edge)

@@ -1,6 +1,8 @@
 // The edge of one worker: takes connections from its sockets and turns each into a server link whose requests become exchanges.
 #pragma once
 
+#include "exchange/survey.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,4 +35,6 @@ void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket
 void moon_edge_drain(struct moon_edge *edge);
 // Closes every connection now.
 void moon_edge_close_all(struct moon_edge *edge);
+// The connections without an exchange, as moon_exchange_survey: one after another, the oldest first.
+bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *owner);
 size_t moon_edge_connection_count(const struct moon_edge *edge);

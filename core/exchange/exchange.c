@@ -149,14 +149,14 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
 static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
 {
     struct moon_route_scratch *scratch = ex->service->route_scratch;
-    int listener =
+    ex->listener =
         moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
-    if (listener < 0) {
+    if (ex->listener < 0) {
         moon_exchange_answer(ex, 404, "no listener takes this host");
         return false;
     }
-    *front = moon_listener_plugins_at(ex->hold->listener_plugins, listener);
-    int index = moon_routes_find(ex->hold->routes, listener, &ex->request, scratch);
+    *front = moon_listener_plugins_at(ex->hold->listener_plugins, ex->listener);
+    int index = moon_routes_find(ex->hold->routes, ex->listener, &ex->request, scratch);
     if (index == MOON_ELIMIT) {
         moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
         return false;
@@ -393,9 +393,11 @@ static void exchange_task(struct moon_task *task)
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
         struct moon_claim claim;
+        struct moon_relay_identity identity;
         moon_pooled_claim(ex->lease.pooled, &claim);
+        moon_relay_identify(ex, &identity);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up, &claim);
+        moon_relay_start(ex->res, down, up, &claim, &identity);
         start_log(ex);
         return;
     }
@@ -489,6 +491,7 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
     ex->res = res;
     ex->down = down;
     ex->arrival = arrival;
+    ex->listener = -1;
     ex->task.fn = exchange_task;
     ex->request.minor = 1;
     moon_chain_run_init(&ex->run, NULL, NULL, &ex->flow, sink);

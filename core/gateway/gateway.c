@@ -211,6 +211,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
+    moon_surveys_init(&gateway->surveys, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
     err = moon_telemetry_open(gateway->telemetry, moon_snapshot_access_log(gateway->snapshot),
                               gateway->seat_count, report);
@@ -287,6 +288,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
+    moon_surveys_fini(&gateway->surveys);
     moon_last_good_fini(&gateway->last_good);
     moon_discovery_free(gateway->discovery);
     moon_mailbox_free(gateway->mailbox);

@@ -5,9 +5,11 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "base/json.h"
 #include "conf/settings.h"
 #include "exchange/action.h"
 #include "exchange/exchange.h"
+#include "exchange/survey.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "link/resources.h"
@@ -34,7 +36,7 @@ struct moon_worker {
     struct moon_counters counters;
     struct moon_histogram turns;
     struct moon_edge *edge;
-    struct moon_mailbox *mailbox;
+    struct moon_mailbox *mailbox, *surveys;
     struct moon_message orders[ORDER_COUNT]; // each is posted at most once
     atomic_bool is_posted[ORDER_COUNT];
     struct moon_timer drain_check;
@@ -122,6 +124,75 @@ static void on_order(void *owner, struct moon_message *message)
     begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
 }
 
+// ---- surveys
+
+struct surveying {
+    struct moon_worker_survey *survey;
+    FILE *out;
+};
+
+static void write_text(FILE *out, const char *key, struct moon_slice text)
+{
+    fprintf(out, ",\"%s\":", key);
+    if (text.ptr)
+        moon_json_text(out, text);
+    else
+        fputs("null", out);
+}
+
+static void write_address(FILE *out, const char *key, const struct moon_address *address)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (address->family == MOON_FAMILY_NONE) {
+        fprintf(out, ",\"%s\":null", key);
+        return;
+    }
+    moon_address_format(address, text);
+    fprintf(out, ",\"%s\":\"%s\"", key, text);
+}
+
+static bool write_row(void *owner, const struct moon_survey_row *row)
+{
+    struct surveying *at = owner;
+    FILE *out = at->out;
+    if (at->survey->row_count == at->survey->limit)
+        return false;
+    fprintf(out,
+            "%s{\"id\":\"%u-%llu\",\"worker\":%u,\"state\":\"%s\",\"age_ms\":%llu,"
+            "\"requests\":%u",
+            at->survey->row_count++ ? ",\n" : "", at->survey->worker,
+            (unsigned long long)row->number, at->survey->worker, row->state,
+            (unsigned long long)row->age_ms, row->request_count);
+    write_address(out, "client", &row->client);
+    write_text(out, "listener", row->listener);
+    write_text(out, "route", row->route);
+    write_text(out, "upstream", row->upstream);
+    write_address(out, "endpoint", &row->endpoint);
+    fputc('}', out);
+    return true;
+}
+
+static void on_survey(void *owner, struct moon_message *message)
+{
+    struct moon_worker *worker = owner;
+    struct moon_worker_survey *survey = MOON_CONTAINER(message, struct moon_worker_survey, message);
+    struct surveying at = {survey, open_memstream(&survey->text, &survey->text_len)};
+    if (!at.out)
+        abort();
+    if (moon_exchange_survey(&worker->service, write_row, &at))
+        moon_edge_survey(worker->edge, write_row, &at);
+    if (fclose(at.out) != 0)
+        abort();
+    survey->on_surveyed(survey->owner, survey);
+}
+
+void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey)
+{
+    moon_mailbox_post(worker->surveys, &survey->message);
+}
+
+// ---- public
+
 static void post(struct moon_worker *worker, enum order order)
 {
     if (!atomic_exchange(&worker->is_posted[order], true))
@@ -172,6 +243,7 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
                                                            res->settings->limits.target_bytes);
     worker->edge = moon_edge_new(&worker->service, args->connections);
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
+    worker->surveys = moon_mailbox_new(args->loop, on_survey, worker);
     worker->drain_check.fn = on_drain_check;
     args->loop->owner = worker;
     args->loop->turns = &worker->turns;
@@ -186,6 +258,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_pool_free(worker->service.pool);
     moon_loop_timer_del(worker->args.loop, &worker->drain_check);
     moon_mailbox_free(worker->mailbox);
+    moon_mailbox_free(worker->surveys);
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);

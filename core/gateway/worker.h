@@ -55,6 +55,19 @@ struct moon_worker_switch {
     int err; // of taking the new sockets, or 0; those it could not take are closed
 };
 
+// A question for the rows of moon_exchange_survey and moon_edge_survey. The sender owns it; it comes back with on_surveyed.
+struct moon_worker_survey {
+    struct moon_message message; // first
+    size_t limit;                // rows at most
+    char *text;                  // malloc'd: rows as JSON objects, ",\n" between them; NULL before
+    size_t text_len;
+    size_t row_count;
+    void (*on_surveyed)(void *owner, struct moon_worker_survey *survey); // on the worker's thread
+    void *owner;
+    unsigned worker; // its index, for the rows
+    bool is_back;    // the sender's own
+};
+
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
 // Its loop does not run any more. NULL is fine.
 void moon_worker_free(struct moon_worker *worker);
@@ -71,3 +84,5 @@ void moon_worker_drain(struct moon_worker *worker);
 void moon_worker_stop(struct moon_worker *worker);
 // Thread safe.
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);
+// Thread safe.
+void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey);

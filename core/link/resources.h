@@ -36,4 +36,5 @@ struct moon_resources {
     struct moon_list exchanges, relays;   // alive, for a forced stop
     uint64_t id_seed[2];                  // random, for exchange ids
     uint64_t id_count;
+    uint64_t link_count; // made so far: the number of the newest
 };
