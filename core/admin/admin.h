@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct moon_counters;
 struct moon_histogram;
@@ -42,7 +43,9 @@ struct moon_admin_facts {
 
 // Filled in by gateway/; all on the control thread.
 struct moon_admin_ops {
-    bool (*is_ready)(void *owner);
+    bool (*is_draining)(void *owner);
+    // How long a data worker has been in one turn of its loop, milliseconds, where that is too long; else 0.
+    uint64_t (*stall_ms)(void *owner, size_t index);
     // What the data workers count, one after another; NULL behind the last.
     const struct moon_counters *(*counters)(void *owner, size_t index);
     const struct moon_series *(*series)(void *owner, size_t index);

@@ -305,6 +305,15 @@ static void write_turns(struct text *text, const struct moon_admin_ops *ops)
     }
 }
 
+static void write_stalled(struct text *text, const struct moon_admin_ops *ops)
+{
+    head(text, "moongate_worker_stalled", "gauge",
+         "1 while a worker has been in one turn of its loop for a second or more");
+    for (size_t i = 0; ops->counters(ops->owner, i); i++)
+        putf(text, "moongate_worker_stalled{worker=\"%zu\"} %d\n", i,
+             ops->stall_ms(ops->owner, i) != 0);
+}
+
 static void write_gauge(struct text *text, const char *name, const char *help, uint64_t value)
 {
     head(text, name, "gauge", help);
@@ -339,6 +348,7 @@ struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         write_histograms(&text, ops, &families[i]);
     write_turns(&text, ops);
+    write_stalled(&text, ops);
     write_facts(&text, ops);
     if (!text.is_broken)
         return (struct moon_slice){text.ptr, text.len};

@@ -6,16 +6,28 @@
 #include "io/file.h"
 #include "io/loop.h"
 #include "io/world.h"
-#include "obs/counters.h"
+#include "obs/heartbeat.h"
 #include "obs/log.h"
 #include "obs/recent.h"
 
 #include <stdlib.h>
 
-static bool is_ready(void *owner)
+enum { STALL_MS = 1000 };
+
+static bool is_draining(void *owner)
 {
     struct moon_gateway *gateway = owner;
-    return !atomic_load(&gateway->is_draining);
+    return atomic_load(&gateway->is_draining);
+}
+
+static uint64_t stall_ms(void *owner, size_t index)
+{
+    struct moon_gateway *gateway = owner;
+    if (index >= gateway->seat_count)
+        return 0;
+    uint64_t ms = moon_heartbeat_turn_ms(moon_worker_heartbeat(gateway->seats[index].worker),
+                                         moon_loop_now_ns(gateway->control.loop));
+    return ms >= STALL_MS ? ms : 0;
 }
 
 static const struct moon_counters *counters(void *owner, size_t index)
@@ -205,7 +217,8 @@ static bool set_log_level(void *owner, struct moon_slice level)
 
 void moon_admin_ops_init(struct moon_gateway *gateway)
 {
-    gateway->admin_ops = (struct moon_admin_ops){.is_ready = is_ready,
+    gateway->admin_ops = (struct moon_admin_ops){.is_draining = is_draining,
+                                                 .stall_ms = stall_ms,
                                                  .counters = counters,
                                                  .series = series,
                                                  .turns = turns,

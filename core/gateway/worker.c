@@ -14,6 +14,7 @@
 #include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "obs/heartbeat.h"
 #include "obs/histogram.h"
 #include "obs/log.h"
 #include "obs/series.h"
@@ -34,6 +35,7 @@ struct moon_worker {
     struct moon_resources res;
     struct moon_service service;
     struct moon_counters counters;
+    struct moon_heartbeat heartbeat;
     struct moon_histogram turns;
     struct moon_edge *edge;
     struct moon_mailbox *mailbox, *surveys;
@@ -247,6 +249,7 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->drain_check.fn = on_drain_check;
     args->loop->owner = worker;
     args->loop->turns = &worker->turns;
+    args->loop->heartbeat = &worker->heartbeat;
     return worker;
 }
 
@@ -266,6 +269,7 @@ void moon_worker_free(struct moon_worker *worker)
     free(worker->res.read_buffer);
     moon_series_free(worker->res.series);
     worker->args.loop->turns = NULL;
+    worker->args.loop->heartbeat = NULL;
     moon_service_fini(&worker->service);
     free(worker);
 }
@@ -298,4 +302,9 @@ const struct moon_series *moon_worker_series(const struct moon_worker *worker)
 const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker)
 {
     return &worker->turns;
+}
+
+const struct moon_heartbeat *moon_worker_heartbeat(const struct moon_worker *worker)
+{
+    return &worker->heartbeat;
 }

@@ -10,6 +10,7 @@
 
 struct moon_buffer_budget;
 struct moon_counters;
+struct moon_heartbeat;
 struct moon_histogram;
 struct moon_log;
 struct moon_loop;
@@ -77,6 +78,7 @@ struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
 // All thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
 const struct moon_series *moon_worker_series(const struct moon_worker *worker);
+const struct moon_heartbeat *moon_worker_heartbeat(const struct moon_worker *worker);
 const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker);
 size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.

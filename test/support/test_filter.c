@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum hook {
@@ -63,7 +64,7 @@ struct field {
 };
 
 struct head_conf {
-    uint32_t wait_ms;
+    uint32_t wait_ms, block_ms;
     enum verdict verdict;
     uint16_t status;
     struct moon_slice body;
@@ -108,10 +109,9 @@ struct conf {
     }
 
 static const struct moon_schema_key head_keys[] = {
-    NUMBER("wait"),   CHOICE("verdict", verdicts),
-    NUMBER("status"), STRING("body"),
-    ANY_TABLE("set"), ANY_TABLE("add"),
-    ANY_TABLE("del"), {.name = NULL},
+    NUMBER("wait"),   NUMBER("block"),  CHOICE("verdict", verdicts),
+    NUMBER("status"), STRING("body"),   ANY_TABLE("set"),
+    ANY_TABLE("add"), ANY_TABLE("del"), {.name = NULL},
 };
 static const struct moon_schema head_schema = {head_keys, NULL, NULL};
 
@@ -166,6 +166,7 @@ static struct field *read_fields(const struct moon_value *table, const char *key
 static void read_head(const struct moon_value *value, struct head_conf *head)
 {
     head->wait_ms = (uint32_t)(moon_value_number(value, "wait", 0) * 1000);
+    head->block_ms = (uint32_t)(moon_value_number(value, "block", 0) * 1000);
     head->verdict = (enum verdict)choice(value, "verdict", verdicts);
     head->status = (uint16_t)moon_value_number(value, "status", 403);
     head->body = copy(moon_value_string(value, "body", MOON_SLICE("refused\n")));
@@ -397,6 +398,11 @@ static enum moon_verdict run_head(struct moon_flow *flow, const struct conf *con
     enter(state, flow, conf, hook);
     if (must_wait(state, hook, head->wait_ms))
         return MOON_WAIT;
+    if (head->block_ms) { // what no filter may: the worker serves nobody meanwhile
+        say(conf, "blocks in %s", hook_names[hook]);
+        nanosleep(&(struct timespec){head->block_ms / 1000, head->block_ms % 1000 * 1000000L},
+                  NULL);
+    }
     if (hook != HOOK_LOG)
         edit(flow, head,
              hook == HOOK_HEADER_FILTER ? &flow->response->headers : &flow->request->headers);
