@@ -13,6 +13,7 @@
 
 struct moon_counters;
 struct moon_histogram;
+struct moon_registry;
 struct moon_series;
 struct moon_series_names;
 
@@ -51,6 +52,7 @@ struct moon_admin_ops {
     const struct moon_series *(*series)(void *owner, size_t index);
     const struct moon_histogram *(*turns)(void *owner, size_t index);
     struct moon_series_names *names;
+    struct moon_registry *registry; // of endpoints
     void (*facts)(void *owner, struct moon_admin_facts *facts);
     // A malloc'd text, NUL-terminated. `query` is that of the request, raw.
     char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,

@@ -223,6 +223,7 @@ void moon_admin_ops_init(struct moon_gateway *gateway)
                                                  .series = series,
                                                  .turns = turns,
                                                  .names = moon_telemetry_names(gateway->telemetry),
+                                                 .registry = gateway->registry,
                                                  .facts = find_facts,
                                                  .document = document,
                                                  .reload = reload,

@@ -34,6 +34,7 @@ struct slot {
     struct moon_list idle;           // of struct moon_pooled, the newest first
     uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
     uint32_t mark;                   // of the last change whose new endpoints it is among
+    struct moon_tally tally;         // of the state
     bool is_gone; // its upstream has lost the endpoint: no idle links, freed with the last link
 };
 
@@ -128,6 +129,7 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
     slot->state = moon_endpoint_state_ref(state);
     slot->limit = limit ? moon_limit_ref(limit) : NULL;
     moon_list_init(&slot->idle);
+    moon_tally_add(state, &slot->tally);
     struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
     slot->next = *bucket;
     *bucket = slot;
@@ -139,6 +141,7 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
 static void slot_free(struct moon_pool *pool, struct slot *slot)
 {
     pool->slot_count--;
+    moon_tally_del(slot->state, &slot->tally);
     moon_endpoint_state_unref(slot->state);
     moon_limit_unref(slot->limit);
     free(slot);
@@ -628,6 +631,12 @@ void moon_pooled_failed(struct moon_pooled *pooled)
     atomic_fetch_add_explicit(&pooled->slot->state->connect_failures_total, 1,
                               memory_order_relaxed);
     moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
+}
+
+void moon_pooled_count(struct moon_pooled *pooled, uint16_t status)
+{
+    moon_count_up(
+        &pooled->slot->tally.classes[status / 100 < MOON_TALLY_CLASS_COUNT ? status / 100 : 0]);
 }
 
 // ---- tunnels

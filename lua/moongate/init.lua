@@ -159,6 +159,7 @@ moongate.route = config.route
 
 ---@class moongate.Metrics
 ---@field series? integer names of routes, and of upstreams, that are counted one by one; default 2000
+---@field endpoints? integer endpoints that are shown one by one, 0: none at all; default 1000
 
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU

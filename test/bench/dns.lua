@@ -44,6 +44,8 @@ local at, from, len = ffi.new "struct bench_address", ffi.new "struct bench_addr
 at.family, at.ip, at.port = AF_INET, 0x0100007f, math.floor(port / 256) + port % 256 * 256
 local fd = C.socket(AF_INET, SOCK_DGRAM, 0)
 if C.bind(fd, at, 16) ~= 0 then error("no port " .. port) end
+print "ready"
+io.stdout:flush()
 local buffer = ffi.new("char[?]", 1024)
 while true do
   len[0] = 16
