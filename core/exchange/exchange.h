@@ -33,7 +33,8 @@ struct moon_service {
 struct moon_arrival {
     uint32_t bind; // of the listeners of the newest snapshot
     struct moon_hold *
-        hold; // where the port is gone: the last that had it, which its connections stand on; else NULL
+        // where the port is gone: the last that had it, which its connections stand on; else NULL
+        hold;
 };
 
 // Puts a snapshot into service: what begins from now on stands on it. Settings change for all (res->settings).

@@ -1,7 +1,7 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
 //   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
-//   last_good.c  what serves, kept on disk   survey.c   what connections do
+//   last_good.c  what serves, kept on disk   surveys.c  what connections do
 #pragma once
 
 #include "admin/admin.h"
@@ -11,7 +11,7 @@
 #include "gateway/last_good.h"
 #include "gateway/ports.h"
 #include "gateway/reload.h"
-#include "gateway/survey.h"
+#include "gateway/surveys.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include "io/mailbox.h"

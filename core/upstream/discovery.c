@@ -22,7 +22,8 @@ enum {
     AGAIN_MS = 1000,
     AGAIN_DOUBLINGS = 2,
     ASK_GAP_US =
-        625, // between two names, but for a few at once: more answers than a socket holds would be lost
+        // between two names, but for a few at once: more answers than a socket holds would be lost
+    625,
     ASK_BURST_US = 10000,
     FAMILY_COUNT = 2,
 };

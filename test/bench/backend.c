@@ -186,8 +186,9 @@ static void take_connections(int epoll_fd, int listener)
 // `is_any`: on every address of the machine, so that all of 127.0.0.0/8 leads here.
 static int open_listener(uint16_t port, bool is_any)
 {
-    struct sockaddr_in at = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(is_any ? INADDR_ANY : INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(port),
+                             .sin_addr.s_addr = htonl(is_any ? INADDR_ANY : INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(fd, 4096) < 0)
@@ -202,7 +203,8 @@ int main(int argc, char **argv)
         return 2;
     }
     memset(body, 'x', sizeof body);
-    int listener = open_listener((uint16_t)atoi(argv[1]), argc > 2), epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int listener = open_listener((uint16_t)atoi(argv[1]), argc > 2),
+        epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN}, events[EVENT_COUNT];
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event);
     for (;;) {

@@ -91,7 +91,7 @@ describe("/connections", function()
     assert.equal("public", row.listener)
     assert.equal(1, row.requests)
     for _, client in ipairs { idle, head, exchange, tunnel } do client:close() end
-    wait_list(gateway, function(list) return #list == 0 end)
+    wait_list(gateway, function(rest) return #rest == 0 end)
   end))
 
   it("is bounded, and shares the bound out among the workers", h.test(function()

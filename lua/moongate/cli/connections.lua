@@ -12,7 +12,9 @@ tunnels, then idle ones, the oldest first.]],
   options = { admin = control.option, limit = { value = "count", max = 1000 }, json = {} },
 }
 
-local COLUMNS = { "id", "state", "age", "requests", "client", "listener", "route", "upstream", "endpoint" }
+local COLUMNS = {
+  "id", "state", "age", "requests", "client", "listener", "route", "upstream", "endpoint",
+}
 
 -- Names come from a configuration: nothing in them moves the cursor. JSON's null is no text either.
 local function shown(value)

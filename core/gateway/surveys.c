@@ -1,5 +1,5 @@
-// See survey.h. The rows come as text, so that nothing of a worker is looked at from here.
-#include "gateway/survey.h"
+// See surveys.h. The rows come as text, so that nothing of a worker is looked at from here.
+#include "gateway/surveys.h"
 
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
