@@ -408,10 +408,9 @@ local function low_port()
   return 20000 + process.free_port() % 10000
 end
 
-local any_port = low_port()
-
 local function start_endpoints(name, rate, ttl)
-  local dns_port = low_port()
+  local dns_port, any_port = low_port(), low_port()
+  local backend = bed.spawn({ bed.build .. "/bench/backend", any_port, "any" }, bed.load_core)
   local dns = bed.spawn({ "luajit", "test/bench/dns.lua", dns_port, rate, ttl }, bed.load_core)
   for _ = 1, 500 do
     process.sleep(0.02)
@@ -421,13 +420,14 @@ local function start_endpoints(name, rate, ttl)
   local proxy = start_proxy(name, function(port)
     return ENDPOINTS:format(dns_port, port, UPSTREAMS - 1, ROUTES_PER_HOST, ROUTES_PER_HOST, any_port)
   end)
-  proxy.dns = dns
+  proxy.dns, proxy.backend = dns, backend
   return proxy
 end
 
 local function stop_endpoints(proxy)
   bed.stop(proxy.pid)
   bed.stop(proxy.dns)
+  bed.stop(proxy.backend)
 end
 
 -- One run; memory[i] at the i-th tenth of it.
@@ -455,7 +455,6 @@ works[5] = { name = "endpoints", title = "50 endpoint changes a second on 5,000 
   local p99, cpu, disturbed = { still = {}, asked = {}, changing = {} }, { still = {}, asked = {}, changing = {} }, {}
   local given = { still = { 0, 86400 }, asked = { 0, 1 }, changing = { CHANGES, 1 } }
   local last, errors, seconds = nil, 0, math.min(options.seconds, 20)
-  local backend = bed.spawn({ bed.build .. "/bench/backend", any_port, "any" }, bed.load_core)
   for round = 1, options.rounds do
     for _, name in ipairs { "still", "asked", "changing" } do
       local is_last = name == "changing" and round == options.rounds
@@ -465,7 +464,6 @@ works[5] = { name = "endpoints", title = "50 endpoint changes a second on 5,000 
       if name == "changing" then last, disturbed[round] = report, report.wait_ns / report.seconds / 1e7 end
     end
   end
-  bed.stop(backend)
   add("endpoints", last.endpoints)
   add("changes a second that the gateway took", last.changes, "", { least = CHANGES * 0.9 })
   add("failed, or reset", errors, "", { most = 0 })
