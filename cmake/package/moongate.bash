@@ -2,7 +2,7 @@
 _moongate() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "run check explain reload drain top version help" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run check explain reload drain top connections version help" -- "$word")
         return
     fi
     case $before in
@@ -15,6 +15,7 @@ _moongate() {
         check) mapfile -t COMPREPLY < <(compgen -W "--json --diff --admin --help" -- "$word") ;;
         explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --admin --json --help" -- "$word") ;;
         top) mapfile -t COMPREPLY < <(compgen -W "--admin --interval --count --json --help" -- "$word") ;;
+        connections) mapfile -t COMPREPLY < <(compgen -W "--admin --limit --json --help" -- "$word") ;;
         reload | drain) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
         version | help) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
         esac

@@ -9,9 +9,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct moon_counters;
 struct moon_histogram;
+struct moon_registry;
 struct moon_series;
 struct moon_series_names;
 
@@ -21,15 +23,15 @@ enum moon_admin_document {
     MOON_ADMIN_CONFIG,
     MOON_ADMIN_ROUTES,
     MOON_ADMIN_UPSTREAMS,
-    MOON_ADMIN_CONNECTIONS,
     MOON_ADMIN_ERRORS,
     MOON_ADMIN_EXPLAIN,
 };
 
-// Somebody who waits for a reload. `done` is told once, with a malloc'd JSON text that it takes.
+// Somebody who waits for a reload, or for what workers say. `done` is told once, with a malloc'd JSON text that it takes.
 struct moon_admin_wait {
     void (*done)(struct moon_admin_wait *wait, bool is_fine, char *json, size_t len);
-    void *order; // gateway's
+    void (*forget)(struct moon_admin_wait *wait); // gateway's: it waits no more
+    void *order;                                  // gateway's
 };
 
 // What gateway/ knows of the process.
@@ -42,18 +44,22 @@ struct moon_admin_facts {
 
 // Filled in by gateway/; all on the control thread.
 struct moon_admin_ops {
-    bool (*is_ready)(void *owner);
+    bool (*is_draining)(void *owner);
+    // How long a data worker has been in one turn of its loop, milliseconds, where that is too long; else 0.
+    uint64_t (*stall_ms)(void *owner, size_t index);
     // What the data workers count, one after another; NULL behind the last.
     const struct moon_counters *(*counters)(void *owner, size_t index);
     const struct moon_series *(*series)(void *owner, size_t index);
     const struct moon_histogram *(*turns)(void *owner, size_t index);
     struct moon_series_names *names;
+    struct moon_registry *registry; // of endpoints
     void (*facts)(void *owner, struct moon_admin_facts *facts);
     // A malloc'd text, NUL-terminated. `query` is that of the request, raw.
     char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,
                       size_t *len);
     void (*reload)(void *owner, struct moon_admin_wait *wait);
-    void (*forget)(void *owner, struct moon_admin_wait *wait);
+    // The document of connections. False: the query is not understood; then `wait` is never told.
+    bool (*connections)(void *owner, struct moon_slice query, struct moon_admin_wait *wait);
     void (*drain)(void *owner);
     // False: there is no such level.
     bool (*set_log_level)(void *owner, struct moon_slice level);

@@ -53,7 +53,7 @@ struct waiting {
     bool is_done, is_fine;
 };
 
-static void on_reloaded(struct moon_admin_wait *wait, bool is_fine, char *json, size_t len)
+static void on_told(struct moon_admin_wait *wait, bool is_fine, char *json, size_t len)
 {
     struct waiting *waiting = (struct waiting *)wait;
     waiting->is_done = true;
@@ -63,20 +63,41 @@ static void on_reloaded(struct moon_admin_wait *wait, bool is_fine, char *json, 
     waiting->flow->ops->resume(waiting->flow);
 }
 
+static struct waiting *start_waiting(struct moon_flow *flow)
+{
+    struct waiting *waiting = moon_arena_zalloc(flow->arena, sizeof *waiting);
+    waiting->wait.done = on_told;
+    waiting->flow = flow;
+    return waiting;
+}
+
 static enum moon_verdict answer_reload(struct moon_flow *flow, const struct moon_admin_ops *ops,
                                        const struct order *order, void **state)
 {
     (void)order;
     struct waiting *waiting = *state;
     if (!waiting) {
-        *state = waiting = moon_arena_zalloc(flow->arena, sizeof *waiting);
-        waiting->wait.done = on_reloaded;
-        waiting->flow = flow;
+        *state = waiting = start_waiting(flow);
         ops->reload(ops->owner, &waiting->wait);
     }
     if (!waiting->is_done)
         return MOON_WAIT;
     return respond_json(flow, waiting->is_fine ? 200 : 422, waiting->json, waiting->len);
+}
+
+static enum moon_verdict answer_connections(struct moon_flow *flow,
+                                            const struct moon_admin_ops *ops,
+                                            const struct order *order, void **state)
+{
+    (void)order;
+    struct waiting *waiting = *state;
+    if (!waiting) {
+        waiting = start_waiting(flow);
+        if (!ops->connections(ops->owner, flow->request->target.query, &waiting->wait))
+            return refuse(flow, 400, MOON_SLICE("write ?limit=N, 1 to 1000\n"));
+        *state = waiting;
+    }
+    return waiting->is_done ? respond_json(flow, 200, waiting->json, waiting->len) : MOON_WAIT;
 }
 
 static enum moon_verdict answer_drain(struct moon_flow *flow, const struct moon_admin_ops *ops,
@@ -110,7 +131,7 @@ static const struct order orders[] = {
     {"/config", false, answer_document, MOON_ADMIN_CONFIG},
     {"/routes", false, answer_document, MOON_ADMIN_ROUTES},
     {"/upstreams", false, answer_document, MOON_ADMIN_UPSTREAMS},
-    {"/connections", false, answer_document, MOON_ADMIN_CONNECTIONS},
+    {"/connections", false, answer_connections, MOON_ADMIN_STATUS},
     {"/errors", false, answer_document, MOON_ADMIN_ERRORS},
     {"/explain", false, answer_document, MOON_ADMIN_EXPLAIN},
     {"/reload", true, answer_reload, MOON_ADMIN_STATUS},
@@ -178,10 +199,10 @@ enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_a
 void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state)
 {
     (void)flow;
-    const struct moon_admin_ops *ops = owner;
+    (void)owner;
     struct waiting *waiting = state;
     if (waiting && !waiting->is_done)
-        ops->forget(ops->owner, &waiting->wait);
+        waiting->wait.forget(&waiting->wait);
     else if (waiting)
         free(waiting->json);
 }

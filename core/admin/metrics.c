@@ -2,9 +2,11 @@
 #include "admin/metrics.h"
 
 #include "admin/admin.h"
+#include "base/address.h"
 #include "obs/counters.h"
 #include "obs/escape.h"
 #include "obs/series.h"
+#include "upstream/registry.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -282,6 +284,62 @@ static void write_requests(struct text *text, const struct moon_admin_ops *ops)
     }
 }
 
+// ---- endpoints
+
+static void put_endpoint(struct text *text, const char *name, const struct label *label,
+                         uint64_t value)
+{
+    put_series(text, moon_slice_from(name), "", label);
+    PUT(text, "} ");
+    put_number(text, value);
+    PUT(text, "\n");
+}
+
+static void label_endpoint(struct label *label, const struct moon_endpoint_figures *figures)
+{
+    char address[MOON_ADDRESS_TEXT_LEN] = "other";
+    if (figures->address.family != MOON_FAMILY_NONE)
+        moon_address_format(&figures->address, address);
+    label_set(label, "endpoint", moon_slice_from(address));
+}
+
+static void put_attempts(struct text *text, const struct moon_endpoint_figures *figures)
+{
+    static const char *const classes[] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    struct label label;
+    label_endpoint(&label, figures);
+    for (int i = 0; i < MOON_TALLY_CLASS_COUNT; i++) {
+        if (figures->classes[i] == 0)
+            continue;
+        put_series(text, MOON_SLICE("moongate_endpoint_requests_total"), "", &label);
+        putf(text, ",class=\"%s\"} %llu\n", classes[i], (unsigned long long)figures->classes[i]);
+    }
+}
+
+static void write_endpoints(struct text *text, const struct moon_admin_ops *ops)
+{
+    static const char connections[] = "moongate_endpoint_connections",
+                      failures[] = "moongate_endpoint_connect_failures_total";
+    size_t count;
+    struct label label;
+    struct moon_endpoint_figures *all = moon_registry_figures(ops->registry, &count);
+    head(text, "moongate_endpoint_requests_total", "counter",
+         "Attempts by the status that came; \"none\": no response did");
+    for (size_t i = 0; i < count; i++)
+        put_attempts(text, &all[i]);
+    head(text, connections, "gauge", "Connections to the endpoint, open or opening");
+    for (size_t i = 0; i < count; i++) {
+        label_endpoint(&label, &all[i]);
+        put_endpoint(text, connections, &label, all[i].connections);
+    }
+    head(text, failures, "counter", "Connections that could not be made");
+    for (size_t i = 0; i < count; i++) {
+        label_endpoint(&label, &all[i]);
+        put_endpoint(text, failures, &label, all[i].connect_failures);
+    }
+    free(all);
+}
+
 // ---- the process
 
 static void write_turns(struct text *text, const struct moon_admin_ops *ops)
@@ -298,6 +356,15 @@ static void write_turns(struct text *text, const struct moon_admin_ops *ops)
         label_set(&label, "worker", moon_slice_from(worker));
         put_histogram(text, MOON_SLICE("moongate_loop_turn_seconds"), &label, &values);
     }
+}
+
+static void write_stalled(struct text *text, const struct moon_admin_ops *ops)
+{
+    head(text, "moongate_worker_stalled", "gauge",
+         "1 while a worker has been in one turn of its loop for a second or more");
+    for (size_t i = 0; ops->counters(ops->owner, i); i++)
+        putf(text, "moongate_worker_stalled{worker=\"%zu\"} %d\n", i,
+             ops->stall_ms(ops->owner, i) != 0);
 }
 
 static void write_gauge(struct text *text, const char *name, const char *help, uint64_t value)
@@ -333,7 +400,9 @@ struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
     write_requests(&text, ops);
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         write_histograms(&text, ops, &families[i]);
+    write_endpoints(&text, ops);
     write_turns(&text, ops);
+    write_stalled(&text, ops);
     write_facts(&text, ops);
     if (!text.is_broken)
         return (struct moon_slice){text.ptr, text.len};

@@ -5,12 +5,14 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "exchange/exchange.h"
+#include "exchange/hold.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "route/listener.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,13 +23,16 @@ struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
     struct moon_link *link;
-    const struct acceptor *acceptor; // it came through; NULL once that is gone
+    struct acceptor *acceptor; // it came through
 };
 
+// Lives until its socket is closed and its last connection is gone.
 struct acceptor {
     struct acceptor *next;
     struct moon_edge *edge;
-    struct moon_socket *socket;
+    struct moon_socket *socket; // NULL: closed
+    struct moon_arrival arrival;
+    size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
     bool is_closing;       // a connection that still comes gets one answer
 };
@@ -46,10 +51,18 @@ static void resume_accepting(struct moon_edge *edge);
 
 // ---- connections
 
+static void acceptor_free_unused(struct acceptor *acceptor)
+{
+    if (acceptor->socket || acceptor->connection_count)
+        return;
+    moon_hold_unref(acceptor->arrival.hold);
+    free(acceptor);
+}
+
 static void on_open(void *owner, struct moon_lane *lane)
 {
     struct connection *connection = owner;
-    moon_exchange_open(connection->edge->service, lane);
+    moon_exchange_open(connection->edge->service, lane, &connection->acceptor->arrival);
 }
 
 static void on_idle(void *owner)
@@ -65,6 +78,8 @@ static void on_closed(void *owner)
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&edge->service->res->counters->connections_live);
+    connection->acceptor->connection_count--;
+    acceptor_free_unused(connection->acceptor);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);
@@ -85,6 +100,7 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     struct moon_counters *counters = edge->service->res->counters;
     connection->edge = edge;
     connection->acceptor = acceptor;
+    acceptor->connection_count++;
     moon_list_add_before(&edge->connections, &connection->node);
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
@@ -205,13 +221,14 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
     return edge;
 }
 
-int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
+int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_t bind)
 {
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (!acceptor)
         abort();
     acceptor->edge = edge;
     acceptor->socket = socket;
+    acceptor->arrival.bind = bind;
     acceptor->task.fn = acceptor_task;
     int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
     if (err) {
@@ -223,22 +240,27 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket)
     return 0;
 }
 
-// Serves what the kernel has accepted for us already, then closes the socket.
-static void acceptor_free(struct acceptor *acceptor)
+void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, uint32_t bind)
+{
+    for (struct acceptor *at = edge->acceptors; at; at = at->next)
+        if (at->socket == socket)
+            at->arrival.bind = bind;
+}
+
+// Serves what the kernel has accepted for us already, then closes the socket. What its connections still ask is no matter for
+// snapshots that do not know the port.
+static void acceptor_close(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     acceptor->is_closing = true;
     while (take(acceptor))
         ;
-    for (struct moon_list *at = edge->connections.next; at != &edge->connections; at = at->next) {
-        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
-        if (connection->acceptor == acceptor)
-            connection->acceptor = NULL;
-    }
+    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
     moon_loop_accept_stop(edge->service->res->loop, acceptor->socket);
     moon_socket_free(acceptor->socket);
     moon_task_cancel(&acceptor->task);
-    free(acceptor);
+    acceptor->socket = NULL;
+    acceptor_free_unused(acceptor);
 }
 
 // Connections of one acceptor, or of all (NULL).
@@ -261,7 +283,7 @@ void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket
             continue;
         *at = acceptor->next;
         drain_connections(edge, acceptor);
-        acceptor_free(acceptor);
+        acceptor_close(acceptor);
         return;
     }
 }
@@ -274,7 +296,7 @@ void moon_edge_drain(struct moon_edge *edge)
     drain_connections(edge, NULL);
     for (struct acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
         next = acceptor->next;
-        acceptor_free(acceptor);
+        acceptor_close(acceptor);
     }
     edge->acceptors = NULL;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
@@ -289,6 +311,40 @@ void moon_edge_close_all(struct moon_edge *edge)
         moon_link_close(connection->link);
         on_closed(connection);
     }
+}
+
+// Its listener, where its port has one alone.
+static struct moon_slice listener_of(const struct connection *connection)
+{
+    const struct moon_arrival *arrival = &connection->acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : connection->edge->service->hold;
+    const struct moon_bind *bind = &hold->listeners->binds[arrival->bind];
+    if (bind->member_count > 1)
+        return (struct moon_slice){NULL, 0};
+    return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
+}
+
+bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *owner)
+{
+    const struct moon_list *all = &edge->connections;
+    uint64_t now_ms = moon_loop_now_ms(edge->service->res->loop);
+    for (const struct moon_list *at = all->next; at != all; at = at->next) {
+        const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
+        struct moon_link *link = connection->link;
+        if (moon_link_lane(link)->owner)
+            continue;
+        struct moon_survey_row row = {.number = moon_link_number(link),
+                                      .state = moon_link_is_ending(link)    ? "ending"
+                                               : moon_link_is_in_head(link) ? "head"
+                                                                            : "idle",
+                                      .age_ms = now_ms - moon_link_start_ms(link),
+                                      .request_count = moon_link_lane_count(link),
+                                      .listener = listener_of(connection)};
+        moon_link_address(link, true, &row.client);
+        if (!fn(owner, &row))
+            return false;
+    }
+    return true;
 }
 
 size_t moon_edge_connection_count(const struct moon_edge *edge)

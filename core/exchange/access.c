@@ -56,6 +56,12 @@ static const struct moon_schema_key metrics_keys[] = {
      .min = 0,
      .max = 65000,
      .expected = "a count, 0 to 65000"},
+    {.name = "endpoints", // read by upstream/
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 0,
+     .max = 65000,
+     .expected = "a count, 0 to 65000"},
     {.name = NULL},
 };
 static const struct moon_schema metrics_schema = {metrics_keys, NULL, NULL};

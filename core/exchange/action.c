@@ -15,7 +15,8 @@
 struct moon_actions {
     struct moon_action *actions;
     size_t count;
-    bool has_code; // some chain belongs to the code of its configuration: it is compiled with every one
+    // some chain belongs to the code of its configuration: it is compiled with every one
+    bool has_code;
 };
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
@@ -328,4 +329,13 @@ const struct moon_actions *moon_snapshot_actions(const struct moon_snapshot *sna
 const struct moon_action *moon_actions_at(const struct moon_actions *actions, int index)
 {
     return &actions->actions[index];
+}
+
+uint32_t moon_actions_most_plugins(const struct moon_actions *actions)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < actions->count; i++)
+        if (actions->actions[i].chain.count > most)
+            most = actions->actions[i].chain.count;
+    return most;
 }

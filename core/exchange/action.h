@@ -37,4 +37,6 @@ struct moon_actions;
 extern const struct moon_section moon_action_section;
 
 const struct moon_actions *moon_snapshot_actions(const struct moon_snapshot *snapshot);
+// The length of the longest of their chains.
+uint32_t moon_actions_most_plugins(const struct moon_actions *actions);
 const struct moon_action *moon_actions_at(const struct moon_actions *actions, int index);

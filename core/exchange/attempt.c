@@ -62,6 +62,13 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     }
 }
 
+// The attempt ends without the head of a response.
+static void count_silence(const struct moon_exchange *ex)
+{
+    if (ex->up && ex->response.status < 200)
+        moon_pooled_count(ex->lease.pooled, 0);
+}
+
 static void on_abort(void *owner, int err)
 {
     struct moon_exchange *ex = owner;
@@ -70,12 +77,14 @@ static void on_abort(void *owner, int err)
                                    .was_connected = moon_lane_is_connected(ex->up)};
     if (!failure.was_connected)
         moon_pooled_failed(ex->lease.pooled);
+    count_silence(ex);
     ex->up = NULL;
     moon_attempt_failed(ex, &failure);
 }
 
 void moon_attempt_failed(struct moon_exchange *ex, const struct moon_failure *failure)
 {
+    count_silence(ex);
     moon_attempt_end(ex, false);
     moon_log_debug(ex->res->log, "upstream \"%.*s\": %s", MOON_SLICE_ARG(ex->upstream->name),
                    moon_err_text(failure->err));
@@ -86,6 +95,7 @@ void moon_attempt_failed(struct moon_exchange *ex, const struct moon_failure *fa
 static void on_fault(void *owner, const struct moon_fault *fault)
 {
     struct moon_exchange *ex = owner;
+    count_silence(ex);
     moon_attempt_end(ex, false);
     moon_exchange_answer(ex, fault->status, fault->reason);
 }
@@ -131,6 +141,7 @@ static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
     if (ex->response.status >= 200 || ex->response.status == 101) {
+        moon_pooled_count(ex->lease.pooled, ex->response.status);
         if (moon_retry_status(ex))
             return;
         uint64_t now_ns = moon_loop_turn_ns(ex->res->loop); // of the turn that brought it
@@ -207,7 +218,7 @@ static void resend(struct moon_exchange *ex, bool was_sent)
 static bool is_spliceable(const struct moon_exchange *ex, const struct moon_framing *framing)
 {
     return framing->body == MOON_BODY_LENGTH && framing->content_length >= SPLICE_MIN_LEN &&
-           !(ex->run.chain && ex->run.chain->has_request_body) && !moon_intake_is_replaced(ex);
+           !ex->run.has_request_body && !moon_intake_is_replaced(ex);
 }
 
 // The link is lent: sends what the request is so far.

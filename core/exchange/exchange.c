@@ -10,8 +10,10 @@
 #include "conf/settings.h"
 #include "exchange/access.h"
 #include "exchange/exchange_priv.h"
+#include "exchange/listener_plugins.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 
@@ -103,6 +105,10 @@ void moon_exchange_continue(struct moon_exchange *ex)
 // The upstream, or NULL: it was answered why not.
 static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
 {
+    if (!ex->action) {
+        moon_exchange_answer(ex, 404, "no route matches");
+        return NULL;
+    }
     const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
     const struct moon_upstream *upstream =
         backend && backend->upstream != MOON_BACKEND_MISSING
@@ -172,6 +178,36 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
     }
 }
 
+// The listener's plugins and the route's action. A request without a route goes on where the listener has plugins, which may
+// answer it. False: it was answered.
+static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
+{
+    struct moon_route_scratch *scratch = ex->service->route_scratch;
+    ex->listener =
+        moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
+    if (ex->listener < 0) {
+        moon_exchange_answer(ex, 404, "no listener takes this host");
+        return false;
+    }
+    *front = moon_listener_plugins_at(ex->hold->listener_plugins, ex->listener);
+    int index = moon_routes_find(ex->hold->routes, ex->listener, &ex->request, scratch);
+    if (index == MOON_ELIMIT) {
+        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+        return false;
+    }
+    if (index < 0 && !*front) {
+        moon_exchange_answer(ex, 404, "no route matches");
+        return false;
+    }
+    if (index < 0)
+        return true;
+    ex->action = moon_actions_at(ex->hold->actions, index);
+    if (ex->request.target.path.len >= ex->action->prefix_len)
+        ex->flow.matched_prefix =
+            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
+    return true;
+}
+
 static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
@@ -184,27 +220,19 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
-    ex->hold = moon_hold_ref(ex->service->hold);
-    int index = moon_routes_find(ex->hold->routes, &ex->request, ex->service->route_scratch);
-    if (index == MOON_ELIMIT) {
-        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
+    ex->hold = moon_hold_ref(ex->arrival->hold ? ex->arrival->hold : ex->service->hold);
+    const struct moon_chain *front;
+    if (!find_route(ex, &front))
         return;
-    }
-    if (index < 0) {
-        moon_exchange_answer(ex, 404, "no route matches");
-        return;
-    }
-    ex->action = moon_actions_at(ex->hold->actions, index);
-    if (ex->request.target.path.len >= ex->action->prefix_len)
-        ex->flow.matched_prefix =
-            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
     if (moon_forward_begin(ex) < 0) {
         moon_exchange_answer(ex, 431, "the request head is too large to forward");
         return;
     }
-    moon_chain_run_init(&ex->run, &ex->action->chain, &ex->flow, ex->run.sink);
+    moon_chain_run_init(&ex->run, front, ex->action ? &ex->action->chain : NULL, &ex->flow,
+                        ex->run.sink);
     ex->step = STEP_REWRITE;
-    moon_deadline_start(ex);
+    if (ex->action)
+        moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
 }
 
@@ -418,9 +446,11 @@ static void exchange_task(struct moon_task *task)
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
         struct moon_claim claim;
+        struct moon_relay_identity identity;
         moon_pooled_claim(ex->lease.pooled, &claim);
+        moon_relay_identify(ex, &identity);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up, &claim);
+        moon_relay_start(ex->res, down, up, &claim, &identity);
         start_log(ex);
         return;
     }
@@ -528,7 +558,8 @@ void moon_service_fini(struct moon_service *service)
     service->hold = NULL;
 }
 
-void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
+void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
+                        const struct moon_arrival *arrival)
 {
     struct moon_resources *res = service->res;
     struct moon_arena *arena =
@@ -546,9 +577,11 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down)
     ex->service = service;
     ex->res = res;
     ex->down = down;
+    ex->arrival = arrival;
+    ex->listener = -1;
     ex->task.fn = exchange_task;
     ex->request.minor = 1;
-    moon_chain_run_init(&ex->run, NULL, &ex->flow, sink);
+    moon_chain_run_init(&ex->run, NULL, NULL, &ex->flow, sink);
     moon_link_address(moon_lane_link(down), true, &ex->flow.client);
     moon_list_add_before(&res->exchanges, &ex->node);
     moon_count_up(&res->counters->exchanges_live);

@@ -36,11 +36,20 @@ struct moon_service {
     char date[32];    // IMF-fixdate (RFC 9110 5.6.7), NUL-terminated
 };
 
+// Where a connection came in: of the port, shared by its connections. The edge's; valid as long as their links.
+struct moon_arrival {
+    uint32_t bind; // of the listeners of the newest snapshot
+    struct moon_hold *
+        // where the port is gone: the last that had it, which its connections stand on; else NULL
+        hold;
+};
+
 // Puts a snapshot into service: what begins from now on stands on it. Settings change for all (res->settings).
 void moon_service_switch(struct moon_service *service, struct moon_snapshot *snapshot);
 // Lets go of the newest snapshot; no exchange is left.
 void moon_service_fini(struct moon_service *service);
 // For the open event of a server link: makes an exchange and attaches it to the lane.
-void moon_exchange_open(struct moon_service *service, struct moon_lane *down);
+void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
+                        const struct moon_arrival *arrival);
 // Breaks off every exchange and tunnel of the worker, waiting log phases included: the end of a drain.
 void moon_exchange_stop_all(struct moon_service *service);

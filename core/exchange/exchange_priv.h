@@ -47,6 +47,7 @@ struct moon_exchange {
     struct moon_service *service;
     struct moon_resources *res;
     struct moon_hold *hold;               // what `action` belongs to; NULL before the head
+    const struct moon_arrival *arrival;   // while `down` is there
     const struct moon_action *action;     // NULL when no route matched
     const struct moon_upstream *upstream; // chosen after access
     struct moon_lane *down, *up;          // NULL when gone
@@ -72,6 +73,7 @@ struct moon_exchange {
     const struct moon_endpoint_state *avoid;
     struct moon_waiter waiter;
     struct moon_timer wait_timer, deadline;
+    int listener; // that has the request; -1: none
     uint8_t step; // enum moon_step
     uint8_t wait; // enum moon_wait
     uint8_t attempt_count, retry_count, interim_count;
@@ -196,9 +198,21 @@ bool moon_response_is_bodiless(const struct moon_exchange *ex);
 // Filters read this response's body, were there one: its length and digests are not what the upstream said.
 bool moon_response_is_filtered(const struct moon_exchange *ex);
 
+// survey.c
+// What a tunnel keeps of its exchange, for those who ask: texts of its own, NULL where there is none.
+struct moon_relay_identity {
+    uint64_t number, start_ms; // of the client's connection
+    uint32_t request_count;
+    struct moon_address client, endpoint;
+    char *listener, *route, *upstream;
+};
+void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_identity *out);
+void moon_relay_identity_fini(struct moon_relay_identity *identity);
+
 // relay.c
+const struct moon_relay_identity *moon_relay_identity_at(const struct moon_list *node);
 // Takes both lanes over as one tunnel. The exchange keeps neither.
-// `claim` is what the upstream connection counts as; the tunnel takes it over.
+// `claim` is what the upstream connection counts as; the tunnel takes it over, as it does `identity`.
 void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
-                      const struct moon_claim *claim);
+                      const struct moon_claim *claim, const struct moon_relay_identity *identity);
 void moon_relay_stop_all(struct moon_resources *res);

@@ -120,7 +120,7 @@ int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
     if (request->has_upgrade)
         framing->upgrade =
             moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
-    if (request->body != MOON_BODY_NONE && ex->run.chain && ex->run.chain->has_request_body) {
+    if (request->body != MOON_BODY_NONE && ex->run.has_request_body) {
         framing->body = MOON_BODY_CHUNKED;
         moon_head_forget_digests(&request->headers);
     }
@@ -149,7 +149,7 @@ bool moon_response_is_bodiless(const struct moon_exchange *ex)
 
 bool moon_response_is_filtered(const struct moon_exchange *ex)
 {
-    return !ex->has_failed && ex->run.chain && ex->run.chain->has_response_body;
+    return !ex->has_failed && ex->run.has_response_body;
 }
 
 // What a response without body says of its length: what the upstream said (RFC 9110 8.6), never for 204, nor where a filter

@@ -3,6 +3,8 @@
 
 #include "exchange/access.h"
 #include "exchange/action.h"
+#include "exchange/listener_plugins.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 
@@ -14,6 +16,8 @@ struct moon_hold *moon_hold_new(struct moon_snapshot *snapshot)
     if (!hold)
         abort();
     hold->snapshot = moon_snapshot_ref(snapshot);
+    hold->listeners = moon_snapshot_listeners(snapshot);
+    hold->listener_plugins = moon_snapshot_listener_plugins(snapshot);
     hold->routes = moon_snapshot_routes(snapshot);
     hold->actions = moon_snapshot_actions(snapshot);
     hold->upstreams = moon_snapshot_upstreams(snapshot);

@@ -7,12 +7,16 @@
 #include "conf/conf.h"
 
 struct moon_actions;
+struct moon_listener_plugins;
+struct moon_listeners;
 struct moon_format;
 struct moon_routes;
 struct moon_upstreams;
 
 struct moon_hold {
     struct moon_snapshot *snapshot;
+    const struct moon_listeners *listeners;
+    const struct moon_listener_plugins *listener_plugins;
     const struct moon_routes *routes;
     const struct moon_actions *actions;
     const struct moon_upstreams *upstreams; // that the actions' backends are indexes of

@@ -224,7 +224,7 @@ void moon_intake_replace(struct moon_exchange *ex, struct moon_slice bytes)
 
 bool moon_intake_is_kept(const struct moon_exchange *ex)
 {
-    return moon_intake_is_replaced(ex) && !(ex->run.chain && ex->run.chain->has_request_body);
+    return moon_intake_is_replaced(ex) && !ex->run.has_request_body;
 }
 
 struct moon_slice moon_intake_rest(const struct moon_exchange *ex)

@@ -25,6 +25,7 @@ struct moon_relay {
     struct moon_resources *res;
     struct moon_list node;   // in res->relays
     struct moon_claim claim; // of the upstream connection
+    struct moon_relay_identity identity;
     struct moon_timer timer;
     struct moon_task task; // frees
     uint64_t active_ms;
@@ -50,7 +51,9 @@ static void relay_end(struct moon_relay *relay, bool is_error)
 
 static void relay_free(struct moon_task *task)
 {
-    free(MOON_CONTAINER(task, struct moon_relay, task));
+    struct moon_relay *relay = MOON_CONTAINER(task, struct moon_relay, task);
+    moon_relay_identity_fini(&relay->identity);
+    free(relay);
 }
 
 // Writes what waits; false when the tunnel is over or the stream is full.
@@ -160,7 +163,7 @@ static int join(struct moon_resources *res, struct side *to, struct moon_buffer 
 }
 
 void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
-                      const struct moon_claim *claim)
+                      const struct moon_claim *claim, const struct moon_relay_identity *identity)
 {
     struct moon_relay *relay = calloc(1, sizeof *relay);
     struct moon_buffer client_read = {0}, upstream_read = {0};
@@ -168,6 +171,7 @@ void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct
         abort();
     relay->res = res;
     relay->claim = *claim;
+    relay->identity = *identity;
     relay->timer.fn = on_timer;
     relay->task.fn = relay_free;
     relay->active_ms = moon_loop_now_ms(res->loop);
@@ -185,6 +189,11 @@ void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct
     moon_loop_timer_add(res->loop, &relay->timer, TUNNEL_IDLE_MS);
     side_init(&relay->client, relay, &relay->upstream);
     side_init(&relay->upstream, relay, &relay->client);
+}
+
+const struct moon_relay_identity *moon_relay_identity_at(const struct moon_list *node)
+{
+    return &MOON_CONTAINER(node, const struct moon_relay, node)->identity;
 }
 
 void moon_relay_stop_all(struct moon_resources *res)

@@ -52,18 +52,35 @@ static uint64_t bit_of(uint16_t at)
     return UINT64_C(1) << at;
 }
 
-void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *chain,
-                         struct moon_flow *flow, moon_chain_sink_fn *sink)
+static const struct moon_filter *filter_at(const struct moon_chain_run *run, uint16_t at)
 {
-    bool is_empty = !chain || chain->count == 0;
+    return at < run->front_count ? &run->front[at] : &run->back[at - run->front_count];
+}
+
+void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *front,
+                         const struct moon_chain *chain, struct moon_flow *flow,
+                         moon_chain_sink_fn *sink)
+{
+    static const struct moon_chain none = {0};
+    front = front ? front : &none;
+    chain = chain ? chain : &none;
     *run = (struct moon_chain_run){
-        .chain = is_empty ? NULL : chain, .sink = sink, .waiting_head = -1, .body_at = {-1, -1}};
-    if (is_empty)
+        .front = front->filters,
+        .back = chain->filters,
+        .front_count = front->count,
+        .count = (uint16_t)(front->count + chain->count),
+        .has_request_body = front->has_request_body || chain->has_request_body,
+        .has_response_body = front->has_response_body || chain->has_response_body,
+        .phases = front->phases | chain->phases,
+        .sink = sink,
+        .waiting_head = -1,
+        .body_at = {-1, -1}};
+    if (run->count == 0)
         return;
-    assert(chain->count <= MOON_CHAIN_MAX_COUNT);
-    run->states = moon_arena_alloc(flow->arena, sizeof(void *) * chain->count);
-    for (uint16_t i = 0; i < chain->count; i++) {
-        size_t len = chain->filters[i].type->state_len;
+    assert(run->count <= MOON_CHAIN_MAX_COUNT);
+    run->states = moon_arena_alloc(flow->arena, sizeof(void *) * run->count);
+    for (uint16_t i = 0; i < run->count; i++) {
+        size_t len = filter_at(run, i)->type->state_len;
         run->states[i] = len ? moon_arena_zalloc(flow->arena, len) : NULL;
     }
 }
@@ -80,8 +97,8 @@ enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_fl
                                       enum moon_phase phase)
 {
     run->waiting_head = -1;
-    for (; run->head_at < run->chain->count; run->head_at++) {
-        const struct moon_filter *filter = &run->chain->filters[run->head_at];
+    for (; run->head_at < run->count; run->head_at++) {
+        const struct moon_filter *filter = filter_at(run, run->head_at);
         head_hook *hook = head_hook_of(filter->type, phase);
         if (!hook)
             continue;
@@ -97,7 +114,7 @@ enum moon_verdict moon_chain_continue(struct moon_chain_run *run, struct moon_fl
 enum moon_verdict moon_chain_start(struct moon_chain_run *run, struct moon_flow *flow,
                                    enum moon_phase phase)
 {
-    if (!run->chain || !(run->chain->phases >> phase & 1))
+    if (!(run->phases >> phase & 1))
         return MOON_NEXT;
     run->head_at = 0;
     return moon_chain_continue(run, flow, phase);
@@ -115,7 +132,7 @@ static ssize_t call_hook(struct moon_chain_run *run, struct moon_flow *flow,
                          enum moon_direction direction, uint16_t at, struct moon_slice bytes,
                          bool end)
 {
-    const struct moon_filter *filter = &run->chain->filters[at];
+    const struct moon_filter *filter = filter_at(run, at);
     uint64_t bit = bit_of(at);
     if (run->ended_body[direction] & bit)
         return (ssize_t)bytes.len;
@@ -140,11 +157,10 @@ static ssize_t push_from(struct moon_chain_run *run, struct moon_flow *flow,
                          enum moon_direction direction, uint16_t at, struct moon_slice bytes,
                          bool end)
 {
-    const struct moon_chain *chain = run->chain;
     size_t taken = 0;
-    while (at < chain->count && !body_hook_of(chain->filters[at].type, direction))
+    while (at < run->count && !body_hook_of(filter_at(run, at)->type, direction))
         at++;
-    if (at == chain->count)
+    if (at == run->count)
         return run->sink(flow, direction, bytes, end);
     do {
         ssize_t n = call_hook(run, flow, direction, at, moon_slice_skip(bytes, taken), end);
@@ -159,8 +175,7 @@ ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end)
 {
     assert(!end || bytes.len == 0);
-    const struct moon_chain *chain = run->chain;
-    if (!chain || !(direction == MOON_REQUEST ? chain->has_request_body : chain->has_response_body))
+    if (!(direction == MOON_REQUEST ? run->has_request_body : run->has_response_body))
         return run->sink(flow, direction, bytes, end);
     return push_from(run, flow, direction, 0, bytes, end);
 }
@@ -203,7 +218,7 @@ void moon_chain_cancel(struct moon_chain_run *run, struct moon_flow *flow)
     for (int direction = MOON_REQUEST; direction <= MOON_RESPONSE; direction++)
         run->waiting_body[direction] = run->woken_body[direction] = 0;
     for (uint16_t i = 0; waiting; i++, waiting >>= 1) {
-        const struct moon_filter *filter = run->chain->filters + i;
+        const struct moon_filter *filter = filter_at(run, i);
         if (waiting & 1 && filter->type->cancel)
             filter->type->cancel(flow, filter->conf, run->states[i]);
     }

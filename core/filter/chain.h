@@ -1,4 +1,4 @@
-// The runner of a route's filters: keeps where each phase and each body direction stands, over waits. Embedded in the exchange.
+// The runner of a request's filters, those of its listener before those of its route: keeps where each phase and each body direction stands, over waits. Embedded in the exchange.
 // What filters are promised (filter.h) is kept here, whatever the exchange does in between: a hook that waits is not called
 // before a resume, what follows the end of a message reaches nobody, and every filter that waits is cancelled once.
 #pragma once
@@ -9,12 +9,12 @@
 
 enum { MOON_CHAIN_MAX_COUNT = 64 }; // a bit of a mask each
 
-// A route's filters, compiled once; shared by all its exchanges.
+// The filters of a listener or a route, compiled once; shared by all their exchanges.
 struct moon_chain {
     const struct moon_filter *filters;
     uint16_t count;
     bool has_request_body, has_response_body; // some filter reads that body
-    bool is_code;   // some filter stands on code
+    bool is_code;                             // some filter stands on code
     uint8_t phases;  // bit 1 << enum moon_phase: some filter has a hook for it
     bool may_answer; // some filter may: backends are optional
 };
@@ -27,8 +27,11 @@ typedef ssize_t moon_chain_sink_fn(struct moon_flow *flow, enum moon_direction d
 void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *type);
 
 struct moon_chain_run {
-    const struct moon_chain *chain;
-    void **states; // one a filter, in the arena
+    const struct moon_filter *front, *back; // the filters of the listener, and those of the route
+    uint16_t front_count, count;            // of the first, of both
+    bool has_request_body, has_response_body;
+    uint8_t phases; // as those of the two chains
+    void **states;  // one a filter, in the arena
     moon_chain_sink_fn *sink;
     uint16_t head_at;     // filter of the head phase now running
     int16_t waiting_head; // filter that waits in a head hook, -1: none
@@ -37,9 +40,10 @@ struct moon_chain_run {
     uint64_t waiting_body[2], woken_body[2], ended_body[2];
 };
 
-// `chain` NULL or empty costs nothing. Allocates the states in the flow's arena.
-void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *chain,
-                         struct moon_flow *flow, moon_chain_sink_fn *sink);
+// `front` and `chain`, together at most MOON_CHAIN_MAX_COUNT; NULL or empty costs nothing. Allocates the states in the flow's arena.
+void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *front,
+                         const struct moon_chain *chain, struct moon_flow *flow,
+                         moon_chain_sink_fn *sink);
 // Starts a phase at its first filter, or goes on at the one that waited. NEXT: all have run.
 enum moon_verdict moon_chain_start(struct moon_chain_run *run, struct moon_flow *flow,
                                    enum moon_phase phase);

@@ -6,16 +6,28 @@
 #include "io/file.h"
 #include "io/loop.h"
 #include "io/world.h"
-#include "obs/counters.h"
+#include "obs/heartbeat.h"
 #include "obs/log.h"
 #include "obs/recent.h"
 
 #include <stdlib.h>
 
-static bool is_ready(void *owner)
+enum { STALL_MS = 1000 };
+
+static bool is_draining(void *owner)
 {
     struct moon_gateway *gateway = owner;
-    return !atomic_load(&gateway->is_draining);
+    return atomic_load(&gateway->is_draining);
+}
+
+static uint64_t stall_ms(void *owner, size_t index)
+{
+    struct moon_gateway *gateway = owner;
+    if (index >= gateway->seat_count)
+        return 0;
+    uint64_t ms = moon_heartbeat_turn_ms(moon_worker_heartbeat(gateway->seats[index].worker),
+                                         moon_loop_now_ns(gateway->control.loop));
+    return ms >= STALL_MS ? ms : 0;
 }
 
 static const struct moon_counters *counters(void *owner, size_t index)
@@ -49,11 +61,6 @@ static void find_facts(void *owner, struct moon_admin_facts *facts)
 
 // ---- documents
 
-static uint64_t read_count(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit((_Atomic uint64_t *)counter, memory_order_relaxed);
-}
-
 static void write_status(const struct moon_gateway *gateway, FILE *out)
 {
     uint64_t now_ms = moon_loop_now_ms(gateway->control.loop);
@@ -80,23 +87,6 @@ static void write_status(const struct moon_gateway *gateway, FILE *out)
         moon_json_text(out, moon_slice_from(text));
     }
     fputs("]}\n", out);
-}
-
-static void write_connections(const struct moon_gateway *gateway, FILE *out)
-{
-    fputs("{\"workers\":[", out);
-    for (unsigned i = 0; i < gateway->seat_count; i++) {
-        const struct moon_counters *of = moon_worker_counters(gateway->seats[i].worker);
-        fprintf(out,
-                "%s\n  {\"downstream\":%llu,\"upstream\":%llu,\"upstream_idle\":%llu,"
-                "\"tunnels\":%llu,\"exchanges\":%llu}",
-                i ? "," : "", (unsigned long long)read_count(&of->connections_live),
-                (unsigned long long)read_count(&of->upstream_connections_live),
-                (unsigned long long)read_count(&of->upstream_idle),
-                (unsigned long long)read_count(&of->tunnels_live),
-                (unsigned long long)read_count(&of->exchanges_live));
-    }
-    fputs("\n]}\n", out);
 }
 
 static void write_objects(const struct moon_gateway *gateway, const char *kind, FILE *out)
@@ -137,9 +127,6 @@ static char *document(void *owner, enum moon_admin_document which, struct moon_s
         break;
     case MOON_ADMIN_UPSTREAMS:
         write_objects(gateway, "upstream", out);
-        break;
-    case MOON_ADMIN_CONNECTIONS:
-        write_connections(gateway, out);
         break;
     case MOON_ADMIN_ERRORS:
         if (gateway->args.recent)
@@ -194,6 +181,13 @@ static void on_reloaded(struct moon_reload_waiter *waiter, const struct moon_rel
     free(order);
 }
 
+static void forget_reload(struct moon_admin_wait *wait)
+{
+    struct order *order = wait->order;
+    moon_reload_forget(&order->waiter);
+    free(order);
+}
+
 static void reload(void *owner, struct moon_admin_wait *wait)
 {
     struct order *order = calloc(1, sizeof *order);
@@ -202,15 +196,14 @@ static void reload(void *owner, struct moon_admin_wait *wait)
     order->waiter.done = on_reloaded;
     order->wait = wait;
     wait->order = order;
+    wait->forget = forget_reload;
     moon_gateway_reload(owner, &order->waiter);
 }
 
-static void forget(void *owner, struct moon_admin_wait *wait)
+static bool connections(void *owner, struct moon_slice query, struct moon_admin_wait *wait)
 {
-    (void)owner;
-    struct order *order = wait->order;
-    moon_reload_forget(&order->waiter);
-    free(order);
+    struct moon_gateway *gateway = owner;
+    return moon_surveys_ask(&gateway->surveys, query, wait);
 }
 
 static void drain(void *owner)
@@ -232,15 +225,17 @@ static bool set_log_level(void *owner, struct moon_slice level)
 
 void moon_admin_ops_init(struct moon_gateway *gateway)
 {
-    gateway->admin_ops = (struct moon_admin_ops){.is_ready = is_ready,
+    gateway->admin_ops = (struct moon_admin_ops){.is_draining = is_draining,
+                                                 .stall_ms = stall_ms,
                                                  .counters = counters,
                                                  .series = series,
                                                  .turns = turns,
                                                  .names = moon_telemetry_names(gateway->telemetry),
+                                                 .registry = gateway->registry,
                                                  .facts = find_facts,
                                                  .document = document,
                                                  .reload = reload,
-                                                 .forget = forget,
+                                                 .connections = connections,
                                                  .drain = drain,
                                                  .set_log_level = set_log_level,
                                                  .owner = gateway};

@@ -58,7 +58,7 @@ static int open_address(struct moon_gateway *gateway, struct moon_report *report
     int err = moon_world_listen(gateway->args.world, &at, 1, &socket);
     if (!err) {
         moon_socket_address(socket, &at);
-        err = moon_worker_listen(gateway->control.worker, socket);
+        err = moon_worker_listen(gateway->control.worker, socket, 0);
     }
     if (err) {
         moon_socket_free(socket);
@@ -81,7 +81,7 @@ static void open_local(struct moon_gateway *gateway)
         return;
     int err = moon_world_listen_local(gateway->args.world, path, &socket);
     if (!err)
-        err = moon_worker_listen(gateway->control.worker, socket);
+        err = moon_worker_listen(gateway->control.worker, socket, 0);
     if (!err) {
         moon_log_info(log, "control on %s", path);
         return;

@@ -6,11 +6,12 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/action.h"
+#include "exchange/listener_plugins.h"
 #include "filter/filter.h"
 #include "gateway/ports.h"
 #include "http/head.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
 
@@ -45,30 +46,87 @@ static void write_refusal(FILE *out, unsigned status, const char *reason)
     fputs("}\n", out);
 }
 
-// The listeners whose port the URL names; all of them where it names none.
-static void write_listeners(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
-                            uint16_t port, FILE *out)
+// ---- where it comes in
+
+// What a request meets that comes in at one bind.
+struct meeting {
+    int listener, route; // as the lookups say
+};
+
+struct asking {
+    const struct moon_snapshot *snapshot;
+    const struct moon_ports *ports; // NULL: none is open
+    const struct moon_listeners *listeners;
+    const struct moon_head *head;
+    struct moon_route_scratch *scratch;
+};
+
+static struct moon_address address_of(const struct asking *at, size_t bind)
 {
-    const struct moon_listeners *all = moon_snapshot_listeners(snapshot);
-    const char *comma = "";
-    fputs(",\"listeners\":[", out);
-    for (size_t i = 0; i < all->count; i++) {
-        const struct moon_listener *listener = &all->listeners[i];
-        struct moon_address at =
-            ports && i < ports->count ? ports->items[i].bound : listener->address;
-        char text[MOON_ADDRESS_TEXT_LEN];
-        if (port && at.port != port)
+    return at->ports && bind < at->ports->count ? at->ports->items[bind].bound
+                                                : at->listeners->binds[bind].address;
+}
+
+// A URL without a port may come in anywhere.
+static bool may_come_in(const struct asking *at, size_t bind)
+{
+    uint16_t port = at->head->target.authority.port;
+    return port == 0 || address_of(at, bind).port == port;
+}
+
+static struct meeting meet(const struct asking *at, size_t bind)
+{
+    struct meeting found = {-1, -1};
+    found.listener = moon_listeners_find(at->listeners, (uint32_t)bind, at->head, at->scratch);
+    if (found.listener >= 0)
+        found.route = moon_routes_find(moon_snapshot_routes(at->snapshot), found.listener, at->head,
+                                       at->scratch);
+    return found;
+}
+
+// The best that any bind gives, the first of several: a route, else a listener without one.
+static bool find_first(const struct asking *at, struct meeting *best)
+{
+    bool is_found = false;
+    *best = (struct meeting){-1, -1};
+    for (size_t i = 0; i < at->listeners->bind_count && best->route == -1; i++) {
+        if (!may_come_in(at, i))
             continue;
-        moon_address_format(&at, text);
+        struct meeting found = meet(at, i);
+        is_found = true;
+        if (best->listener < 0 || found.route != -1)
+            *best = found;
+    }
+    return is_found;
+}
+
+// The listeners at which the request meets the same.
+static void write_listeners(const struct asking *at, int route, FILE *out)
+{
+    const char *comma = "";
+    char text[MOON_ADDRESS_TEXT_LEN];
+    fputs(",\"listeners\":[", out);
+    for (size_t i = 0; i < at->listeners->bind_count; i++) {
+        struct meeting found = may_come_in(at, i) ? meet(at, i) : (struct meeting){-1, -1};
+        if (found.listener < 0 || found.route != route)
+            continue;
+        const struct moon_listener *listener = &at->listeners->listeners[found.listener];
+        struct moon_address address = address_of(at, i);
+        moon_address_format(&address, text);
         fprintf(out, "%s{", comma);
         moon_json_member(out, "name", listener->name);
         fputc(',', out);
         moon_json_member(out, "address", text);
+        if (listener->hostname.len)
+            fprintf(out, ",\"hostname\":\"%s%.*s\"", listener->hostname.ptr[0] == '.' ? "*" : "",
+                    MOON_SLICE_ARG(listener->hostname));
         fputc('}', out);
         comma = ",";
     }
     fputc(']', out);
 }
+
+// ---- what it meets
 
 static const struct moon_object *route_object(const struct moon_snapshot *snapshot, int index)
 {
@@ -116,7 +174,22 @@ static void write_backend(const struct moon_snapshot *snapshot, const struct moo
     fputs("]}", out);
 }
 
-static void write_match(const struct moon_snapshot *snapshot, int index, FILE *out)
+// Those of the listener run first.
+static void write_plugins(const struct moon_chain *front, const struct moon_chain *chain, FILE *out)
+{
+    unsigned front_count = front ? front->count : 0;
+    fputs(",\"plugins\":[", out);
+    for (unsigned i = 0; i < front_count + (chain ? chain->count : 0u); i++) {
+        const struct moon_filter *filter =
+            i < front_count ? &front->filters[i] : &chain->filters[i - front_count];
+        fputs(i ? "," : "", out);
+        moon_json_text(out, moon_slice_from(filter->type->name));
+    }
+    fputc(']', out);
+}
+
+static void write_match(const struct moon_snapshot *snapshot, const struct moon_chain *front,
+                        int index, FILE *out)
 {
     const struct moon_action *action = moon_actions_at(moon_snapshot_actions(snapshot), index);
     const struct moon_object *object = route_object(snapshot, index);
@@ -124,12 +197,8 @@ static void write_match(const struct moon_snapshot *snapshot, int index, FILE *o
     moon_json_member(out, "name", action->name);
     fputc(',', out);
     moon_json_member(out, "file", object ? object->place.file : NULL);
-    fprintf(out, ",\"line\":%u},\"plugins\":[", object ? object->place.line : 0);
-    for (uint16_t i = 0; i < action->chain.count; i++) {
-        fputs(i ? "," : "", out);
-        moon_json_text(out, moon_slice_from(action->chain.filters[i].type->name));
-    }
-    fputc(']', out);
+    fprintf(out, ",\"line\":%u}", object ? object->place.line : 0);
+    write_plugins(front, &action->chain, out);
     fputs(",\"upstreams\":[", out);
     for (uint16_t i = 0; i < action->split.count; i++) {
         fputs(i ? "," : "", out);
@@ -138,26 +207,50 @@ static void write_match(const struct moon_snapshot *snapshot, int index, FILE *o
     fputc(']', out);
 }
 
-static void write_answer(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
-                         const struct moon_head *head, FILE *out)
+static void write_refused(const struct asking *at, const struct meeting *best, FILE *out)
 {
-    enum { SCRATCH_LEN = 131072 };
-    struct moon_route_scratch *scratch = moon_route_scratch_new(SCRATCH_LEN);
-    int index = moon_routes_find(moon_snapshot_routes(snapshot), head, scratch);
-    moon_route_scratch_free(scratch);
-    if (index == MOON_ELIMIT) {
-        write_refusal(out, 500, "a regex of the routes gave up on this request");
+    const struct moon_listener_plugins *plugins = moon_snapshot_listener_plugins(at->snapshot);
+    bool is_limit = best->route == MOON_ELIMIT;
+    const char *reason = is_limit             ? "a regex of the routes gave up on this request"
+                         : best->listener < 0 ? "no listener takes this host"
+                                              : "no route matches";
+    fprintf(out, "{\"matched\":false,\"status\":%u,", is_limit ? 500u : 404u);
+    moon_json_member(out, "reason", reason);
+    write_listeners(at, best->route, out);
+    write_plugins(best->listener < 0 ? NULL : moon_listener_plugins_at(plugins, best->listener),
+                  NULL, out);
+    fputs("}\n", out);
+}
+
+static void write_answer(const struct asking *at, FILE *out)
+{
+    struct meeting best;
+    if (!find_first(at, &best)) {
+        write_refusal(out, 404, "no listener is on that port");
         return;
     }
-    if (index < 0) {
-        write_refusal(out, 404, "no route matches");
+    if (best.route < 0) {
+        write_refused(at, &best, out);
         return;
     }
     fputs("{\"matched\":true,\"path\":", out);
-    moon_json_text(out, head->target.path);
-    write_listeners(snapshot, ports, head->target.authority.port, out);
-    write_match(snapshot, index, out);
+    moon_json_text(out, at->head->target.path);
+    write_listeners(at, best.route, out);
+    write_match(
+        at->snapshot,
+        moon_listener_plugins_at(moon_snapshot_listener_plugins(at->snapshot), best.listener),
+        best.route, out);
     fputs("}\n", out);
+}
+
+static void ask(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
+                const struct moon_head *head, FILE *out)
+{
+    enum { SCRATCH_LEN = 131072 };
+    struct asking at = {snapshot, ports, moon_snapshot_listeners(snapshot), head,
+                        moon_route_scratch_new(SCRATCH_LEN)};
+    write_answer(&at, out);
+    moon_route_scratch_free(at.scratch);
 }
 
 void moon_explain_write_json(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
@@ -179,7 +272,7 @@ void moon_explain_write_json(const struct moon_snapshot *snapshot, const struct 
         moon_request_parse(arena, text, &limits, &head, &fault) < 0)
         write_refusal(out, fault.status, fault.reason);
     else
-        write_answer(snapshot, ports, &head, out);
+        ask(snapshot, ports, &head, out);
     moon_arena_free(arena);
     moon_arena_pool_free(pool);
 }

@@ -5,13 +5,13 @@
 // The control thread owns this struct; workers reach it only through its mailbox.
 #include "base/err.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "upstream/discovery.h"
 #include "upstream/name_desk.h"
 #include "upstream/registry.h"
@@ -195,7 +195,7 @@ static int make_workers(struct moon_gateway *gateway)
         for (size_t k = 0; k < gateway->ports.count; k++) {
             struct moon_socket *socket = gateway->ports.items[k].sockets[i];
             if (!err)
-                err = moon_worker_listen(seat->worker, socket);
+                err = moon_worker_listen(seat->worker, socket, (uint32_t)k);
             if (err)
                 moon_socket_free(socket);
         }
@@ -288,6 +288,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     moon_gateway_size_budgets(gateway);
     moon_reload_init(&gateway->reload, gateway);
+    moon_surveys_init(&gateway->surveys, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
     struct moon_telemetry_args telemetry_args =
         moon_gateway_telemetry_args(gateway, gateway->snapshot, report);
@@ -370,6 +371,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
         seat_fini(&gateway->seats[i]);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
+    moon_surveys_fini(&gateway->surveys);
     moon_last_good_fini(&gateway->last_good);
     moon_discovery_free(gateway->discovery);
     moon_gateway_scripts_fini(gateway);

@@ -53,7 +53,7 @@ void moon_gateway_drain(struct moon_gateway *gateway);
 // From the control thread: loads the configuration anew. `waiter` may be NULL (gateway/reload.h).
 void moon_gateway_reload(struct moon_gateway *gateway, struct moon_reload_waiter *waiter);
 bool moon_gateway_is_over(const struct moon_gateway *gateway);
-// Where the listener of that index is reached; port 0 has become a real one.
+// Where the port of that index is reached; port 0 has become a real one.
 void moon_gateway_address(const struct moon_gateway *gateway, size_t index,
                           struct moon_address *out);
 // Counters of a data worker; NULL behind the last.

@@ -1,7 +1,7 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
 //   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
-//   last_good.c  what serves, kept on disk
+//   last_good.c  what serves, kept on disk   surveys.c  what connections do
 #pragma once
 
 #include "admin/admin.h"
@@ -12,6 +12,7 @@
 #include "gateway/last_good.h"
 #include "gateway/ports.h"
 #include "gateway/reload.h"
+#include "gateway/surveys.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include "io/mailbox.h"
@@ -20,11 +21,11 @@
 
 #include <stdatomic.h>
 
-enum { SECTION_COUNT = 6 };
+enum { SECTION_COUNT = 7 };
 
 // Sections with their registries filled in; they outlive the snapshots compiled from them.
 struct moon_sections {
-    struct moon_section access, upstreams, actions;
+    struct moon_section access, upstreams, actions, listener_plugins;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
     struct moon_upstream_parts upstream_parts;
@@ -58,11 +59,12 @@ struct moon_gateway {
     struct moon_name_desk *name_desk; // the same for names of no configuration
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
+    struct moon_surveys surveys;
     struct moon_last_good last_good;
     struct moon_script_host scripts;
     struct moon_generation *control_generation; // whose VM of control runs; a reference
     struct moon_mailbox *graves;                // generations that workers have done with
-    uint64_t start_ms; // of the control loop's clock, which never jumps
+    uint64_t start_ms;                          // of the control loop's clock, which never jumps
     atomic_bool is_draining;
     bool is_over;
     int run_err; // of starting the threads

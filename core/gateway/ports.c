@@ -3,9 +3,9 @@
 
 #include "base/err.h"
 #include "conf/report.h"
-#include "edge/listener.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -29,18 +29,19 @@ bool moon_port_is_gone(const struct moon_port *port, const struct moon_ports *no
     return true;
 }
 
-static int open_port(const struct moon_ports_args *args, const struct moon_listener *listener,
+static int open_port(const struct moon_ports_args *args, const struct moon_bind *bind,
                      struct moon_port *port)
 {
     char text[MOON_ADDRESS_TEXT_LEN];
+    const struct moon_listener *first = &args->listeners->listeners[bind->members[0]];
     port->sockets = calloc(args->worker_count, sizeof *port->sockets);
     if (!port->sockets)
         abort();
-    int err = moon_world_listen(args->world, &listener->address, args->worker_count, port->sockets);
+    int err = moon_world_listen(args->world, &bind->address, args->worker_count, port->sockets);
     if (err) {
         free(port->sockets);
-        moon_address_format(&listener->address, text);
-        moon_report_addf(args->report, listener->place, "listener", NULL,
+        moon_address_format(&bind->address, text);
+        moon_report_addf(args->report, first->place, "listener", NULL,
                          err == -EADDRINUSE
                              ? "another process has this port; stop it or take another port"
                              : NULL,
@@ -49,7 +50,9 @@ static int open_port(const struct moon_ports_args *args, const struct moon_liste
     }
     moon_socket_address(port->sockets[0], &port->bound);
     moon_address_format(&port->bound, text);
-    moon_log_info(args->log, "listening on %s (%s)", text, listener->name);
+    char *names = moon_bind_names(args->listeners, bind);
+    moon_log_info(args->log, "listening on %s (%s)", text, names);
+    free(names);
     return 0;
 }
 
@@ -57,16 +60,16 @@ int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
 {
     const struct moon_listeners *listeners = args->listeners;
     *out = (struct moon_ports){.worker_count = args->worker_count};
-    out->items = calloc(listeners->count + 1, sizeof *out->items);
+    out->items = calloc(listeners->bind_count + 1, sizeof *out->items);
     if (!out->items)
         abort();
-    for (size_t i = 0; i < listeners->count; i++) {
-        const struct moon_listener *listener = &listeners->listeners[i];
-        const struct moon_port *kept = find(args->before, &listener->address, out);
+    for (size_t i = 0; i < listeners->bind_count; i++) {
+        const struct moon_bind *bind = &listeners->binds[i];
+        const struct moon_port *kept = find(args->before, &bind->address, out);
         struct moon_port *port = &out->items[i];
-        *port = kept ? *kept : (struct moon_port){.configured = listener->address};
+        *port = kept ? *kept : (struct moon_port){.configured = bind->address};
         port->is_kept = kept != NULL;
-        int err = kept ? 0 : open_port(args, listener, port);
+        int err = kept ? 0 : open_port(args, bind, port);
         if (err) {
             moon_ports_fini(out, args->before, true);
             return err;

@@ -21,7 +21,7 @@ struct moon_port {
 };
 
 struct moon_ports {
-    struct moon_port *items;
+    struct moon_port *items; // of the binds of the listeners, in their order
     size_t count;
     unsigned worker_count;
 };

@@ -3,12 +3,12 @@
 
 #include "base/err.h"
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "route/listener.h"
 #include "script/generation.h"
 #include "script/vm.h"
 #include "upstream/discovery.h"
@@ -138,7 +138,8 @@ static void all_switched(struct moon_reload *reload)
     struct moon_snapshot *before = gateway->snapshot;
     struct moon_ports old = gateway->ports;
     for (unsigned i = 0; i < gateway->seat_count; i++) {
-        free((void *)reload->changes[i].added);
+        free(reload->changes[i].added);
+        free((void *)reload->changes[i].kept);
         free((void *)reload->changes[i].removed);
     }
     free(reload->changes);
@@ -178,17 +179,33 @@ static void on_switched(void *owner, struct moon_worker_switch *change)
     moon_mailbox_post(reload->mailbox, &change->message);
 }
 
-// Sockets of one worker that are new, or gone.
-static struct moon_socket **sockets_of(const struct moon_ports *ports, unsigned worker,
-                                       const struct moon_ports *other, size_t *count)
+// The sockets of one worker that are gone.
+static struct moon_socket **removed_sockets(const struct moon_ports *before,
+                                            const struct moon_ports *now, unsigned worker,
+                                            size_t *count)
 {
-    struct moon_socket **list = calloc(ports->count + 1, sizeof *list);
+    struct moon_socket **list = calloc(before->count + 1, sizeof *list);
+    if (!list)
+        abort();
+    *count = 0;
+    for (size_t i = 0; i < before->count; i++)
+        if (moon_port_is_gone(&before->items[i], now))
+            list[(*count)++] = before->items[i].sockets[worker];
+    return list;
+}
+
+// Those that were kept, or were not.
+static struct moon_worker_socket *sockets_of(const struct moon_ports *ports, unsigned worker,
+                                             bool is_kept, size_t *count)
+{
+    struct moon_worker_socket *list = calloc(ports->count + 1, sizeof *list);
     if (!list)
         abort();
     *count = 0;
     for (size_t i = 0; i < ports->count; i++)
-        if (moon_port_is_gone(&ports->items[i], other))
-            list[(*count)++] = ports->items[i].sockets[worker];
+        if (ports->items[i].is_kept == is_kept)
+            list[(*count)++] =
+                (struct moon_worker_socket){ports->items[i].sockets[worker], (uint32_t)i};
     return list;
 }
 
@@ -209,8 +226,10 @@ static void switch_workers(struct moon_reload *reload)
         change->on_switched = on_switched;
         change->owner = reload;
         change->access_ring = moon_telemetry_ring(gateway->telemetry, i);
-        change->added = sockets_of(&reload->ports, i, &gateway->ports, &change->added_count);
-        change->removed = sockets_of(&gateway->ports, i, &reload->ports, &change->removed_count);
+        change->added = sockets_of(&reload->ports, i, false, &change->added_count);
+        change->kept = sockets_of(&reload->ports, i, true, &change->kept_count);
+        change->removed =
+            removed_sockets(&gateway->ports, &reload->ports, i, &change->removed_count);
     }
     for (unsigned i = 0; i < gateway->seat_count; i++)
         moon_worker_switch(gateway->seats[i].worker, &reload->changes[i]);
@@ -449,7 +468,8 @@ void moon_reload_fini(struct moon_reload *reload)
     if (reload->state > MOON_RELOAD_BUILDING)
         moon_ports_fini(&reload->ports, &reload->gateway->ports, false);
     for (unsigned i = 0; reload->changes && i < reload->gateway->seat_count; i++) {
-        free((void *)reload->changes[i].added);
+        free(reload->changes[i].added);
+        free((void *)reload->changes[i].kept);
         free((void *)reload->changes[i].removed);
     }
     free(reload->changes);

@@ -1,10 +1,11 @@
 // The sections of a configuration in rank order, and compiling with them.
 #include "conf/settings.h"
-#include "edge/listener.h"
 #include "exchange/access.h"
 #include "exchange/action.h"
+#include "exchange/listener_plugins.h"
 #include "filter/filter.h"
 #include "gateway/gateway_priv.h"
+#include "route/listener.h"
 #include "route/route.h"
 #include "script/filters.h"
 #include "upstream/upstream.h"
@@ -29,10 +30,13 @@ void moon_sections_init(struct moon_sections *sections,
     sections->filters = (struct moon_filter_registry){filters, &moon_script_filter_source};
     sections->actions.registry = &sections->filters;
     sections->actions.series = series;
+    sections->listener_plugins = moon_listener_plugins_section;
+    sections->listener_plugins.registry = &sections->filters;
     // access before its rank: it bounds the names that later sections count by
     const struct moon_section *order[SECTION_COUNT] = {
-        &moon_settings_section, &sections->access,  &sections->upstreams,
-        &moon_route_section,    &sections->actions, &moon_listener_section};
+        &moon_settings_section,     &sections->access,   &sections->upstreams,
+        &moon_listener_section,     &moon_route_section, &sections->actions,
+        &sections->listener_plugins};
     memcpy(sections->order, order, sizeof order);
 }
 

@@ -5,14 +5,17 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "base/json.h"
 #include "conf/settings.h"
 #include "exchange/action.h"
 #include "exchange/call.h"
 #include "exchange/exchange.h"
+#include "exchange/survey.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "obs/heartbeat.h"
 #include "obs/histogram.h"
 #include "obs/log.h"
 #include "obs/series.h"
@@ -43,9 +46,10 @@ struct moon_worker {
     struct moon_resources res;
     struct moon_service service;
     struct moon_counters counters;
+    struct moon_heartbeat heartbeat;
     struct moon_histogram turns;
     struct moon_edge *edge;
-    struct moon_mailbox *mailbox, *switches, *starts;
+    struct moon_mailbox *mailbox, *switches, *starts, *surveys;
     struct moon_message orders[ORDER_COUNT]; // each is posted at most once
     atomic_bool is_posted[ORDER_COUNT];
     struct moon_timer drain_check;
@@ -56,7 +60,7 @@ struct moon_worker {
     unsigned retired_count;
     struct moon_timer retired_check;
     struct moon_worker_start *start; // under way
-    struct moon_socket **held;       // sockets that wait for the first generation's start
+    struct moon_worker_socket *held; // sockets that wait for the first generation's start
     size_t held_count;
     bool is_started;
 };
@@ -164,11 +168,13 @@ static void on_first_started(void *owner, int err)
     struct moon_worker *worker = owner;
     worker->is_started = true;
     for (size_t i = 0; i < worker->held_count; i++) {
-        int listen_err = err                   ? err
-                         : worker->is_draining ? -ECANCELED
-                                               : moon_edge_listen(worker->edge, worker->held[i]);
+        int listen_err =
+            err ? err
+            : worker->is_draining
+                ? -ECANCELED
+                : moon_edge_listen(worker->edge, worker->held[i].socket, worker->held[i].bind);
         if (listen_err)
-            moon_socket_free(worker->held[i]);
+            moon_socket_free(worker->held[i].socket);
         err = err || worker->is_draining ? err : listen_err;
     }
     worker->held_count = 0;
@@ -256,19 +262,22 @@ static void begin_drain(struct moon_worker *worker, uint64_t within_ms)
 
 static void take_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
+    for (size_t i = 0; i < change->removed_count; i++) // on the snapshot that has them
+        moon_edge_unlisten(worker->edge, change->removed[i]);
     moon_service_switch(&worker->service, change->snapshot);
     take_generation(worker, change->generation);
     worker->res.access_ring = change->access_ring;
+    for (size_t i = 0; i < change->kept_count; i++)
+        moon_edge_rebind(worker->edge, change->kept[i].socket, change->kept[i].bind);
     for (size_t i = 0; i < change->added_count; i++) {
-        int err =
-            worker->is_draining ? -ECANCELED : moon_edge_listen(worker->edge, change->added[i]);
+        const struct moon_worker_socket *added = &change->added[i];
+        int err = worker->is_draining ? -ECANCELED
+                                      : moon_edge_listen(worker->edge, added->socket, added->bind);
         if (!err)
             continue;
-        moon_socket_free(change->added[i]);
+        moon_socket_free(added->socket);
         change->err = err;
     }
-    for (size_t i = 0; i < change->removed_count; i++)
-        moon_edge_unlisten(worker->edge, change->removed[i]);
     change->on_switched(change->owner, change);
 }
 
@@ -288,6 +297,75 @@ static void on_start(void *owner, struct moon_message *message)
 {
     take_start(owner, MOON_CONTAINER(message, struct moon_worker_start, message));
 }
+
+// ---- surveys
+
+struct surveying {
+    struct moon_worker_survey *survey;
+    FILE *out;
+};
+
+static void write_text(FILE *out, const char *key, struct moon_slice text)
+{
+    fprintf(out, ",\"%s\":", key);
+    if (text.ptr)
+        moon_json_text(out, text);
+    else
+        fputs("null", out);
+}
+
+static void write_address(FILE *out, const char *key, const struct moon_address *address)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (address->family == MOON_FAMILY_NONE) {
+        fprintf(out, ",\"%s\":null", key);
+        return;
+    }
+    moon_address_format(address, text);
+    fprintf(out, ",\"%s\":\"%s\"", key, text);
+}
+
+static bool write_row(void *owner, const struct moon_survey_row *row)
+{
+    struct surveying *at = owner;
+    FILE *out = at->out;
+    if (at->survey->row_count == at->survey->limit)
+        return false;
+    fprintf(out,
+            "%s{\"id\":\"%u-%llu\",\"worker\":%u,\"state\":\"%s\",\"age_ms\":%llu,"
+            "\"requests\":%u",
+            at->survey->row_count++ ? ",\n" : "", at->survey->worker,
+            (unsigned long long)row->number, at->survey->worker, row->state,
+            (unsigned long long)row->age_ms, row->request_count);
+    write_address(out, "client", &row->client);
+    write_text(out, "listener", row->listener);
+    write_text(out, "route", row->route);
+    write_text(out, "upstream", row->upstream);
+    write_address(out, "endpoint", &row->endpoint);
+    fputc('}', out);
+    return true;
+}
+
+static void on_survey(void *owner, struct moon_message *message)
+{
+    struct moon_worker *worker = owner;
+    struct moon_worker_survey *survey = MOON_CONTAINER(message, struct moon_worker_survey, message);
+    struct surveying at = {survey, open_memstream(&survey->text, &survey->text_len)};
+    if (!at.out)
+        abort();
+    if (moon_exchange_survey(&worker->service, write_row, &at))
+        moon_edge_survey(worker->edge, write_row, &at);
+    if (fclose(at.out) != 0)
+        abort();
+    survey->on_surveyed(survey->owner, survey);
+}
+
+void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey)
+{
+    moon_mailbox_post(worker->surveys, &survey->message);
+}
+
+// ---- public
 
 static void post(struct moon_worker *worker, enum order order)
 {
@@ -349,10 +427,12 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->mailbox = moon_mailbox_new(args->loop, on_order, worker);
     worker->switches = moon_mailbox_new(args->loop, on_switch, worker);
     worker->starts = moon_mailbox_new(args->loop, on_start, worker);
+    worker->surveys = moon_mailbox_new(args->loop, on_survey, worker);
     worker->drain_check.fn = on_drain_check;
     worker->retired_check.fn = on_retired_check;
     args->loop->owner = worker;
     args->loop->turns = &worker->turns;
+    args->loop->heartbeat = &worker->heartbeat;
     start_first(worker);
     return worker;
 }
@@ -362,8 +442,8 @@ void moon_worker_free(struct moon_worker *worker)
     if (!worker)
         return;
     for (size_t i = 0; i < worker->held_count; i++)
-        moon_socket_free(worker->held[i]);
-    free((void *)worker->held);
+        moon_socket_free(worker->held[i].socket);
+    free(worker->held);
     moon_edge_free(worker->edge);
     end_generations(worker);
     moon_pool_free(worker->service.pool);
@@ -372,6 +452,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_mailbox_free(worker->mailbox);
     moon_mailbox_free(worker->switches);
     moon_mailbox_free(worker->starts);
+    moon_mailbox_free(worker->surveys);
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);
@@ -379,18 +460,19 @@ void moon_worker_free(struct moon_worker *worker)
     free(worker->res.read_buffer);
     moon_series_free(worker->res.series);
     worker->args.loop->turns = NULL;
+    worker->args.loop->heartbeat = NULL;
     moon_service_fini(&worker->service);
     free(worker);
 }
 
-int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket)
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket, uint32_t bind)
 {
     if (worker->is_started)
-        return moon_edge_listen(worker->edge, socket);
-    worker->held = realloc((void *)worker->held, (worker->held_count + 1) * sizeof *worker->held);
+        return moon_edge_listen(worker->edge, socket, bind);
+    worker->held = realloc(worker->held, (worker->held_count + 1) * sizeof *worker->held);
     if (!worker->held)
         abort();
-    worker->held[worker->held_count++] = socket;
+    worker->held[worker->held_count++] = (struct moon_worker_socket){socket, bind};
     return 0;
 }
 
@@ -417,4 +499,9 @@ const struct moon_series *moon_worker_series(const struct moon_worker *worker)
 const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker)
 {
     return &worker->turns;
+}
+
+const struct moon_heartbeat *moon_worker_heartbeat(const struct moon_worker *worker)
+{
+    return &worker->heartbeat;
 }

@@ -11,6 +11,7 @@
 struct moon_buffer_budget;
 struct moon_generation;
 struct moon_counters;
+struct moon_heartbeat;
 struct moon_histogram;
 struct moon_log;
 struct moon_loop;
@@ -55,14 +56,21 @@ struct moon_worker_start {
     int err;
 };
 
+struct moon_worker_socket {
+    struct moon_socket *socket;
+    uint32_t bind; // whose it is among the listeners of the new snapshot
+};
+
 // What a reload changes for one worker. The sender owns it and everything in it; it comes back with on_switched.
 struct moon_worker_switch {
     struct moon_message message;    // first
     struct moon_snapshot *snapshot; // the worker takes a reference of its own
     // of the snapshot, started, or NULL; the worker takes a reference of its own
     struct moon_generation *generation;
-    struct moon_socket **added; // the worker takes them
+    struct moon_worker_socket *added; // the worker takes them
     size_t added_count;
+    const struct moon_worker_socket *kept; // handles
+    size_t kept_count;
     // handles of sockets that it was given earlier: it closes them
     struct moon_socket *const *removed;
     size_t removed_count;
@@ -73,15 +81,29 @@ struct moon_worker_switch {
     int err; // of taking the new sockets, or 0; those it could not take are closed
 };
 
+// A question for the rows of moon_exchange_survey and moon_edge_survey. The sender owns it; it comes back with on_surveyed.
+struct moon_worker_survey {
+    struct moon_message message; // first
+    size_t limit;                // rows at most
+    char *text;                  // malloc'd: rows as JSON objects, ",\n" between them; NULL before
+    size_t text_len;
+    size_t row_count;
+    void (*on_surveyed)(void *owner, struct moon_worker_survey *survey); // on the worker's thread
+    void *owner;
+    unsigned worker; // its index, for the rows
+    bool is_back;    // the sender's own
+};
+
 struct moon_worker *moon_worker_new(const struct moon_worker_args *args);
 // Its loop does not run any more. NULL is fine.
 void moon_worker_free(struct moon_worker *worker);
-// Before the loop runs. The worker takes the socket, and closes it when it drains.
-int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket);
+// Before the loop runs. The worker takes the socket, and closes it when it drains. `bind`: whose it is among the listeners.
+int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket, uint32_t bind);
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
 // All thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
 const struct moon_series *moon_worker_series(const struct moon_worker *worker);
+const struct moon_heartbeat *moon_worker_heartbeat(const struct moon_worker *worker);
 const struct moon_histogram *moon_worker_turns(const struct moon_worker *worker);
 size_t moon_worker_buffer_len(const struct moon_worker *worker);
 // Thread safe: ends politely (exchanges finish, at most drain_ms), or at once. The loop stops when it is done.
@@ -91,3 +113,5 @@ void moon_worker_stop(struct moon_worker *worker);
 void moon_worker_start(struct moon_worker *worker, struct moon_worker_start *start);
 // Thread safe.
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);
+// Thread safe.
+void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey);

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+struct moon_heartbeat;
 struct moon_histogram;
 struct moon_loop;
 struct moon_resolver;
@@ -28,6 +29,8 @@ struct moon_loop {
     void *owner; // free for the room that made the loop: a worker
     // how long turns take, from waking up to waiting again; NULL: not measured
     struct moon_histogram *turns;
+    // says when it is in one; NULL: nobody asks
+    struct moon_heartbeat *heartbeat;
 };
 
 // Runs once, soon: after the on_ready, timer or mail now being dispatched has returned. Embedded, zeroed before first use.

@@ -4,6 +4,7 @@
 //   epoll_wait -> clock -> each event: on_ready, deferred tasks -> `again` streams -> timers -> libuv -> bury closed streams
 #include "base/err.h"
 #include "io/real_priv.h"
+#include "obs/heartbeat.h"
 #include "obs/histogram.h"
 
 #include <errno.h>
@@ -103,12 +104,21 @@ static void read_clock(struct real_loop *loop)
     loop->base.now_ms = loop->base.now_ns / 1000000u;
 }
 
+static void beat(struct real_loop *loop, uint64_t turn_ns)
+{
+    if (loop->base.heartbeat)
+        moon_heartbeat_set(loop->base.heartbeat, turn_ns);
+}
+
 static void turn(struct real_loop *loop)
 {
     struct epoll_event events[REAL_EVENT_COUNT];
-    int count = epoll_wait(loop->epoll_fd, events, REAL_EVENT_COUNT, wait_ms(loop));
+    int timeout_ms = wait_ms(loop);
+    beat(loop, 0);
+    int count = epoll_wait(loop->epoll_fd, events, REAL_EVENT_COUNT, timeout_ms);
     bool is_uv_ready = uv_backend_timeout(&loop->uv) == 0;
     read_clock(loop);
+    beat(loop, loop->base.now_ns);
     moon_loop_run_tasks(&loop->base);
     for (int i = 0; i < count; i++)
         is_uv_ready = dispatch(loop, &events[i]) || is_uv_ready;

@@ -19,6 +19,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+// Answers of so many bytes come by UDP (RFC 6891; the size that is not fragmented anywhere): without it each name with more than
+// 29 addresses would cost a TCP connection at every question.
+enum { ANSWER_MAX_LEN = 1232 };
 enum { TRY_COUNT = 2, ADDRESS_MAX_COUNT = 4096, HOSTS_TTL_S = 5 };
 
 struct real_resolver {
@@ -329,13 +332,15 @@ struct moon_resolver *real_resolver_new(struct moon_loop *loop,
     resolver->loop = real_loop(loop);
     resolver->timer.fn = on_timer;
     moon_list_init(&resolver->watches);
-    struct ares_options settings = {.timeout = (int)options->timeout_ms,
+    struct ares_options settings = {.flags = ARES_FLAG_EDNS,
+                                    .ednspsz = ANSWER_MAX_LEN,
+                                    .timeout = (int)options->timeout_ms,
                                     .tries = TRY_COUNT,
                                     .sock_state_cb = on_socket,
                                     .sock_state_cb_data = resolver};
     if (ares_init_options(&resolver->channel, &settings,
-                          ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) !=
-        ARES_SUCCESS) {
+                          ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
+                              ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS) {
         free(resolver);
         return NULL;
     }

@@ -483,6 +483,7 @@ struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role 
     link->timer.fn = moon_link_on_timer;
     link->task.fn = link_task;
     link->start_ms = moon_loop_now_ms(res->loop);
+    link->number = ++res->link_count;
     moon_stream_set_owner(stream, on_ready, link);
     if (role == MOON_LINK_SERVER) {
         link->read_deadline_ms = link->start_ms + res->settings->timeouts.request_head_ms;
@@ -533,6 +534,21 @@ uint32_t moon_link_lane_count(const struct moon_link *link)
 uint64_t moon_link_start_ms(const struct moon_link *link)
 {
     return link->start_ms;
+}
+
+uint64_t moon_link_number(const struct moon_link *link)
+{
+    return link->number;
+}
+
+bool moon_link_is_in_head(const struct moon_link *link)
+{
+    return link->read_state == LINK_READ_HEAD && moon_buffer_len(&link->in) > 0;
+}
+
+bool moon_link_is_ending(const struct moon_link *link)
+{
+    return link->is_closing || link->read_state == LINK_READ_DISCARD;
 }
 
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out)

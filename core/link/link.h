@@ -86,6 +86,12 @@ bool moon_link_is_draining(const struct moon_link *link);
 uint32_t moon_link_lane_count(const struct moon_link *link);
 // Milliseconds at which the connection was made.
 uint64_t moon_link_start_ms(const struct moon_link *link);
+// Counts the links of the worker: no two have the same.
+uint64_t moon_link_number(const struct moon_link *link);
+// A part of a head has come, the rest has not.
+bool moon_link_is_in_head(const struct moon_link *link);
+// It only waits for its end: what is queued is written, what comes is thrown away.
+bool moon_link_is_ending(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // The link's lane (client role: to attach to).

@@ -31,6 +31,7 @@ struct moon_link {
     struct moon_splice *splice_out; // moves what is read here to another link
     struct moon_splice *splice_in;  // moves into this link
     uint64_t start_ms;
+    uint64_t number;     // of the worker
     uint32_t window_len; // body bytes since the window began (body rate), or discarded bytes
     uint32_t lane_count;
     uint32_t response_ms; // client role: longest silence of the peer

@@ -37,4 +37,5 @@ struct moon_resources {
     unsigned worker;                      // index among the data workers; their count: control's
     uint64_t id_seed[2];                  // random, for exchange ids
     uint64_t id_count;
+    uint64_t link_count; // made so far: the number of the newest
 };

@@ -38,6 +38,7 @@ struct moon_match {
     uint16_t methods; // bits by enum moon_method; 0: every method
     uint8_t kind;     // enum moon_path_kind
     int index;        // of the object
+    uint32_t serial;  // of the match among all
 };
 
 // match_read.c

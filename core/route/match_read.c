@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/regex.h"
 #include "http/head.h"
+#include "route/host.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,6 +36,9 @@ static const struct moon_schema methods_schema = {no_keys, &method_item, NULL};
 static const struct moon_schema_key host_item = {.types = MOON_TYPE_STRING,
                                                  .expected = "a host such as \"api.example.com\""};
 static const struct moon_schema hosts_schema = {no_keys, &host_item, NULL};
+static const struct moon_schema_key listener_item = {.types = MOON_TYPE_STRING,
+                                                     .expected = "the name of a listener"};
+static const struct moon_schema listeners_schema = {no_keys, &listener_item, NULL};
 
 #define MATCH_KEYS                                                         \
     {.name = "path",                                                       \
@@ -71,6 +75,10 @@ static const struct moon_schema_key route_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &matches_schema,
      .expected = "a list such as { { path = \"/a\" }, { path = \"/b\" } }"},
+    {.name = "listeners",
+     .types = MOON_TYPE_TABLE,
+     .table = &listeners_schema,
+     .expected = "a list of names of listeners"},
     {.name = NULL},
 };
 const struct moon_schema moon_match_schema = {route_keys, NULL, NULL};
@@ -130,59 +138,18 @@ static struct moon_regex *read_regex(struct reading *at, const char *key, struct
 
 // ---- hosts
 
-static bool is_ip_like(struct moon_slice host)
-{
-    for (size_t i = 0; i < host.len; i++)
-        if ((host.ptr[i] < '0' || host.ptr[i] > '9') && host.ptr[i] != '.')
-            return false;
-    return true;
-}
-
-// What is wrong with a host that starts with "*", or NULL.
-static const char *wildcard_hint(struct moon_slice host)
-{
-    struct moon_authority rest;
-    if (host.len == 1)
-        return "leave hosts out to take every host";
-    if (host.ptr[1] != '.')
-        return "\"*\" stands for whole labels: \"*.example.com\"";
-    struct moon_slice name = moon_slice_skip(host, 2);
-    if (memchr(name.ptr, '*', name.len))
-        return "only the leftmost label may be \"*\": \"*.example.com\"";
-    if (!moon_authority_parse(name, &rest) || name.ptr[0] == '[' || is_ip_like(name))
-        return "a name under \"*.\", such as \"*.example.com\"";
-    return rest.port ? "without a port: every port of the host is taken" : NULL;
-}
-
-static const char *exact_hint(struct moon_slice host)
-{
-    struct moon_authority parsed;
-    if (memchr(host.ptr, '*', host.len))
-        return "only the whole leftmost label may be \"*\": \"*.example.com\"";
-    if (memchr(host.ptr, '/', host.len))
-        return "a host such as \"api.example.com\", without a scheme and a path";
-    if (!moon_authority_parse(host, &parsed))
-        return "a host such as \"api.example.com\"; IPv6 addresses stand in brackets";
-    return parsed.port ? "without a port: every port of the host is taken" : NULL;
-}
-
 static void read_host(struct reading *at, struct moon_slice host, uint32_t i,
                       struct moon_slice *out)
 {
     char key[32];
     snprintf(key, sizeof key, "hosts[%u]", i + 1);
-    bool is_wildcard = host.len && host.ptr[0] == '*';
-    const char *hint = host.len == 0 ? "leave hosts out to take every host"
-                       : is_wildcard ? wildcard_hint(host)
-                                     : exact_hint(host);
+    const char *hint = moon_host_hint(host);
     if (hint) {
         problem(at, key, hint, "found \"%.*s\", which is not a host to match",
                 MOON_SLICE_ARG(host));
         return;
     }
-    if (host.ptr[host.len - 1] == '.')
-        host.len--;
-    *out = copy_lower(at, is_wildcard ? moon_slice_skip(host, 1) : host);
+    *out = copy_lower(at, moon_host_bare(host));
 }
 
 static const struct moon_slice *read_hosts(struct reading *at, uint32_t *count)

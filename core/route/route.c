@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "route/index.h"
 #include "route/match.h"
+#include "route/scope.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@ struct moon_routes {
     struct moon_arena *arena; // texts and lists of the matches
     struct moon_match *matches;
     size_t match_count;
-    struct moon_index *index;
+    struct moon_scopes scopes;
 };
 
 static void routes_unref(void *part)
@@ -22,13 +23,21 @@ static void routes_unref(void *part)
     struct moon_routes *routes = part;
     if (!routes)
         return;
-    moon_index_free(routes->index);
+    moon_scopes_fini(&routes->scopes);
     for (size_t i = 0; i < routes->match_count; i++)
         moon_match_fini(&routes->matches[i]);
     free(routes->matches);
     moon_arena_free(routes->arena);
     moon_arena_pool_free(routes->pool);
     free(routes);
+}
+
+static void *zeroed(size_t count, size_t len)
+{
+    void *out = calloc(count + 1, len);
+    if (!out)
+        abort();
+    return out;
 }
 
 // ---- what may be there only once
@@ -38,6 +47,12 @@ struct claim {
     struct moon_slice text; // host or name
     const struct moon_match *match;
     size_t index; // of the object
+    struct shade *shade;
+};
+
+// What is known of one match under one of its hosts, over all scopes: it is none only where others hide it in every one.
+struct shade {
+    uint32_t scope_count, hidden_count;
 };
 
 static int compare_claims(const void *x, const void *y)
@@ -63,10 +78,12 @@ static int compare_claims_in_order(const void *x, const void *y)
     return a->match < b->match ? -1 : a->match > b->match;
 }
 
-// Calls `tell` for each claim that an earlier one, its `first`, has made already. True when there is none.
+// Of a claim that an earlier one, its `first`, has made already. True: it is a problem, and told.
+typedef bool tell_fn(const struct moon_compile *compile, const struct claim *claim,
+                     const struct claim *first);
+
 static bool check_claims(const struct moon_compile *compile, struct claim *claims, size_t count,
-                         void (*tell)(const struct moon_compile *compile, const struct claim *claim,
-                                      const struct claim *first))
+                         tell_fn *tell)
 {
     bool is_fine = true;
     qsort(claims, count, sizeof *claims, compare_claims_in_order);
@@ -75,19 +92,20 @@ static bool check_claims(const struct moon_compile *compile, struct claim *claim
             first = i;
             continue;
         }
-        tell(compile, &claims[i], &claims[first]);
-        is_fine = false;
+        is_fine = !tell(compile, &claims[i], &claims[first]) && is_fine;
     }
     return is_fine;
 }
 
-static void tell_match(const struct moon_compile *compile, const struct claim *claim,
+static bool tell_match(const struct moon_compile *compile, const struct claim *claim,
                        const struct claim *first)
 {
     const struct moon_object *object = compile->objects[claim->index];
     const char *star = claim->text.len && claim->text.ptr[0] == '.' ? "*" : "";
     const char *title = moon_object_title(compile->model, object);
     unsigned line = compile->objects[first->index]->place.line;
+    if (++claim->shade->hidden_count < claim->shade->scope_count)
+        return false;
     if (claim->text.len)
         moon_report_addf(compile->report, object->place, title, NULL,
                          "the first would take every request; remove one",
@@ -97,9 +115,10 @@ static void tell_match(const struct moon_compile *compile, const struct claim *c
         moon_report_addf(compile->report, object->place, title, NULL,
                          "the first would take every request; remove one",
                          "the same match stands in line %u already", line);
+    return true;
 }
 
-static void tell_name(const struct moon_compile *compile, const struct claim *claim,
+static bool tell_name(const struct moon_compile *compile, const struct claim *claim,
                       const struct claim *first)
 {
     const struct moon_object *object = compile->objects[claim->index];
@@ -110,34 +129,55 @@ static void tell_name(const struct moon_compile *compile, const struct claim *cl
                               : "without a name it is called by its first match; give it one",
                      "\"%.*s\" is the name of the route in line %u", MOON_SLICE_ARG(claim->text),
                      compile->objects[first->index]->place.line);
+    return true;
+}
+
+// The claims of a scope; those of one match stand in the shades from its place in `firsts` on.
+static size_t claims_of(const struct moon_scope *scope, const size_t *firsts, struct shade *shades,
+                        struct claim *claims)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < scope->count; i++) {
+        const struct moon_match *match = &scope->matches[i];
+        struct shade *shade = &shades[firsts[match->serial]];
+        for (uint32_t k = 0; k < match->host_count; k++)
+            claims[count++] =
+                (struct claim){match->hosts[k], match, (size_t)match->index, &shade[k]};
+        if (match->host_count == 0)
+            claims[count++] = (struct claim){MOON_SLICE(""), match, (size_t)match->index, shade};
+    }
+    return count;
 }
 
 static bool check_matches(const struct moon_compile *compile, const struct moon_routes *routes)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < routes->match_count; i++)
-        count += routes->matches[i].host_count + 1;
-    struct claim *claims = calloc(count + 1, sizeof *claims);
-    if (!claims)
-        abort();
-    count = 0;
+    size_t all = 0;
+    bool is_fine = true;
+    size_t *firsts = zeroed(routes->match_count, sizeof *firsts);
     for (size_t i = 0; i < routes->match_count; i++) {
-        const struct moon_match *match = &routes->matches[i];
-        for (uint32_t k = 0; k < match->host_count; k++)
-            claims[count++] = (struct claim){match->hosts[k], match, (size_t)match->index};
-        if (match->host_count == 0)
-            claims[count++] = (struct claim){MOON_SLICE(""), match, (size_t)match->index};
+        firsts[i] = all;
+        all += routes->matches[i].host_count + 1;
     }
-    bool is_fine = check_claims(compile, claims, count, tell_match);
+    struct claim *claims = zeroed(all, sizeof *claims);
+    struct shade *shades = zeroed(all, sizeof *shades);
+    for (uint32_t i = 0; i < routes->scopes.count; i++) {
+        size_t count = claims_of(&routes->scopes.items[i], firsts, shades, claims);
+        for (size_t k = 0; k < count; k++)
+            claims[k].shade->scope_count++;
+    }
+    for (uint32_t i = 0; i < routes->scopes.count; i++) {
+        size_t count = claims_of(&routes->scopes.items[i], firsts, shades, claims);
+        is_fine = check_claims(compile, claims, count, tell_match) && is_fine;
+    }
+    free(firsts);
+    free(shades);
     free(claims);
     return is_fine;
 }
 
 static bool check_names(const struct moon_compile *compile)
 {
-    struct claim *claims = calloc(compile->object_count + 1, sizeof *claims);
-    if (!claims)
-        abort();
+    struct claim *claims = zeroed(compile->object_count, sizeof *claims);
     for (size_t i = 0; i < compile->object_count; i++)
         claims[i].text = moon_slice_from(moon_route_name(&compile->objects[i]->value));
     for (size_t i = 0; i < compile->object_count; i++)
@@ -164,23 +204,25 @@ static int routes_compile(const struct moon_compile *compile, void **part)
         is_fine = moon_match_read(&reading, i) && is_fine;
     routes->matches = reading.matches;
     routes->match_count = reading.count;
+    for (size_t i = 0; i < routes->match_count; i++)
+        routes->matches[i].serial = (uint32_t)i;
+    if (is_fine)
+        is_fine = moon_scopes_read(compile, routes->matches, routes->match_count, &routes->scopes);
     if (is_fine)
         is_fine = check_matches(compile, routes) && check_names(compile);
     if (!is_fine) {
         routes_unref(routes);
         return MOON_ECONFIG;
     }
-    routes->index = moon_index_new(routes->matches, routes->match_count);
+    moon_scopes_index(&routes->scopes);
     *part = routes;
     return 0;
 }
 
-// Matches are made of the routes alone.
+// Indexes are made of the routes and of the listeners that they are for.
 static bool routes_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
 {
-    (void)before;
-    (void)now;
-    return true;
+    return moon_snapshot_listeners(before) == moon_snapshot_listeners(now);
 }
 
 const struct moon_section moon_route_section = {
@@ -197,8 +239,9 @@ const struct moon_routes *moon_snapshot_routes(const struct moon_snapshot *snaps
     return moon_snapshot_part(snapshot, moon_route_section.name);
 }
 
-int moon_routes_find(const struct moon_routes *routes, const struct moon_head *head,
+int moon_routes_find(const struct moon_routes *routes, int listener, const struct moon_head *head,
                      struct moon_route_scratch *scratch)
 {
-    return moon_index_find(routes->index, head, scratch);
+    const struct moon_scopes *scopes = &routes->scopes;
+    return moon_index_find(scopes->items[scopes->of_listener[listener]].index, head, scratch);
 }

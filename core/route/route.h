@@ -8,6 +8,9 @@
 // The Gateway API leaves the place of a regex open. It stands before prefixes, so that a catch-all "/" does not shadow it (as in
 // nginx and Envoy Gateway); all regexes are equal in the path, so that 4 to 7 decide between two.
 // A request that no match of a more specific host takes falls on to less specific ones: precedence is among matches that match.
+//
+// All that among the routes of one listener (scope.h). The host of 1 is the route's as it was written: the hostname of a listener
+// says which hosts get this far, not which of two routes is the more specific.
 #pragma once
 
 #include "conf/conf.h"
@@ -28,7 +31,7 @@ char *moon_route_name(const struct moon_value *route);
 struct moon_route_scratch *moon_route_scratch_new(size_t text_len);
 void moon_route_scratch_free(struct moon_route_scratch *scratch);
 
-// Index of the action. -1: no route matches. MOON_ELIMIT: an expression gave up before the route was certain, so that any
+// Index of the action, for a request of that listener (moon_listeners_find). -1: no route matches. MOON_ELIMIT: an expression gave up before the route was certain, so that any
 // answer but an error might be a way around a rule.
-int moon_routes_find(const struct moon_routes *routes, const struct moon_head *head,
+int moon_routes_find(const struct moon_routes *routes, int listener, const struct moon_head *head,
                      struct moon_route_scratch *scratch);

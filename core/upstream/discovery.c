@@ -21,6 +21,10 @@ enum {
     TTL_MAX_S = 86400,
     AGAIN_MS = 1000,
     AGAIN_DOUBLINGS = 2,
+    ASK_GAP_US =
+        // between two names, but for a few at once: more answers than a socket holds would be lost
+    625,
+    ASK_BURST_US = 10000,
     FAMILY_COUNT = 2,
 };
 
@@ -50,6 +54,7 @@ struct lookup {
     unsigned failure_count;                          // in a row
     bool was_missing; // the last answer said that there is no such name
     bool is_used, is_dropped, is_settled;
+    bool has_turn; // its time to ask was set so that names do not ask all at once
 };
 
 struct moon_discovery {
@@ -59,6 +64,7 @@ struct moon_discovery {
     struct moon_snapshot *snapshot;
     const struct moon_settings *settings; // of the snapshot
     struct moon_list lookups;
+    uint64_t next_us; // when the next name would ask, were all to keep the gap
     struct moon_timer settle_timer;
     void (*on_settled)(void *owner); // NULL: nobody waits for that
     void *settle_owner;
@@ -143,9 +149,11 @@ static void publish(struct lookup *lookup)
         clear(&all);
         return;
     }
-    moon_log_info(discovery->log, "\"%.*s\" has %zu address%s now",
-                  MOON_SLICE_ARG(moon_name_host(lookup->name)), all.count,
-                  all.count == 1 ? "" : "es");
+    // Where one address takes another's place all is as it should be, and it may happen many times a second.
+    bool is_usual = all.count == lookup->published.count;
+    moon_log_write(discovery->log, is_usual ? MOON_LOG_DEBUG : MOON_LOG_INFO,
+                   "\"%.*s\" has %zu address%s now", MOON_SLICE_ARG(moon_name_host(lookup->name)),
+                   all.count, all.count == 1 ? "" : "es");
     moon_name_set(lookup->name, all.list, all.count);
     move(&lookup->published, &all);
     for (size_t i = 0; i < moon_upstreams_count(upstreams); i++)
@@ -314,9 +322,26 @@ static void ask(struct lookup *lookup)
     }
 }
 
+// Names that were first asked for together would be so for ever. How long this one has to stand back, in milliseconds.
+static uint64_t take_turn(struct moon_discovery *discovery)
+{
+    uint64_t now_us = moon_loop_now_ms(discovery->loop) * 1000;
+    if (discovery->next_us < now_us)
+        discovery->next_us = now_us;
+    uint64_t ahead_us = discovery->next_us - now_us;
+    discovery->next_us += ASK_GAP_US;
+    return ahead_us > ASK_BURST_US ? (ahead_us - ASK_BURST_US) / 1000 : 0;
+}
+
 static void on_timer(struct moon_timer *timer)
 {
-    ask(MOON_CONTAINER(timer, struct lookup, timer));
+    struct lookup *lookup = MOON_CONTAINER(timer, struct lookup, timer);
+    uint64_t back_ms = lookup->has_turn ? 0 : take_turn(lookup->discovery);
+    lookup->has_turn = back_ms > 0;
+    if (back_ms)
+        moon_loop_timer_add(lookup->discovery->loop, timer, back_ms);
+    else
+        ask(lookup);
 }
 
 static struct lookup *lookup_of(struct moon_discovery *discovery, const struct moon_name *name)

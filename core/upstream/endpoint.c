@@ -54,7 +54,7 @@ void moon_feed_publish(struct moon_feed *feed, struct moon_endpoint_set *set)
 
 bool moon_feed_follow(const struct moon_feed *feed, uint64_t *stamp, struct moon_endpoint_set **set)
 {
-    if (atomic_load_explicit(&feed->stamp, memory_order_relaxed) == *stamp)
+    if (!moon_feed_is_new(feed, *stamp))
         return false;
     struct moon_endpoint_set *before = *set;
     moon_registry_lock(feed->registry);

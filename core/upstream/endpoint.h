@@ -42,6 +42,12 @@ struct moon_feed {
 
 // Thread safe. Takes the caller's reference.
 void moon_feed_publish(struct moon_feed *feed, struct moon_endpoint_set *set);
+// Whether moon_feed_follow would change anything.
+static inline bool moon_feed_is_new(const struct moon_feed *feed, uint64_t stamp)
+{
+    return atomic_load_explicit((atomic_ullong *)&feed->stamp, memory_order_relaxed) != stamp;
+}
+
 // Brings *set (with a reference, or NULL) and *stamp up to date. True when they have changed. Thread safe.
 bool moon_feed_follow(const struct moon_feed *feed, uint64_t *stamp,
                       struct moon_endpoint_set **set);

@@ -1,5 +1,6 @@
-// The pool: a hash of slots by endpoint state, each with a ring of idle links. A slot without links goes when endpoints change;
-// a link's wrapper lives from its connect to its close.
+// The pool: a hash of slots by endpoint state, each with a ring of idle links. When an upstream loses an endpoint its idle links
+// are closed, its others when they come back, and the slot goes with the last. Slots that just have no link are swept now and
+// then, when endpoints change. A link's wrapper lives from its connect to its close.
 //
 //   connect -> lent -> idle -> lent ... -> closed        at a limit: idle -> kept for a waiter -> lent to it
 #include "upstream/pool.h"
@@ -21,6 +22,7 @@
 
 enum {
     SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
+    SWEEP_MS = 10000,      // at most so often: a sweep looks at every slot
     // an older link is closed instead of pooled, so that traffic follows changes of the network
     LINK_MAX_AGE_MS = 3600000,
 };
@@ -31,6 +33,9 @@ struct slot {
     struct moon_limit *limit;        // NULL: none
     struct moon_list idle;           // of struct moon_pooled, the newest first
     uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
+    uint32_t mark;                   // of the last change whose new endpoints it is among
+    struct moon_tally tally;         // of the state
+    bool is_gone; // its upstream has lost the endpoint: no idle links, freed with the last link
 };
 
 struct moon_pooled {
@@ -67,7 +72,8 @@ struct moon_pool {
     uint32_t seat_count;
     struct phases turns;  // of each upstream's cycle, by its index
     struct phases splits; // of each split, by its index
-    uint64_t random;
+    uint64_t random, swept_ms;
+    uint32_t mark; // of the newest change of endpoints
     bool is_draining;
 };
 
@@ -97,7 +103,38 @@ static void grow(struct moon_pool *pool)
     free(old);
 }
 
-// Frees the slots that hold no link: endpoints come and go.
+// States are unique by address, so they stand for it. NULL: there is none.
+static struct slot *find_slot(struct moon_pool *pool, const struct moon_endpoint_state *state,
+                              const struct moon_limit *limit)
+{
+    struct slot *slot = pool->buckets[bucket_of(pool, state)];
+    while (slot && (slot->state != state || slot->limit != limit))
+        slot = slot->next;
+    return slot;
+}
+
+// Off its bucket already.
+static void slot_free(struct moon_pool *pool, struct slot *slot)
+{
+    pool->slot_count--;
+    moon_tally_del(slot->state, &slot->tally);
+    moon_endpoint_state_unref(slot->state);
+    moon_limit_unref(slot->limit);
+    free(slot);
+}
+
+static void slot_free_gone(struct moon_pool *pool, struct slot *slot)
+{
+    if (!slot->is_gone || slot->link_count > 0)
+        return;
+    struct slot **at = &pool->buckets[bucket_of(pool, slot->state)];
+    while (*at != slot)
+        at = &(*at)->next;
+    *at = slot->next;
+    slot_free(pool, slot);
+}
+
+// Frees the slots that hold no link.
 static void sweep(struct moon_pool *pool)
 {
     for (uint32_t i = 0; i < pool->bucket_count; i++) {
@@ -107,10 +144,7 @@ static void sweep(struct moon_pool *pool)
                 continue;
             }
             *at = slot->next;
-            pool->slot_count--;
-            moon_endpoint_state_unref(slot->state);
-            moon_limit_unref(slot->limit);
-            free(slot);
+            slot_free(pool, slot);
         }
     }
 }
@@ -123,14 +157,14 @@ static void make_room(struct moon_pool *pool)
         grow(pool);
 }
 
-// States are unique by address, so they stand for it.
 static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
                             struct moon_limit *limit)
 {
-    struct slot *slot = pool->buckets[bucket_of(pool, state)];
-    for (; slot; slot = slot->next)
-        if (slot->state == state && slot->limit == limit)
-            return slot;
+    struct slot *slot = find_slot(pool, state, limit);
+    if (slot) {
+        slot->is_gone = false;
+        return slot;
+    }
     if (pool->slot_count >= pool->bucket_count)
         make_room(pool);
     slot = calloc(1, sizeof *slot);
@@ -139,6 +173,7 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
     slot->state = moon_endpoint_state_ref(state);
     slot->limit = limit ? moon_limit_ref(limit) : NULL;
     moon_list_init(&slot->idle);
+    moon_tally_add(state, &slot->tally);
     struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
     slot->next = *bucket;
     *bucket = slot;
@@ -194,9 +229,11 @@ static void on_closed(void *owner)
     struct moon_pooled *pooled = owner;
     struct moon_limit *limit = pooled->is_claimed ? NULL : pooled->slot->limit;
     struct moon_pool *pool = pooled->pool;
+    struct slot *slot = pooled->slot;
     forget(pooled);
     if (limit)
         moon_limit_release(limit, &pool->wake);
+    slot_free_gone(pool, slot);
 }
 
 static void close_pooled(struct moon_pooled *pooled)
@@ -212,7 +249,8 @@ static void on_idle(void *owner)
     struct slot *slot = pooled->slot;
     uint64_t age_ms = moon_loop_now_ms(pool->res->loop) - moon_link_start_ms(pooled->link);
     end_load(pooled);
-    if (pool->is_draining || slot->idle_count >= SLOT_IDLE_COUNT || age_ms > LINK_MAX_AGE_MS) {
+    if (pool->is_draining || slot->is_gone || slot->idle_count >= SLOT_IDLE_COUNT ||
+        age_ms > LINK_MAX_AGE_MS) {
         close_pooled(pooled);
         return;
     }
@@ -349,6 +387,56 @@ const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct 
                              split->has_phase ? phase_at(pool, &pool->splits, split->index) : NULL);
 }
 
+// No new request goes there.
+static void slot_leave(struct moon_pool *pool, struct slot *slot)
+{
+    slot->is_gone = true;
+    slot->link_count++; // it stays until its last idle link is closed
+    for (struct moon_pooled *pooled; (pooled = oldest_idle(slot)) != NULL;)
+        close_pooled(pooled);
+    slot->link_count--;
+    slot_free_gone(pool, slot);
+}
+
+// Endpoints that are in `before` but not in `now`.
+static void leave_endpoints(struct moon_pool *pool, const struct moon_limit *limit,
+                            const struct moon_endpoint_set *before,
+                            const struct moon_endpoint_set *now)
+{
+    uint32_t from = 0, before_end = before->count, now_end = now->count;
+    while (from < before_end && from < now_end &&
+           before->endpoints[from].state == now->endpoints[from].state)
+        from++;
+    while (before_end > from && now_end > from &&
+           before->endpoints[before_end - 1].state == now->endpoints[now_end - 1].state)
+        before_end--, now_end--;
+    pool->mark++;
+    for (uint32_t i = from; i < now_end; i++) {
+        struct slot *slot = find_slot(pool, now->endpoints[i].state, limit);
+        if (slot)
+            slot->mark = pool->mark;
+    }
+    for (uint32_t i = from; i < before_end; i++) {
+        struct slot *slot = find_slot(pool, before->endpoints[i].state, limit);
+        if (slot && slot->mark != pool->mark)
+            slot_leave(pool, slot);
+    }
+}
+
+static void follow(struct moon_pool *pool, const struct moon_upstream *upstream, struct seat *seat)
+{
+    uint64_t now_ms = moon_loop_now_ms(pool->res->loop);
+    struct moon_endpoint_set *before = seat->set ? moon_endpoint_set_ref(seat->set) : NULL;
+    moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set);
+    if (before)
+        leave_endpoints(pool, upstream->limit, before, seat->set);
+    if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
+        pool->swept_ms = now_ms;
+        sweep(pool);
+    }
+    moon_endpoint_set_unref(before);
+}
+
 // The upstream's endpoints now; the set stays for as long as the seat holds it, which is until the next call.
 static const struct moon_endpoint_set *endpoints_of(struct moon_pool *pool,
                                                     const struct moon_upstream *upstream)
@@ -362,9 +450,8 @@ static const struct moon_endpoint_set *endpoints_of(struct moon_pool *pool,
         pool->seat_count = count;
     }
     struct seat *seat = &pool->seats[upstream->index];
-    bool was_known = seat->set != NULL;
-    if (moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set) && was_known)
-        sweep(pool);
+    if (moon_feed_is_new(&upstream->feed, seat->stamp))
+        follow(pool, upstream, seat);
     return seat->set;
 }
 
@@ -473,8 +560,10 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
     }
     if (!*link || !args->fresh)
         return false;
+    struct slot *slot = (*link)->slot;
     moon_link_close((*link)->link);
     forget(*link);
+    slot_free_gone(pool, slot);
     *link = NULL;
     return true;
 }
@@ -588,6 +677,12 @@ void moon_pooled_failed(struct moon_pooled *pooled)
     atomic_fetch_add_explicit(&pooled->slot->state->connect_failures_total, 1,
                               memory_order_relaxed);
     moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
+}
+
+void moon_pooled_count(struct moon_pooled *pooled, uint16_t status)
+{
+    moon_count_up(
+        &pooled->slot->tally.classes[status / 100 < MOON_TALLY_CLASS_COUNT ? status / 100 : 0]);
 }
 
 // ---- tunnels

@@ -61,6 +61,8 @@ int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
 void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter);
 // Notes that the connection could not be made.
 void moon_pooled_failed(struct moon_pooled *pooled);
+// Counts an attempt by what came of it: a status, or 0 where no response did.
+void moon_pooled_count(struct moon_pooled *pooled, uint16_t status);
 
 // What a connection counts as, for one who takes the stream off its link: a tunnel.
 struct moon_claim {

@@ -87,6 +87,21 @@ uint32_t moon_address_hash(const struct moon_address *address)
     return (uint32_t)(hash >> 32);
 }
 
+static void add_figures(struct moon_endpoint_figures *figures,
+                        const struct moon_endpoint_state *state)
+{
+    for (int i = 0; i < MOON_TALLY_CLASS_COUNT; i++)
+        figures->classes[i] += state->past[i];
+    for (const struct moon_tally *tally = state->tallies; tally; tally = tally->next)
+        for (int i = 0; i < MOON_TALLY_CLASS_COUNT; i++)
+            figures->classes[i] +=
+                atomic_load_explicit((_Atomic uint64_t *)&tally->classes[i], memory_order_relaxed);
+    figures->connections +=
+        atomic_load_explicit((atomic_uint *)&state->connections, memory_order_relaxed);
+    figures->connect_failures +=
+        atomic_load_explicit((atomic_ullong *)&state->connect_failures_total, memory_order_relaxed);
+}
+
 static struct moon_endpoint_state *state_new(struct moon_registry *registry,
                                              const struct moon_address *address)
 {
@@ -98,6 +113,8 @@ static struct moon_endpoint_state *state_new(struct moon_registry *registry,
         grow(registry);
     state->registry = registry;
     state->address = *address;
+    state->is_named = registry->named_count < registry->named_max;
+    registry->named_count += state->is_named;
     struct moon_endpoint_state **bucket =
         &registry->buckets[moon_address_hash(address) & (registry->bucket_count - 1)];
     state->next = *bucket;
@@ -142,9 +159,111 @@ void moon_endpoint_state_unref(struct moon_endpoint_state *state)
             at = &(*at)->next;
         *at = state->next;
         registry->state_count--;
+        registry->named_count -= state->is_named;
+        if (!state->is_named)
+            add_figures(&registry->past, state);
         free(state);
     }
     pthread_mutex_unlock(&registry->lock);
+}
+
+// ---- figures
+
+void moon_tally_add(struct moon_endpoint_state *state, struct moon_tally *tally)
+{
+    pthread_mutex_lock(&state->registry->lock);
+    tally->next = state->tallies;
+    state->tallies = tally;
+    pthread_mutex_unlock(&state->registry->lock);
+}
+
+void moon_tally_del(struct moon_endpoint_state *state, struct moon_tally *tally)
+{
+    pthread_mutex_lock(&state->registry->lock);
+    struct moon_tally **at = &state->tallies;
+    while (*at != tally)
+        at = &(*at)->next;
+    *at = tally->next;
+    for (int i = 0; i < MOON_TALLY_CLASS_COUNT; i++)
+        state->past[i] += atomic_load_explicit(&tally->classes[i], memory_order_relaxed);
+    pthread_mutex_unlock(&state->registry->lock);
+}
+
+void moon_registry_set_named_max(struct moon_registry *registry, uint32_t max_count)
+{
+    pthread_mutex_lock(&registry->lock);
+    registry->named_max = max_count;
+    pthread_mutex_unlock(&registry->lock);
+}
+
+struct figures {
+    struct moon_endpoint_figures *items;
+    size_t count, cap;
+    struct moon_endpoint_figures others;
+    bool has_others;
+};
+
+// With the lock.
+static void read_bucket(const struct moon_endpoint_state *state, struct figures *out)
+{
+    for (; state; state = state->next) {
+        if (!state->is_named) {
+            out->has_others = true;
+            add_figures(&out->others, state);
+            continue;
+        }
+        if (out->count + 1 >= out->cap) {
+            out->cap = out->cap ? out->cap * 2 : 64;
+            out->items = realloc(out->items, out->cap * sizeof *out->items);
+            if (!out->items)
+                abort();
+        }
+        struct moon_endpoint_figures *figures = &out->items[out->count++];
+        *figures = (struct moon_endpoint_figures){.address = state->address};
+        add_figures(figures, state);
+    }
+}
+
+// False: the table has grown meanwhile, and what was read may come twice.
+static bool read_table(struct moon_registry *registry, struct figures *out)
+{
+    enum { STRIDE = 64 };
+    uint32_t bucket_count = 0;
+    for (uint32_t at = 0; at == 0 || at < bucket_count; at += STRIDE) {
+        pthread_mutex_lock(&registry->lock);
+        if (at == 0) {
+            bucket_count = registry->bucket_count;
+            out->others = registry->past;
+        }
+        bool is_same = bucket_count == registry->bucket_count;
+        for (uint32_t i = at; is_same && i < at + STRIDE && i < bucket_count; i++)
+            read_bucket(registry->buckets[i], out);
+        pthread_mutex_unlock(&registry->lock);
+        if (!is_same)
+            return false;
+    }
+    return true;
+}
+
+struct moon_endpoint_figures *moon_registry_figures(struct moon_registry *registry, size_t *count)
+{
+    struct figures out = {0};
+    *count = 0;
+    pthread_mutex_lock(&registry->lock);
+    bool is_wanted = registry->named_max > 0;
+    pthread_mutex_unlock(&registry->lock);
+    if (!is_wanted)
+        return NULL;
+    while (!read_table(registry, &out))
+        out.count = out.has_others = 0;
+    if (out.has_others)
+        out.items = out.items ? out.items : calloc(1, sizeof *out.items);
+    if (out.has_others && !out.items)
+        abort();
+    if (out.has_others)
+        out.items[out.count++] = out.others;
+    *count = out.count;
+    return out.items;
 }
 
 // ---- host names

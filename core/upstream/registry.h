@@ -9,6 +9,7 @@
 #include "base/slice.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,15 @@ void moon_registry_unlock(struct moon_registry *registry);
 
 // ---- endpoints, by address
 
+// Attempts by the class of the status that came; 0: without a response.
+enum { MOON_TALLY_CLASS_COUNT = 6 };
+
+// What one worker has counted of an endpoint: written by it alone, with relaxed stores.
+struct moon_tally {
+    _Atomic uint64_t classes[MOON_TALLY_CLASS_COUNT];
+    struct moon_tally *next; // of the same endpoint, under the lock
+};
+
 // Fills a cache line of its own. Written for each request only where least_request asks for it.
 struct moon_endpoint_state {
     // exchanges and tunnels; counted for upstreams that balance by it
@@ -34,7 +44,10 @@ struct moon_endpoint_state {
     struct moon_registry *registry;
     struct moon_endpoint_state *next; // in its bucket
     struct moon_address address;
-    unsigned ref_count; // under the lock
+    unsigned ref_count; // under the lock, as are those that follow
+    bool is_named;      // has series of its own
+    struct moon_tally *tallies;
+    uint64_t past[MOON_TALLY_CLASS_COUNT]; // of tallies that were taken back
 };
 
 // The state of this address, made when there is none.
@@ -43,6 +56,21 @@ struct moon_endpoint_state *moon_endpoint_state_get(struct moon_registry *regist
 struct moon_endpoint_state *moon_endpoint_state_ref(struct moon_endpoint_state *state);
 // NULL is fine.
 void moon_endpoint_state_unref(struct moon_endpoint_state *state);
+// Puts a tally to an endpoint, takes it back; what it counted stays.
+void moon_tally_add(struct moon_endpoint_state *state, struct moon_tally *tally);
+void moon_tally_del(struct moon_endpoint_state *state, struct moon_tally *tally);
+
+// One endpoint's figures, or those of all that have no series of their own.
+struct moon_endpoint_figures {
+    struct moon_address address; // MOON_FAMILY_NONE: the others
+    uint64_t classes[MOON_TALLY_CLASS_COUNT];
+    uint64_t connections, connect_failures;
+};
+
+// How many endpoints have series of their own: those that are made from now on. 0: no figures at all.
+void moon_registry_set_named_max(struct moon_registry *registry, uint32_t max_count);
+// Those of all endpoints, the others last where there are any; malloc'd. Holds the lock for a few endpoints at a time.
+struct moon_endpoint_figures *moon_registry_figures(struct moon_registry *registry, size_t *count);
 uint32_t moon_address_hash(const struct moon_address *address);
 
 // ---- host names

@@ -339,12 +339,32 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     return compile_endpoints(compile, object, upstream);
 }
 
+// moongate.settings { metrics = { endpoints = n } }: before the first endpoint is made. Nothing where nothing is counted.
+static void bound_figures(const struct moon_compile *compile)
+{
+    enum { ENDPOINTS_DEFAULT = 1000, ENDPOINTS_MAX = 65000 };
+    const struct moon_upstream_parts *parts = compile->section->registry;
+    const struct moon_value *value = NULL;
+    if (!compile->section->series)
+        return;
+    for (size_t i = 0; i < moon_model_count(compile->model); i++) {
+        const struct moon_object *object = moon_model_at(compile->model, i);
+        if (strcmp(object->kind, "settings") == 0)
+            value = moon_value_get_kind(moon_value_get(&object->value, "metrics"), "endpoints",
+                                        MOON_VALUE_NUMBER);
+    }
+    bool is_fine = value && value->number >= 0 && value->number <= ENDPOINTS_MAX;
+    moon_registry_set_named_max(parts->registry,
+                                is_fine ? (uint32_t)value->number : ENDPOINTS_DEFAULT);
+}
+
 static int upstreams_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_upstreams *all = calloc(1, sizeof *all);
     bool is_fine = true;
     if (!all)
         abort();
+    bound_figures(compile);
     all->registry = ((const struct moon_upstream_parts *)compile->section->registry)->registry;
     all->upstreams = calloc(compile->object_count + 1, sizeof *all->upstreams);
     all->names = calloc(compile->object_count + 1, sizeof *all->names);

@@ -11,11 +11,13 @@ local moongate = {}
 
 ---@class moongate.Listener
 ---@field port integer 1 to 65535; 0 takes any free one
----@field address? string an IP address; default "0.0.0.0"
+---@field address? string|string[] IP addresses; default "0.0.0.0" ("::" takes IPv4, too)
+---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
 ---@field protocol? "http"
----@field name? string for logs
+---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
+---@field name? string unique; for logs, and for the `listeners` of routes
 
---- Takes connections on a port.
+--- Takes connections on a port. Of several on one port the most specific hostname that takes a request's host has it.
 ---@type fun(listener: moongate.Listener)
 moongate.listener = config.listener
 
@@ -116,6 +118,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.Route: moongate.Match
 ---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
+---@field listeners? string[] names of listeners that have the route; default: all whose hostname takes one of its hosts
 ---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
 ---@field backends? string|table<string, integer> the name of an upstream, or weights by name (0: no traffic); needed unless a plugin always answers (redirect, direct-response)
 ---@field plugins? moongate.Plugin[] they run in this order
@@ -159,6 +162,7 @@ moongate.route = config.route
 
 ---@class moongate.Metrics
 ---@field series? integer names of routes, and of upstreams, that are counted one by one; default 2000
+---@field endpoints? integer endpoints that are shown one by one, 0: none at all; default 1000
 
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU

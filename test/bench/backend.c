@@ -2,7 +2,7 @@
 // answers with n bytes; a request with a Content-Length is read to its end first; one with an Upgrade becomes a tunnel that
 // echoes. It understands what the proxies under test send and nothing else.
 //
-//   backend PORT        serves until it is killed
+//   backend PORT [any]  serves until it is killed; any: on every address, so that all of 127.0.0.0/8 leads here
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -197,10 +197,12 @@ static void take_connections(int epoll_fd, int listener)
     }
 }
 
-static int open_listener(uint16_t port)
+// `is_any`: on every address of the machine, so that all of 127.0.0.0/8 leads here.
+static int open_listener(uint16_t port, bool is_any)
 {
-    struct sockaddr_in at = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons(port),
+                             .sin_addr.s_addr = htonl(is_any ? INADDR_ANY : INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(fd, 4096) < 0)
@@ -210,12 +212,13 @@ static int open_listener(uint16_t port)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: backend PORT\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: backend PORT [any]\n");
         return 2;
     }
     memset(body, 'x', sizeof body);
-    int listener = open_listener((uint16_t)atoi(argv[1])), epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int listener = open_listener((uint16_t)atoi(argv[1]), argc > 2),
+        epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN}, events[EVENT_COUNT];
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event);
     for (;;) {

@@ -1,5 +1,5 @@
 -- What changes and large tables cost: reloads under load, 10,000 routes, scrapes of /metrics beside traffic, reloads without
--- end. Each work gives figures by name, some with a bar. The proxy has one core, everything else the other.
+-- end, endpoints that come and go. Each work gives figures by name, some with a bar. The proxy has one core, everything else the other.
 package.path = "test/bench/?.lua;" .. package.path
 local bed = require "bed"
 local process = require "process"
@@ -369,6 +369,119 @@ works[4] = { name = "leak", title = "1,000 SIGHUPs without load", take = functio
   end
   add("growth from 100 to 1,000", (at[1000].rss / at[100].rss - 1) * 100, "%", { most = 3 })
   bed.stop(proxy.pid)
+end }
+
+-- ---- endpoints that come and go
+
+local UPSTREAMS, CHANGES = 100, 50
+
+local ENDPOINTS = [[
+local moongate = require "moongate"
+moongate.settings { resolver = { servers = { "127.0.0.1:%d" } } }
+moongate.listener { port = %d, address = "127.0.0.1" }
+moongate.route { path = "/", backends = "svc-0" }
+for i = 0, %d do
+  local host, service = math.floor(i / %d), i %% %d
+  moongate.upstream { name = "svc-" .. i, endpoints = { ("svc-%%d.test:%%d"):format(i, %d) } }
+  moongate.route {
+    hosts = { ("host-%%d.example.com"):format(host) }, path = "/128/service-" .. service, backends = "svc-" .. i,
+  }
+end
+]]
+
+-- How often the endpoints of all upstreams have changed, as the gateway knows them: each is a number written as an address.
+local function changes_seen(proxy)
+  local sum, count = 0, 0
+  for i = 0, UPSTREAMS - 1 do
+    local url = ("http://host-%d.example.com/128/service-%d"):format(math.floor(i / ROUTES_PER_HOST), i % ROUTES_PER_HOST)
+    local _, body = process.ask(proxy.admin_port, "GET", "/explain?url=" .. url:gsub("[:/]", "%%%0"):gsub("%%:", "%%3A")
+      :gsub("%%/", "%%2F"))
+    local least = math.huge
+    for high, low in body:gmatch '"address":"127%.%d+%.(%d+)%.(%d+):%d+","weight"' do
+      count = count + 1
+      least = math.min(least, (tonumber(high) - 1) * 250 + tonumber(low) - 1)
+    end
+    sum = sum + least
+  end
+  return sum, count
+end
+
+-- Below the ports that connections leave from: one of those would keep a server on any address from its port.
+local function low_port()
+  return 20000 + process.free_port() % 10000
+end
+
+local function start_endpoints(name, rate, ttl)
+  local dns_port, any_port = low_port(), low_port()
+  local backend = bed.spawn({ bed.build .. "/bench/backend", any_port, "any" }, bed.load_core)
+  local dns = bed.spawn({ "luajit", "test/bench/dns.lua", dns_port, rate, ttl }, bed.load_core)
+  for _ = 1, 500 do
+    process.sleep(0.02)
+    local is_there, text = pcall(bed.output, dns) -- its file may come later
+    if is_there and text:find "ready" then break end
+  end
+  local proxy = start_proxy(name, function(port)
+    return ENDPOINTS:format(dns_port, port, UPSTREAMS - 1, ROUTES_PER_HOST, ROUTES_PER_HOST, any_port)
+  end)
+  proxy.dns, proxy.backend = dns, backend
+  return proxy
+end
+
+local function stop_endpoints(proxy)
+  bed.stop(proxy.pid)
+  bed.stop(proxy.dns)
+  bed.stop(proxy.backend)
+end
+
+-- One run; memory[i] at the i-th tenth of it.
+local function take_endpoints(name, rate, ttl, seconds)
+  local proxy, memory = start_endpoints(name, rate, ttl), {}
+  local given = { connections = 64, rate = math.floor(options.rate / 3), routes = UPSTREAMS }
+  given.seconds = 3 -- every endpoint has been met, once at least
+  bed.report_of(proxy, bed.start_load(proxy, given))
+  given.seconds = seconds
+  local seen, count = changes_seen(proxy)
+  local begin = process.now_ns()
+  local pid = bed.start_load(proxy, given)
+  for i = 1, 10 do
+    sleep_until(begin + 0.5e9 + i * seconds * 0.098e9)
+    memory[i] = process.memory(proxy.pid)
+  end
+  local report = bed.report_of(proxy, pid)
+  report.changes = (changes_seen(proxy) - seen) / ((process.now_ns() - begin) / 1e9)
+  report.memory, report.endpoints = memory, count
+  stop_endpoints(proxy)
+  return report
+end
+
+works[5] = { name = "endpoints", title = "50 endpoint changes a second on 5,000 endpoints", take = function(add)
+  local p99, cpu, disturbed = { still = {}, asked = {}, changing = {} }, { still = {}, asked = {}, changing = {} }, {}
+  local given = { still = { 0, 86400 }, asked = { 0, 1 }, changing = { CHANGES, 1 } }
+  local last, errors, seconds = nil, 0, math.min(options.seconds, 20)
+  for round = 1, options.rounds do
+    for _, name in ipairs { "still", "asked", "changing" } do
+      local is_last = name == "changing" and round == options.rounds
+      local report = take_endpoints(name, given[name][1], given[name][2], is_last and options.seconds or seconds)
+      p99[name][round], cpu[name][round] = report.p99_us, report.cpu_ns / report.requests / 1000
+      errors = errors + report.errors + report.resets
+      if name == "changing" then last, disturbed[round] = report, report.wait_ns / report.seconds / 1e7 end
+    end
+  end
+  add("endpoints", last.endpoints)
+  add("changes a second that the gateway took", last.changes, "", { least = CHANGES * 0.9 })
+  add("failed, or reset", errors, "", { most = 0 })
+  add("p99 without changes", bed.median(p99.still), "us")
+  add("p99, names asked for each second", bed.median(p99.asked), "us")
+  add("p99 with changes", bed.median(p99.changing), "us")
+  add("  ratio to none", bed.median(p99.changing) / bed.median(p99.still), "x", { most = 1.1 })
+  add("  ratio to names asked for", bed.median(p99.changing) / bed.median(p99.asked), "x")
+  for _, name in ipairs { "still", "asked", "changing" } do
+    add("CPU of a request, " .. name, bed.median(cpu[name]), "us")
+  end
+  add("disturbed with changes", bed.median(disturbed), "%")
+  add("rss after a fifth", last.memory[2].rss / 1024, "KiB")
+  add("rss at the end", last.memory[10].rss / 1024, "KiB")
+  add("rss growth", (last.memory[10].rss / last.memory[2].rss - 1) * 100, "%", { most = 3 })
 end }
 
 -- ---- output

@@ -1,10 +1,12 @@
 // Nanoseconds per route lookup: 10,000 routes over 1,000 hosts (each: 3 exact paths, 4 prefixes, 1 by method, 1 by header, 1
 // regex) against the 10 routes of one such host. What a lookup costs in a small table and in a large one whose working set is
-// small (64 routes) should hardly differ; uniform traffic, half of which misses, pays for cache misses.
+// small (64 routes) should hardly differ; uniform traffic, half of which misses, pays for cache misses. The last rows look up the
+// listener first: one that takes every host, as most ports have, and 1,000 on one port that differ by hostname.
 //
 // Requests are rebuilt in one warm head before each lookup, as if just parsed; a loop without lookups is subtracted.
 #include "conf/conf.h"
 #include "http/head.h"
+#include "route/listener.h"
 #include "route/route.h"
 
 #include <stdarg.h>
@@ -117,20 +119,38 @@ static void add_route(struct moon_model *model, int host, int route)
     moon_model_add(model, &object);
 }
 
-static struct moon_snapshot *compile(int hosts, double *took_ns)
+static void add_listener(struct moon_model *model, int host)
 {
-    static const struct moon_section *const sections[] = {&moon_route_section};
+    struct moon_entry *entries = moon_model_alloc(model, 2 * sizeof *entries);
+    struct moon_object object = {.kind = "listener", .place = {"bench", 0}};
+    entries[0] =
+        (struct moon_entry){MOON_SLICE("hostname"), text_value(model, "host-%d.example.com", host)};
+    entries[1] = (struct moon_entry){MOON_SLICE("port"), {.kind = MOON_VALUE_NUMBER, .number = 80}};
+    object.value.kind = MOON_VALUE_TABLE;
+    object.value.table.entries = host < 0 ? entries + 1 : entries;
+    object.value.table.entry_count = host < 0 ? 1 : 2;
+    moon_model_add(model, &object);
+}
+
+// `listeners`: so many, each of a host; 1: one of every host; 0: routes alone.
+static struct moon_snapshot *compile(int hosts, int listeners, double *took_ns)
+{
+    static const struct moon_section *const sections[] = {&moon_listener_section,
+                                                          &moon_route_section};
     struct moon_model *model = moon_model_new();
     struct moon_report *report = moon_report_new();
     struct moon_snapshot *snapshot = NULL;
     for (int host = 0; host < hosts; host++)
         for (int route = 0; route < PER_HOST; route++)
             add_route(model, host, route);
+    for (int i = 0; i < listeners; i++)
+        add_listener(model, listeners == 1 ? -1 : i);
     double start = now_ns();
-    if (moon_conf_compile(
-            &(struct moon_conf_args){
-                .model = model, .sections = sections, .section_count = 1, .report = report},
-            &snapshot) != 0)
+    struct moon_conf_args args = {.model = model,
+                                  .sections = sections + !listeners,
+                                  .section_count = listeners ? 2 : 1,
+                                  .report = report};
+    if (moon_conf_compile(&args, &snapshot) != 0)
         fail(moon_report_text(report));
     *took_ns = now_ns() - start;
     moon_report_free(report);
@@ -194,10 +214,18 @@ static void prepare(struct moon_head *head, char *text, const struct request *re
     head->headers.count = request->has_header ? 4 : 3;
 }
 
+static int find(const struct moon_listeners *listeners, const struct moon_routes *routes,
+                const struct moon_head *head, struct moon_route_scratch *scratch)
+{
+    int listener = listeners ? moon_listeners_find(listeners, 0, head, scratch) : 0;
+    return listener < 0 ? -1 : moon_routes_find(routes, listener, head, scratch);
+}
+
 // The best of several turns, without what rebuilding the requests costs.
 static double measure(const struct moon_snapshot *snapshot, const struct request *requests)
 {
     const struct moon_routes *routes = moon_snapshot_routes(snapshot);
+    const struct moon_listeners *listeners = moon_snapshot_listeners(snapshot);
     struct moon_route_scratch *scratch = moon_route_scratch_new(32768);
     struct moon_field fields[4] = {
         {MOON_SLICE("Host"), MOON_SLICE("host"), MOON_H_HOST, false},
@@ -213,7 +241,7 @@ static double measure(const struct moon_snapshot *snapshot, const struct request
         for (int i = 0; i < LOOKUPS; i++) {
             prepare(&head, text, &requests[i]);
             __asm__ volatile("" ::"r"(&head), "r"(text) : "memory");
-            int got = is_empty ? requests[i].expected : moon_routes_find(routes, &head, scratch);
+            int got = is_empty ? requests[i].expected : find(listeners, routes, &head, scratch);
             if (got != requests[i].expected)
                 fail("a wrong route");
         }
@@ -239,13 +267,19 @@ static double report(const char *name, const struct moon_snapshot *snapshot, int
 
 int main(void)
 {
-    double small_ns, large_ns;
-    struct moon_snapshot *small = compile(1, &small_ns), *large = compile(HOSTS, &large_ns);
+    double small_ns, large_ns, ns;
+    struct moon_snapshot *small = compile(1, 0, &small_ns), *large = compile(HOSTS, 0, &large_ns);
+    struct moon_snapshot *one = compile(HOSTS, 1, &ns), *many = compile(HOSTS, HOSTS, &ns);
     printf("%-52s %8.1f ms\n", "compiling 10,000 routes", large_ns / 1e6);
     double base = report("10 routes in all", small, 1, 64, false, 0);
     report("10,000 routes, 64 of them in use", large, HOSTS, 64, false, base);
     report("10,000 routes, all of them in use", large, HOSTS, 0, false, base);
     report("10,000 routes, all in use, every second one misses", large, HOSTS, 0, true, base);
+    report("  the same, after the one listener of its port", one, HOSTS, 0, true, base);
+    report("  the same, after 1,000 listeners of its port", many, HOSTS, 0, true, base);
+    report("10,000 routes, 64 in use, 1,000 listeners", many, HOSTS, 64, false, base);
+    moon_snapshot_unref(one);
+    moon_snapshot_unref(many);
     moon_snapshot_unref(small);
     moon_snapshot_unref(large);
     return 0;

@@ -37,7 +37,7 @@ describe("every command", function()
     local gateway = h.gateway { upstreams = { backend = { "builtin:echo" } } }
     for _, arguments in ipairs {
       { "check", gateway.path }, { "check", gateway.path, "--diff" }, { "explain", "GET", "http://h.example/" },
-      { "reload" }, { "top", "--count", "1", "--interval", "0.1" }, { "drain" },
+      { "reload" }, { "connections" }, { "top", "--count", "1", "--interval", "0.1" }, { "drain" },
     } do
       arguments[#arguments + 1] = "--json"
       local result = gateway:ask(unpack(arguments))

@@ -202,6 +202,52 @@ describe("host names, with a bad server:", function()
     assert.equal(0, bad)
   end, 30000))
 
+  it("an answer of more than 512 bytes needs no TCP", h.test(function()
+    local a = backends(1)
+    local many = {}
+    for i = 1, 60 do many[i] = "127.0.2." .. i end
+    local server = h.name_server(function(query) return h.dns_reply(query, { addresses = many, ttl = 60 }) end)
+    local gateway = start(server, "users.test.", a.port)
+    gateway:wait_log '"users.test." has 60 addresses now'
+  end))
+
+  it("a server that knows no EDNS is asked without", h.test(function()
+    local a = backends(1)
+    local server = h.name_server(function(query)
+      return h.dns_reply(query, query.has_edns and { code = 1 } or { addresses = { "127.0.0.2" }, ttl = 60 })
+    end)
+    local gateway = start(server, "users.test.", a.port)
+    wait_answer(gateway, 2000, is_ok)
+  end))
+
+  it("a connection to an endpoint that is gone ends: at once where it idles, after its exchange else", h.test(function()
+    local slow = h.backend(function(connection)
+      for request in function() return connection:read_request() end do
+        if request.target == "/slow" then h.loop.pass(2500) end
+        connection:send(h.http1.response("200 OK", "first"))
+      end
+    end, { host = "127.0.0.2" })
+    local other = h.backend(nil, { host = "127.0.0.3", port = slow.port })
+    local addresses = { "127.0.0.2" }
+    local server = h.name_server(function(query) return h.dns_reply(query, { addresses = addresses, ttl = 1 }) end)
+    local gateway = start(server, "users.test.", slow.port)
+    local client = gateway:connect()
+    wait_answer(gateway, 2000, is_ok)
+    client:send "GET /slow HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    slow:wait_requests(2)
+    local idle = gateway:connect()
+    idle:send "GET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+    assert.equal("first", h.read_response(idle).body)
+    addresses = { "127.0.0.3" }
+    wait_backend(gateway, other, 4000)
+    assert.equal("first", h.read_response(client).body)
+    assert.is_true(#slow.connections >= 2)
+    for _, connection in ipairs(slow.connections) do assert.equal("eof", connection:wait_end(1000)) end
+    client:close()
+    idle:close()
+    gateway:expect_quiet()
+  end, 20000))
+
   it("a TTL of 0 is a second, not a storm", h.test(function()
     local a = backends(1)
     local server = h.name_server(function(query)

@@ -165,6 +165,64 @@ describe("metrics", function()
     gateway:expect_quiet()
   end, 30000))
 
+  it("tell endpoints apart, by what came of each attempt", h.test(function()
+    local fine = h.backend(h.always(h.http1.response("204 No Content")))
+    local bad = h.backend(h.always(h.http1.response("503 Service Unavailable", "no")))
+    local mute = h.backend(function(connection) connection:read_request() end)
+    local dead = "127.0.0.1:" .. h.dead_port()
+    local gateway = h.gateway {
+      upstreams = { fine = fine, bad = bad, mute = mute, dead = dead },
+      routes = { { path = "/fine", backends = "fine" }, { path = "/bad", backends = "bad" }, { path = "/mute", backends = "mute" },
+        { path = "/dead", backends = "dead" } },
+    }
+    for _ = 1, 3 do gateway:get "/fine" end
+    gateway:get "/bad"
+    gateway:get "/mute"
+    for _ = 1, 2 do gateway:get "/dead" end
+    local metrics = wait_requests(gateway, 7)
+    local function attempts(address, class)
+      return metrics[('moongate_endpoint_requests_total{endpoint="%s",class="%s"}'):format(address, class)]
+    end
+    assert.equal(3, attempts(fine:address(), "2xx"))
+    assert.is_nil(attempts(fine:address(), "none"))
+    assert.equal(1, attempts(bad:address(), "5xx"))
+    assert.equal(1, attempts(mute:address(), "none"))
+    assert.equal(2, metrics[('moongate_endpoint_connect_failures_total{endpoint="%s"}'):format(dead)])
+    assert.equal(1, metrics[('moongate_endpoint_connections{endpoint="%s"}'):format(fine:address())])
+    assert.equal(0, metrics[('moongate_endpoint_connections{endpoint="%s"}'):format(mute:address())])
+  end))
+
+  local function shown(gateway)
+    local out, count = {}, 0
+    for name, value in pairs(gateway:metrics()) do
+      local endpoint = name:match '^moongate_endpoint_requests_total{endpoint="([^"]+)"'
+      if endpoint then
+        out[endpoint] = (out[endpoint] or 0) + value
+        count = count + 1
+      end
+    end
+    return out, count
+  end
+
+  it("show so many endpoints as they are told to, or none", h.test(function()
+    local backends = {}
+    for i = 1, 5 do backends[i] = h.backend(h.always(h.http1.response("204 No Content"))) end
+    local function config(count)
+      return { upstreams = { b = backends }, routes = { { path = "/", backends = "b" } },
+        settings = { metrics = { endpoints = count } } }
+    end
+    local gateway = h.gateway(config(2))
+    for _ = 1, 10 do gateway:get "/" end
+    wait_requests(gateway, 10)
+    local endpoints, count = shown(gateway)
+    assert.equal(3, count)
+    assert.equal(6, endpoints.other)
+    local none = h.gateway(config(0))
+    none:get "/"
+    wait_requests(none, 1)
+    assert.equal(0, select(2, shown(none)))
+  end))
+
   it("are read while workers count, and disturb none #threads", h.test(function()
     local gateway = h.gateway { upstreams = { echo = "builtin:echo" }, settings = { workers = 4 },
       routes = { { path = "/", backends = "echo" } } }

@@ -98,7 +98,7 @@ local function u16(n) return string.char(math.floor(n / 256) % 256, n % 256) end
 local function u32(n) return u16(math.floor(n / 65536)) .. u16(n % 65536) end
 dns.u16 = u16
 
--- What a query asks: { id, name, type ("A", "AAAA" or a number), question = its bytes }.
+-- What a query asks: { id, name, type ("A", "AAAA" or a number), question = its bytes, has_edns }.
 local function parse(bytes)
   local at, labels = 13, {}
   while bytes:byte(at) and bytes:byte(at) > 0 do
@@ -108,7 +108,7 @@ local function parse(bytes)
   end
   local kind = bytes:byte(at + 1) * 256 + bytes:byte(at + 2)
   return { id = bytes:sub(1, 2), name = table.concat(labels, "."):lower(), question = bytes:sub(13, at + 4),
-    type = kind == 1 and "A" or kind == 28 and "AAAA" or kind }
+    has_edns = bytes:byte(12) > 0, type = kind == 1 and "A" or kind == 28 and "AAAA" or kind }
 end
 
 -- An answer to a query. options: addresses (of IPv4), ttl, code (0), truncated, id (two bytes).

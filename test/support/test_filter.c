@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum hook {
@@ -83,7 +84,7 @@ struct field {
 };
 
 struct head_conf {
-    uint32_t wait_ms;
+    uint32_t wait_ms, block_ms;
     enum verdict verdict;
     uint16_t status;
     struct moon_slice body;
@@ -137,11 +138,17 @@ static const struct moon_schema_key read_keys[] = {
 static const struct moon_schema read_schema = {read_keys, NULL, NULL};
 
 static const struct moon_schema_key head_keys[] = {
-    NUMBER("wait"),   CHOICE("verdict", verdicts),
-    NUMBER("status"), STRING("body"),
-    ANY_TABLE("set"), ANY_TABLE("add"),
-    ANY_TABLE("del"), TABLE("read", read_schema),
-    STRING("text"),   CHOICE("replace", replacements),
+    NUMBER("wait"),
+    NUMBER("block"),
+    CHOICE("verdict", verdicts),
+    NUMBER("status"),
+    STRING("body"),
+    ANY_TABLE("set"),
+    ANY_TABLE("add"),
+    ANY_TABLE("del"),
+    TABLE("read", read_schema),
+    STRING("text"),
+    CHOICE("replace", replacements),
     {.name = NULL},
 };
 static const struct moon_schema head_schema = {head_keys, NULL, NULL};
@@ -213,6 +220,7 @@ static void read_read(const struct moon_value *value, struct read_conf *read)
 static void read_head(const struct moon_value *value, struct head_conf *head)
 {
     head->wait_ms = (uint32_t)(moon_value_number(value, "wait", 0) * 1000);
+    head->block_ms = (uint32_t)(moon_value_number(value, "block", 0) * 1000);
     head->verdict = (enum verdict)choice(value, "verdict", verdicts);
     head->status = (uint16_t)moon_value_number(value, "status", 403);
     head->body = copy(moon_value_string(value, "body", MOON_SLICE("refused\n")));
@@ -586,6 +594,11 @@ static enum moon_verdict judge_head(struct moon_flow *flow, const struct conf *c
     enter(state, flow, conf, hook);
     if (must_wait(state, hook, head->wait_ms))
         return MOON_WAIT;
+    if (head->block_ms) { // what no filter may: the worker serves nobody meanwhile
+        say(conf, "blocks in %s", hook_names[hook]);
+        nanosleep(&(struct timespec){head->block_ms / 1000, head->block_ms % 1000 * 1000000L},
+                  NULL);
+    }
     bool is_early = hook == HOOK_REWRITE || hook == HOOK_ACCESS;
     if (is_early && head->read.is_wanted && must_read(state, hook))
         return MOON_WAIT;

@@ -2,6 +2,7 @@
 #include "upstream/balance/round_robin.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { CYCLE_MAX_LEN = 4096 };
@@ -36,6 +37,14 @@ static uint32_t reduce(const uint32_t *weights, uint16_t count, uint32_t *reduce
     return total;
 }
 
+static bool is_flat(const uint32_t *reduced, uint16_t count)
+{
+    for (uint16_t i = 0; i < count; i++)
+        if (reduced[i] != 1)
+            return false;
+    return true;
+}
+
 int moon_cycle_init(struct moon_cycle *cycle, const uint32_t *weights, uint16_t count)
 {
     *cycle = (struct moon_cycle){NULL, 0};
@@ -46,6 +55,12 @@ int moon_cycle_init(struct moon_cycle *cycle, const uint32_t *weights, uint16_t 
     if (!reduced || !credit || !cycle->turns)
         goto fail;
     cycle->len = sum;
+    if (is_flat(reduced,
+                count)) { // as the loop below would have it, which takes a square of the count
+        for (uint32_t turn = 0; turn < sum; turn++)
+            cycle->turns[turn] = (uint16_t)turn;
+        sum = 0;
+    }
     for (uint32_t turn = 0; turn < sum; turn++) {
         uint16_t best = 0;
         for (uint16_t i = 0; i < count; i++) {

@@ -56,16 +56,19 @@ local function endpoint_text(endpoint)
   return ("%s (weight %d)"):format(endpoint.address, endpoint.weight)
 end
 
+local function listener_text(listener)
+  local hostname = listener.hostname and ", " .. listener.hostname or ""
+  return ("%s (%s%s)"):format(listener.address, listener.name, hostname)
+end
+
 local function print_answer(answer)
   if not answer.matched then
     line("answer", ("%d: %s"):format(answer.status, answer.reason))
-    return
   end
-  line("listener", listed(answer.listeners, function(listener)
-    return ("%s (%s)"):format(listener.address, listener.name)
-  end))
-  if #answer.listeners == 0 then
-    line("listener", "none on that port")
+  line("listener", listed(answer.listeners, listener_text))
+  if not answer.matched then
+    line("plugins", listed(answer.plugins, tostring))
+    return
   end
   line("path", answer.path)
   line("route", ("%s (%s:%d)"):format(answer.route.name, answer.route.file, answer.route.line))

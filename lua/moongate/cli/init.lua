@@ -4,7 +4,7 @@ local json = require "moongate.cli.json"
 local options = require "moongate.cli.options"
 
 local commands = {
-  "run", "check", "explain", "reload", "drain", "top", "version", "help",
+  "run", "check", "explain", "reload", "drain", "top", "connections", "version", "help",
 }
 local later = { test = true, dev = true, new = true }
 
@@ -24,6 +24,7 @@ A gateway that runs
   moongate reload       take its configuration anew; the old one serves on when the new one is wrong
   moongate drain        finish what is under way and stop
   moongate top          requests, errors and latencies by route and upstream, as they come
+  moongate connections  what its client connections do
 This program
   moongate version      which version this is
   moongate help         this text; moongate COMMAND --help says more about one

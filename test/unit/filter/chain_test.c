@@ -184,7 +184,7 @@ static int setup(void **state)
     f->chain = (struct moon_chain){.filters = f->filters, .count = FILTER_COUNT};
     moon_chain_note(&f->chain, &type);
     f->room[0] = f->room[1] = 200;
-    moon_chain_run_init(&f->run, &f->chain, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &f->chain, &f->flow, sink);
     *state = f;
     return 0;
 }
@@ -388,7 +388,7 @@ static void a_chain_without_filters_is_the_sink(void **state)
 {
     struct fixture *f = *state;
     struct moon_chain none = {.filters = f->filters};
-    moon_chain_run_init(&f->run, &none, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &none, &f->flow, sink);
     assert_int_equal(moon_chain_start(&f->run, &f->flow, MOON_PHASE_ACCESS), MOON_NEXT);
     assert_int_equal(push(f, MOON_REQUEST, "ab"), 2);
     assert_int_equal(push_end(f, MOON_REQUEST), 0);
@@ -408,7 +408,7 @@ static void sixty_four_filters(void **state)
     f->scripts[1].waits = 1;
     struct moon_chain chain = {.filters = many, .count = MOON_CHAIN_MAX_COUNT};
     moon_chain_note(&chain, &type);
-    moon_chain_run_init(&f->run, &chain, &f->flow, sink);
+    moon_chain_run_init(&f->run, NULL, &chain, &f->flow, sink);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), MOON_BODY_WAIT);
     moon_chain_wake(&f->run);
     assert_int_equal(push(f, MOON_RESPONSE, "x"), 1);

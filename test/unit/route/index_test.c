@@ -498,7 +498,7 @@ static int index_find(struct routes *routes, struct moon_arena_pool *pool,
                                              ? "X-A"
                                              : header_names[request->names[i]]),
                          moon_slice_from(request->fields[i]));
-    int got = moon_routes_find(moon_snapshot_routes(routes->snapshot), &head, routes->scratch);
+    int got = moon_routes_find(moon_snapshot_routes(routes->snapshot), 0, &head, routes->scratch);
     free((void *)head.target.path.ptr);
     moon_arena_free(arena);
     return got;

@@ -123,7 +123,7 @@ static inline int routes_find(struct routes *routes, const char *method, const c
     if (moon_request_parse(arena, (struct moon_slice){text, (size_t)len}, &moon_head_limits_default,
                            &head, &fault) != 0)
         fail_msg("%s %s: %s", method, target, fault.reason);
-    int got = moon_routes_find(moon_snapshot_routes(routes->snapshot), &head, routes->scratch);
+    int got = moon_routes_find(moon_snapshot_routes(routes->snapshot), 0, &head, routes->scratch);
     moon_arena_free(arena);
     moon_arena_pool_free(pool);
     return got;

@@ -1,0 +1,91 @@
+// See listener_plugins.h.
+#include "exchange/listener_plugins.h"
+
+#include "base/err.h"
+#include "exchange/action.h"
+#include "exchange/plugins.h"
+
+#include <stdlib.h>
+
+struct moon_listener_plugins {
+    struct moon_chain *chains;
+    size_t count;
+};
+
+static const struct moon_schema_key listener_keys[] = {
+    {.name = "plugins",
+     .types = MOON_TYPE_TABLE,
+     .expected = "a list of { \"plugin\", key = value }"},
+    {.name = NULL},
+};
+static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
+
+static void listener_plugins_unref(void *part)
+{
+    struct moon_listener_plugins *all = part;
+    if (!all)
+        return;
+    for (size_t i = 0; i < all->count; i++)
+        moon_plugins_fini(&all->chains[i]);
+    free(all->chains);
+    free(all);
+}
+
+// A request runs both lists, as one.
+static bool check_sum(const struct moon_compile *compile, const struct moon_object *listener,
+                      uint32_t count)
+{
+    const struct moon_actions *actions = moon_snapshot_actions(compile->snapshot);
+    uint32_t most = actions ? moon_actions_most_plugins(actions) : 0;
+    if (count == 0 || count + most <= MOON_CHAIN_MAX_COUNT)
+        return true;
+    moon_report_addf(compile->report, listener->place, moon_object_title(compile->model, listener),
+                     "plugins", "at most 64 of a listener and a route together",
+                     "found %u plugins, and a route has %u", count, most);
+    return false;
+}
+
+static int listener_plugins_compile(const struct moon_compile *compile, void **part)
+{
+    struct moon_listener_plugins *all = calloc(1, sizeof *all);
+    bool is_fine = true, answers = false;
+    if (!all)
+        abort();
+    all->chains = calloc(compile->object_count + 1, sizeof *all->chains);
+    if (!all->chains)
+        abort();
+    for (size_t i = 0; i < compile->object_count; i++) {
+        struct moon_chain *chain = &all->chains[all->count++];
+        struct moon_slice name =
+            moon_value_string(&compile->objects[i]->value, "name", MOON_SLICE(""));
+        struct moon_plugins_args args = {compile, compile->objects[i], name, false};
+        is_fine = moon_plugins_compile(&args, chain, &answers) &&
+                  check_sum(compile, compile->objects[i], chain->count) && is_fine;
+    }
+    if (!is_fine) {
+        listener_plugins_unref(all);
+        return MOON_ECONFIG;
+    }
+    *part = all;
+    return 0;
+}
+
+const struct moon_section moon_listener_plugins_section = {
+    .name = "listener_plugins",
+    .kind = "listener",
+    .schema = &listener_schema,
+    .compile = listener_plugins_compile,
+    .unref = listener_plugins_unref,
+};
+
+const struct moon_listener_plugins *
+moon_snapshot_listener_plugins(const struct moon_snapshot *snapshot)
+{
+    return moon_snapshot_part(snapshot, moon_listener_plugins_section.name);
+}
+
+const struct moon_chain *moon_listener_plugins_at(const struct moon_listener_plugins *all,
+                                                  int index)
+{
+    return all->chains[index].count ? &all->chains[index] : NULL;
+}

@@ -1,0 +1,48 @@
+// Listeners: where the gateway takes connections and for which hosts, as the configuration defines them. Several may share an
+// address with a port (a bind; once open, a port of gateway/): of those the one whose hostname fits best has the request.
+//
+//   bind (an address with a port) + Host -> listener: the exact hostname, then the longest wildcard, then the one without
+//
+// Pure lookup: no I/O, no allocation. Indexes of listeners follow the order of the objects.
+#pragma once
+
+#include "base/address.h"
+#include "conf/conf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct moon_head;
+struct moon_index;
+struct moon_route_scratch;
+
+struct moon_listener {
+    const char *name;           // for logs and routes; never NULL
+    struct moon_slice hostname; // lower case, "*.example.org" as ".example.org"; empty: every host
+    struct moon_place place;
+    bool is_named; // by the configuration: routes may refer to it
+};
+
+struct moon_bind {
+    struct moon_address address; // port 0: any free one, shared with no other listener
+    int *members;                // indexes of its listeners
+    uint32_t member_count;
+    struct moon_match *hosts; // for the index
+    struct moon_index *index; // of hostnames; NULL: the only member takes every host
+};
+
+struct moon_listeners {
+    struct moon_listener *listeners;
+    size_t count;
+    struct moon_bind *binds; // in the order in which they are named first
+    size_t bind_count;
+};
+
+extern const struct moon_section moon_listener_section; // part: struct moon_listeners *
+
+const struct moon_listeners *moon_snapshot_listeners(const struct moon_snapshot *snapshot);
+// The listener that has a request which came in there, or -1: none takes its host.
+int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
+                        const struct moon_head *head, struct moon_route_scratch *scratch);
+// The names of the listeners of a bind, with ", " between them; malloc'd.
+char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind);
