@@ -312,10 +312,14 @@ static void take(struct moon_link *link, struct moon_slice bytes)
         moon_link_fail(link, -ENOBUFS);
         return;
     }
-    struct moon_slice rest = moon_buffer_bytes(&link->in);
+    // Out of the link while it is taken apart: a lane that ends within must find what is left, not what was its own.
+    struct moon_buffer in = link->in;
+    struct moon_slice rest = moon_buffer_bytes(&in);
     size_t before = rest.len;
+    link->in = (struct moon_buffer){0};
     moon_h1_process(link, &rest);
-    moon_buffer_consume(&link->in, link->res->buffers, before - rest.len);
+    moon_buffer_consume(&in, link->res->buffers, before - rest.len);
+    link->in = in;
 }
 
 void moon_link_progress(struct moon_link *link)
