@@ -68,7 +68,7 @@ bool moon_splice_begin(struct moon_link *from)
     to->splice_in = splice;
     if (from->head_len && left <= MOON_TURN_LEN)
         from->head_cap_len = (uint16_t)(from->head_len + HEAD_SLACK_LEN);
-    moon_link_flush(to); // a head without much body is queued still; a pipe is seldom held beyond this call
+    moon_link_flush(to); // a head without much body is queued still; pipes are too few to wait
     moon_splice_run(splice);
     return true;
 }
