@@ -1,5 +1,5 @@
 // A loop: one thread's part of the world. Clock, timers, deferred work, streams, pipes, signals and a mailbox.
-// A turn is: take events, call on_ready of each stream, run the deferred tasks after each of them, fire timers, take mail.
+// A turn is: take events, call on_ready of each stream, run the deferred tasks, fire timers, take mail.
 // Everything here belongs to the loop's thread but moon_mailbox_post and moon_loop_stop.
 #pragma once
 
@@ -33,7 +33,8 @@ struct moon_loop {
     struct moon_heartbeat *heartbeat;
 };
 
-// Runs once, soon: after the on_ready, timer or mail now being dispatched has returned. Embedded, zeroed before first use.
+// Runs once, soon: in this turn, after the on_ready, timer or mail now being dispatched has returned, and perhaps after those of
+// other streams. Embedded, zeroed before first use.
 struct moon_task {
     struct moon_list node;
     void (*fn)(struct moon_task *task); // off the list when fn runs

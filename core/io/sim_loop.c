@@ -122,7 +122,8 @@ static void tell(struct sim_loop *loop, struct sim_source *source)
     }
     if (on_ready && ready)
         on_ready(owner, ready);
-    moon_loop_run_tasks(&loop->base);
+    if (sim_below(world, 2)) // at the latest behind the last event, as in the real world
+        moon_loop_run_tasks(&loop->base);
 }
 
 // Takes what is ready now; what becomes ready in this turn comes in the next.
@@ -154,6 +155,7 @@ static void turn(struct sim_loop *loop)
         loop->turn[at] = loop->turn[count - 1];
         tell(loop, source);
     }
+    moon_loop_run_tasks(&loop->base);
     moon_wheel_advance(loop->base.wheel, loop->base.now_ms);
     moon_loop_run_tasks(&loop->base);
     sim_mailboxes_deliver(loop);

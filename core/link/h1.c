@@ -59,9 +59,11 @@ static void message_end(struct moon_link *link)
 }
 
 // A body follows, or none. The head event must not find the link in a state that it has left.
-static void head_done(struct moon_link *link, const struct moon_head *head)
+static void head_done(struct moon_link *link, const struct moon_head *head, size_t head_len)
 {
     uint64_t now_ms = moon_loop_now_ms(link->res->loop);
+    link->head_len = (uint16_t)(head_len < MOON_READ_HEAD_LEN ? head_len : 0);
+    link->head_cap_len = 0;
     link->scan = (struct moon_head_scan){0};
     link->lane.trailers = (struct moon_headers){0};
     link->ready_len = 0;
@@ -119,7 +121,7 @@ static bool take_request(struct moon_link *link, struct moon_slice *in)
         moon_h1_fault(link, text.ptr ? &fault : &head_too_large);
         return false;
     }
-    head_done(link, lane->head);
+    head_done(link, lane->head, (size_t)len);
     bool is_whole = link->read_state == LINK_READ_DONE;
     lane->events->head(lane->owner);
     if (is_whole && !link->is_freed && lane->owner)
@@ -159,7 +161,7 @@ static bool take_response(struct moon_link *link, struct moon_slice *in)
         lane->events->head(lane->owner);
         return true;
     }
-    head_done(link, lane->head);
+    head_done(link, lane->head, (size_t)len);
     bool is_whole = link->read_state == LINK_READ_DONE && status != 101;
     if (is_whole && in->len)
         link->must_close = true; // more than one answer to one request (A08)

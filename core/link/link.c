@@ -315,10 +315,14 @@ static void take(struct moon_link *link, struct moon_slice bytes)
         moon_link_fail(link, -ENOBUFS);
         return;
     }
-    struct moon_slice rest = moon_buffer_bytes(&link->in);
+    // Out of the link while it is taken apart: a lane that ends within must find what is left, not what was its own.
+    struct moon_buffer in = link->in;
+    struct moon_slice rest = moon_buffer_bytes(&in);
     size_t before = rest.len;
+    link->in = (struct moon_buffer){0};
     moon_h1_process(link, &rest);
-    moon_buffer_consume(&link->in, link->res->buffers, before - rest.len);
+    moon_buffer_consume(&in, link->res->buffers, before - rest.len);
+    link->in = in;
 }
 
 void moon_link_progress(struct moon_link *link)
@@ -340,6 +344,14 @@ static void discard(struct moon_link *link, size_t len)
     }
 }
 
+// A head's first read takes little more than the head where the body before was spliced: what it takes of a body is copied.
+static size_t read_cap_of(const struct moon_link *link)
+{
+    if (link->read_state != LINK_READ_HEAD)
+        return MOON_READ_BODY_LEN;
+    return link->head_cap_len && link->scan.seen_len == 0 ? link->head_cap_len : MOON_READ_HEAD_LEN;
+}
+
 static void link_read(struct moon_link *link)
 {
     size_t turn_len = 0;
@@ -350,8 +362,7 @@ static void link_read(struct moon_link *link)
         }
         if (link->splice_wish && moon_splice_begin(link))
             return;
-        size_t cap = link->read_state == LINK_READ_HEAD ? MOON_READ_HEAD_LEN : MOON_READ_BODY_LEN;
-        size_t room = moon_buffer_room(&link->in);
+        size_t cap = read_cap_of(link), room = moon_buffer_room(&link->in);
         ssize_t n = moon_stream_read(link->stream, link->res->read_buffer, cap < room ? cap : room);
         if (n == 0)
             return;

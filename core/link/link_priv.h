@@ -38,9 +38,11 @@ struct moon_link {
     // bytes at the front of `in` that are body already: framing taken off, not delivered yet
     uint32_t ready_len;
     struct moon_head_scan scan;
-    uint8_t role;       // enum moon_link_role
-    uint8_t read_state; // enum link_read
-    uint8_t write_kind; // enum moon_body_kind of the message being sent
+    uint16_t head_len;     // of the message under way; 0: too long to matter
+    uint16_t head_cap_len; // how much to read at most for the next head; 0: as usual
+    uint8_t role;          // enum moon_link_role
+    uint8_t read_state;    // enum link_read
+    uint8_t write_kind;    // enum moon_body_kind of the message being sent
     bool is_connecting : 1;
     bool is_dispatching : 1; // inside on_ready: what is queued is flushed when it returns
     bool is_paused : 1;      // the owner took less than it was given

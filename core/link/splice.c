@@ -13,7 +13,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SPLICE_MIN_LEN = 32768 };
+enum {
+    SPLICE_MIN_LEN = 32768,
+    HEAD_SLACK_LEN = 128, // by how much the next head may be longer
+};
 
 struct moon_splice {
     struct moon_link *from, *to;
@@ -63,6 +66,9 @@ bool moon_splice_begin(struct moon_link *from)
     moon_splice_unwish(from);
     from->splice_out = splice;
     to->splice_in = splice;
+    if (from->head_len && left <= MOON_TURN_LEN)
+        from->head_cap_len = (uint16_t)(from->head_len + HEAD_SLACK_LEN);
+    moon_link_flush(to); // a head without much body is queued still; pipes are too few to wait
     moon_splice_run(splice);
     return true;
 }

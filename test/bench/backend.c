@@ -17,7 +17,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { HEAD_CAP_LEN = 8192, BODY_LEN = 1 << 20, EVENT_COUNT = 256 };
+enum {
+    HEAD_CAP_LEN = 8192,
+    BODY_LEN = 1 << 20,
+    EVENT_COUNT = 256,
+    SEND_BUFFER_LEN = 65536, // of answers longer than BODY_LEN
+};
 
 struct connection {
     int fd;
@@ -45,8 +50,13 @@ static void drop(struct connection *c)
     free(c);
 }
 
+// A long answer that nobody takes waits here, not in the kernel: the TCP memory of the machine, which the proxy needs, too, would
+// be full with a thousand of them.
 static void begin_answer(struct connection *c, uint64_t len)
 {
+    static const int send_buffer_len = SEND_BUFFER_LEN;
+    if (len > BODY_LEN)
+        setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &send_buffer_len, sizeof send_buffer_len);
     c->head_len = (size_t)snprintf(c->head, sizeof c->head,
                                    "HTTP/1.1 200 OK\r\nServer: backend\r\n"
                                    "Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"

@@ -61,6 +61,29 @@ for _, path in ipairs { { "spliced", true }, { "copied", false } } do
       gateway:expect_quiet()
     end, 60000))
 
+    it("heads of any length after long bodies", h.test(function()
+      local answers = { { 0, 70000 }, { 0, 70000 }, { 100, 70000 }, { 6000, 70000 }, { 9000, 70000 }, { 0, 10 },
+        { 0, 70000 }, { 0, 0 }, { 0, 70000 }, { 500, 3000 }, { 0, 300000 }, { 0, 70000 } }
+      local function body_of(i) return h.http1.pattern(answers[i][2], i) end
+      local backend = h.backend(function(connection)
+        for i, answer in ipairs(answers) do
+          connection:read_request()
+          connection:send(("HTTP/1.1 200 OK\r\nX-Pad: %s\r\nContent-Length: %d\r\n\r\n"):format(("p"):rep(answer[1]),
+            answer[2]) .. body_of(i))
+        end
+      end)
+      local gateway = h.gateway { backend = backend, settings = settings }
+      local client = gateway:connect()
+      for i, answer in ipairs(answers) do
+        client:send("GET / HTTP/1.1\r\nHost: h.example\r\n\r\n")
+        local response = h.read_response(client)
+        assert.equal(answer[1], #response.headers["x-pad"])
+        assert.is_true(body_of(i) == response.body, ("answer %d: got %d others"):format(i, #response.body))
+      end
+      client:close()
+      gateway:expect_quiet()
+    end))
+
     it("requests of every length, by length and chunked", h.test(function()
       local backend = h.backend(echo)
       local gateway = h.gateway { backend = backend, settings = settings }
