@@ -1,5 +1,6 @@
 // The route section: reads all matches, refuses what could never be chosen or told apart, and builds the index.
 #include "route/route.h"
+#include "route/listener.h"
 
 #include "base/arena.h"
 #include "base/err.h"

@@ -50,7 +50,9 @@ static struct moon_snapshot *compile(struct moon_model *model, bool has_rest)
         object.value.table.entry_count = is_rest ? 1 : 2;
         moon_model_add(model, &object);
     }
-    if (moon_conf_compile(model, sections, 1, report, &snapshot) != 0)
+    struct moon_conf_args args = {
+        .model = model, .sections = sections, .section_count = 1, .report = report};
+    if (moon_conf_compile(&args, &snapshot) != 0)
         fail_msg("%s", moon_report_text(report));
     moon_report_free(report);
     return snapshot;
