@@ -1,17 +1,17 @@
 // The registry: a list, since dictionaries are few and are looked up when code is loaded.
-// Invariant: an entry, once in the list, never changes and never leaves it.
+// Invariant: an entry, once in the list, never leaves it, and nothing of it changes but told_len.
 #include "base/dicts.h"
 
 #include "base/siphash.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct entry {
     struct entry *next;
     struct moon_dict *dict;
+    size_t told_len; // the length that somebody was last told it has not
     size_t name_len;
     char name[MOON_DICTS_NAME_MAX_LEN];
 };
@@ -99,4 +99,15 @@ int moon_dicts_get(struct moon_dicts *dicts, const char *name, size_t name_len, 
     int result = get_locked(dicts, name, name_len, len, dict);
     pthread_mutex_unlock(&dicts->lock);
     return result;
+}
+
+bool moon_dicts_tell(struct moon_dicts *dicts, const char *name, size_t name_len, size_t len)
+{
+    pthread_mutex_lock(&dicts->lock);
+    struct entry *entry = find(dicts, name, name_len);
+    bool is_news = entry && len != moon_dict_capacity(entry->dict) && entry->told_len != len;
+    if (is_news)
+        entry->told_len = len;
+    pthread_mutex_unlock(&dicts->lock);
+    return is_news;
 }

@@ -4,6 +4,8 @@
 
 #include "base/dict.h"
 
+#include <stdbool.h>
+
 struct moon_dicts;
 
 enum {
@@ -29,3 +31,6 @@ void moon_dicts_free(struct moon_dicts *dicts);
 // NULL but for the first two results. Takes a lock and perhaps memory: for when code is loaded, not for each request.
 int moon_dicts_get(struct moon_dicts *dicts, const char *name, size_t name_len, size_t len,
                    struct moon_dict **dict);
+
+// Whether nobody was told yet that the dictionary of that name keeps another length than `len`: true once for each new `len`.
+bool moon_dicts_tell(struct moon_dicts *dicts, const char *name, size_t name_len, size_t len);

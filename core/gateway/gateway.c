@@ -3,6 +3,7 @@
 //   new (compile, open sockets, make workers) -> run (threads) -> drain -> every worker drained -> loops stop -> free
 //
 // The control thread owns this struct; workers reach it only through its mailbox.
+#include "base/dicts.h"
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
@@ -381,6 +382,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_telemetry_free(gateway->telemetry);
     moon_snapshot_unref(gateway->snapshot);
     moon_snapshot_unref(gateway->admin_snapshot);
+    moon_dicts_free(gateway->scripts.dicts); // after the last VM
     moon_registry_free(gateway->registry);
     free(gateway->seats);
     free(gateway);

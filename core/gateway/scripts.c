@@ -1,5 +1,6 @@
 // Scripts in the life of the gateway: generations are linked to snapshots by the builder, run by workers and by control, and freed
 // here, off the workers, once nobody stands on them.
+#include "base/dicts.h"
 #include "conf/conf.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
@@ -72,9 +73,12 @@ void moon_gateway_run_control(struct moon_gateway *gateway)
 
 void moon_gateway_scripts_init(struct moon_gateway *gateway)
 {
+    uint64_t seed[2];
+    moon_loop_random(gateway->control.loop, seed, sizeof seed);
     gateway->graves = moon_mailbox_new(gateway->control.loop, on_grave, gateway);
     gateway->scripts = (struct moon_script_host){.world = gateway->args.world,
                                                  .log = gateway->args.log,
+                                                 .dicts = moon_dicts_new(seed),
                                                  .worker_count = gateway->seat_count};
 }
 

@@ -61,6 +61,81 @@ struct moon_abi_headers {
     uint32_t is_response;
 };
 
+// What the functions of shared dictionaries return, MOON_ABI_OK aside (base/dict.h).
+enum {
+    MOON_ABI_DICT_NOT_FOUND = 1,
+    MOON_ABI_DICT_EXISTS = 2,
+    MOON_ABI_DICT_NO_MEMORY = 3,
+    MOON_ABI_DICT_NOT_NUMBER = 4,
+    MOON_ABI_DICT_TOO_LONG = 5, // for the buffer: `len` says what it takes, for now
+    MOON_ABI_DICT_BAD_KEY = 6,  // empty, or too long
+};
+// Types of their values; 0: none.
+enum {
+    MOON_ABI_DICT_BOOLEAN = 1,
+    MOON_ABI_DICT_NUMBER = 2,
+    MOON_ABI_DICT_STRING = 3,
+};
+// Modes of a set; may be or-ed.
+enum {
+    MOON_ABI_DICT_ADD = 1,     // only where there is no such key
+    MOON_ABI_DICT_REPLACE = 2, // only where there is one
+    MOON_ABI_DICT_SAFE = 4,    // nothing makes room
+};
+// What opening a dictionary returns, MOON_ABI_OK and MOON_ABI_PHASE aside (base/dicts.h).
+enum {
+    MOON_ABI_DICTS_OTHER_LEN = 1, // opened; it keeps another length, and nobody was told so yet
+    MOON_ABI_DICTS_BAD_NAME = 2,
+    MOON_ABI_DICTS_BAD_LEN = 3,
+    MOON_ABI_DICTS_FULL = 4,
+    MOON_ABI_DICTS_NO_MEMORY = 5,
+};
+// Their bounds.
+enum {
+    MOON_ABI_DICTS_NAME_MAX_LEN = 255,
+    MOON_ABI_DICTS_MAX_COUNT = 1024,
+    MOON_ABI_DICTS_MIN_LEN = 16384,
+    MOON_ABI_DICTS_MAX_GIB = 256,
+};
+
+struct moon_abi_dict_value {
+    char *buffer;      // in: where a string goes
+    size_t buffer_len; // in
+    size_t len;        // out: of the string
+    double number;     // out: the number; 0 or 1 for a boolean
+    uint32_t flags;    // out
+    uint8_t type;      // out
+    uint8_t is_stale;  // out
+};
+struct moon_abi_dict_set {
+    const char *string;  // in
+    size_t len;          // in
+    double number;       // in
+    double ttl;          // in: seconds; 0 for ever
+    uint32_t flags;      // in
+    uint8_t type;        // in
+    uint8_t mode;        // in
+    uint8_t is_forcible; // out: something live made room
+};
+struct moon_abi_dict_incr {
+    double by;           // in
+    double init;         // in
+    double init_ttl;     // in: seconds; 0 for ever
+    double number;       // out: the sum
+    uint8_t has_init;    // in: else a missing key is not found
+    uint8_t is_forcible; // out
+};
+struct moon_abi_dict_keys {
+    char *buffer;      // in: each key becomes its length (uint16_t) and its bytes
+    size_t buffer_len; // in
+    size_t max_count;  // in
+    size_t count;      // out
+    size_t len;        // out: filled; of MOON_ABI_DICT_TOO_LONG, what it takes
+    uint32_t shard;    // the cursor: 0 at first, then as it was left
+    uint32_t bucket;
+    uint8_t is_last; // out
+};
+
 // A coroutine's wait: waking with a ticket of an earlier wait does nothing.
 struct moon_abi_ticket {
     void *coroutine;
@@ -132,3 +207,34 @@ int moon_abi_ticket(void *vm, struct moon_abi_ticket *out);
 void moon_abi_wake(const struct moon_abi_ticket *ticket);
 /// Wakes the running coroutine after so many seconds; it yields next.
 int moon_abi_sleep(void *vm, double seconds);
+
+/// The shared dictionary of that name, made with `size` bytes if there is none; 0: of any size. It outlives the VM.
+int moon_abi_dict_open(void *vm, const char *name, size_t len, double size, void **out);
+/// A live value.
+int moon_abi_dict_get(void *vm, void *dict, const char *key, size_t len,
+                      struct moon_abi_dict_value *value);
+/// A value, live or not.
+int moon_abi_dict_get_stale(void *vm, void *dict, const char *key, size_t len,
+                            struct moon_abi_dict_value *value);
+/// Replaces value, flags and time to live.
+int moon_abi_dict_set(void *vm, void *dict, const char *key, size_t len,
+                      struct moon_abi_dict_set *set);
+/// Adds to a number.
+int moon_abi_dict_incr(void *vm, void *dict, const char *key, size_t len,
+                       struct moon_abi_dict_incr *incr);
+/// Frees a key, live or not.
+int moon_abi_dict_del(void *dict, const char *key, size_t len);
+/// Seconds that are left to a live key; 0 for ever.
+int moon_abi_dict_ttl(void *vm, void *dict, const char *key, size_t len, double *seconds);
+/// A new time to live for a live key; 0 for ever.
+int moon_abi_dict_expire(void *vm, void *dict, const char *key, size_t len, double seconds);
+/// Some of the live keys, and where to go on.
+int moon_abi_dict_keys(void *vm, void *dict, struct moon_abi_dict_keys *keys);
+/// Everything becomes stale.
+void moon_abi_dict_flush_all(void *dict);
+/// Frees up to `max` stale keys, all for 0; how many.
+double moon_abi_dict_flush_expired(void *vm, void *dict, double max);
+/// The bytes that it was made with.
+double moon_abi_dict_capacity(void *dict);
+/// Those that nothing holds.
+double moon_abi_dict_free_space(void *dict);

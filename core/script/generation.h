@@ -16,7 +16,7 @@ struct moon_world;
 struct moon_script_host {
     struct moon_world *world;
     const struct moon_log *log; // NULL: nothing is said
-    struct moon_dicts *dicts;   // shared dictionaries
+    struct moon_dicts *dicts;   // shared dictionaries; NULL: none, nothing runs here
     unsigned worker_count;
 };
 

@@ -27,6 +27,43 @@ struct moon_abi_headers {
     uint32_t generation;
     uint32_t is_response;
 };
+struct moon_abi_dict_value {
+    char *buffer;
+    size_t buffer_len;
+    size_t len;
+    double number;
+    uint32_t flags;
+    uint8_t type;
+    uint8_t is_stale;
+};
+struct moon_abi_dict_set {
+    const char *string;
+    size_t len;
+    double number;
+    double ttl;
+    uint32_t flags;
+    uint8_t type;
+    uint8_t mode;
+    uint8_t is_forcible;
+};
+struct moon_abi_dict_incr {
+    double by;
+    double init;
+    double init_ttl;
+    double number;
+    uint8_t has_init;
+    uint8_t is_forcible;
+};
+struct moon_abi_dict_keys {
+    char *buffer;
+    size_t buffer_len;
+    size_t max_count;
+    size_t count;
+    size_t len;
+    uint32_t shard;
+    uint32_t bucket;
+    uint8_t is_last;
+};
 struct moon_abi_ticket {
     void *coroutine;
     uint32_t wait;
@@ -62,6 +99,23 @@ double moon_abi_clock(void *vm);
 int moon_abi_ticket(void *vm, struct moon_abi_ticket *out);
 void moon_abi_wake(const struct moon_abi_ticket *ticket);
 int moon_abi_sleep(void *vm, double seconds);
+int moon_abi_dict_open(void *vm, const char *name, size_t len, double size, void **out);
+int moon_abi_dict_get(void *vm, void *dict, const char *key, size_t len,
+                      struct moon_abi_dict_value *value);
+int moon_abi_dict_get_stale(void *vm, void *dict, const char *key, size_t len,
+                            struct moon_abi_dict_value *value);
+int moon_abi_dict_set(void *vm, void *dict, const char *key, size_t len,
+                      struct moon_abi_dict_set *set);
+int moon_abi_dict_incr(void *vm, void *dict, const char *key, size_t len,
+                       struct moon_abi_dict_incr *incr);
+int moon_abi_dict_del(void *dict, const char *key, size_t len);
+int moon_abi_dict_ttl(void *vm, void *dict, const char *key, size_t len, double *seconds);
+int moon_abi_dict_expire(void *vm, void *dict, const char *key, size_t len, double seconds);
+int moon_abi_dict_keys(void *vm, void *dict, struct moon_abi_dict_keys *keys);
+void moon_abi_dict_flush_all(void *dict);
+double moon_abi_dict_flush_expired(void *vm, void *dict, double max);
+double moon_abi_dict_capacity(void *dict);
+double moon_abi_dict_free_space(void *dict);
 ]]
 
 return {
@@ -82,4 +136,25 @@ return {
   LOG = 5,
   INIT_WORKER = 6,
   TIMER = 7,
+  DICT_NOT_FOUND = 1,
+  DICT_EXISTS = 2,
+  DICT_NO_MEMORY = 3,
+  DICT_NOT_NUMBER = 4,
+  DICT_TOO_LONG = 5,
+  DICT_BAD_KEY = 6,
+  DICT_BOOLEAN = 1,
+  DICT_NUMBER = 2,
+  DICT_STRING = 3,
+  DICT_ADD = 1,
+  DICT_REPLACE = 2,
+  DICT_SAFE = 4,
+  DICTS_OTHER_LEN = 1,
+  DICTS_BAD_NAME = 2,
+  DICTS_BAD_LEN = 3,
+  DICTS_FULL = 4,
+  DICTS_NO_MEMORY = 5,
+  DICTS_NAME_MAX_LEN = 255,
+  DICTS_MAX_COUNT = 1024,
+  DICTS_MIN_LEN = 16384,
+  DICTS_MAX_GIB = 256,
 }

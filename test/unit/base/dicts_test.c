@@ -43,6 +43,19 @@ static void a_name_keeps_its_dictionary(void **state)
     assert_ptr_equal(again, a);
 }
 
+static void another_length_is_told_once(void **state)
+{
+    struct moon_dicts *dicts = *state;
+    struct moon_dict *dict;
+    assert_false(moon_dicts_tell(dicts, "a", 1, 20000));
+    assert_int_equal(moon_dicts_get(dicts, "a", 1, 20000, &dict), MOON_DICTS_OK);
+    assert_false(moon_dicts_tell(dicts, "a", 1, 20000));
+    assert_true(moon_dicts_tell(dicts, "a", 1, 30000));
+    assert_false(moon_dicts_tell(dicts, "a", 1, 30000));
+    assert_true(moon_dicts_tell(dicts, "a", 1, 40000));
+    assert_false(moon_dicts_tell(dicts, "a", 1, 20000));
+}
+
 static void what_cannot_be_is_refused(void **state)
 {
     struct moon_dicts *dicts = *state;
@@ -114,6 +127,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_name_keeps_its_dictionary, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_length_is_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(there_is_an_end_to_it, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_get_the_same, setup, teardown),
