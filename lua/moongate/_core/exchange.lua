@@ -394,7 +394,9 @@ local exchange_get = {
 function exchange:respond(status, body, response_headers)
   local content_type = ""
   if type(body) == "table" then
-    body = require "moongate.json".encode(body)
+    local ok, encoded = pcall(require "moongate.json".encode, body)
+    if not ok then error("respond: " .. tostring(encoded), 2) end
+    body = encoded
     content_type = "application/json"
   elseif body ~= nil and type(body) ~= "string" then
     error("respond takes a string or a table as the body, got " .. type(body), 2)

@@ -1,6 +1,7 @@
 --- The world as a configuration script sees it: files, environment, time and chance are recorded by the first evaluation and
 --- given again to those of the workers, so that all of them see the same. What a script must not do is refused with a reason.
 
+local coroutines = require "moongate._core.coroutines"
 local native = require "moongate._core.native"
 
 local inputs = {}
@@ -158,6 +159,7 @@ function inputs.begin()
   loadfile = function(...) return world.loadfile(...) end -- luacheck: ignore 121
   dofile = function(...) return world.dofile(...) end -- luacheck: ignore 121
   package.loaders[3] = search
+  coroutines.install()
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
