@@ -110,7 +110,7 @@ local function search(name)
   local tried = {}
   for template in package.path:gmatch "[^;]+" do
     local path = template:gsub("%?", (name:gsub("%.", "/")))
-    local text = native.file(path)
+    local text = native.file(path, true)
     if text then
       local chunk, err = loadstring(text, "@" .. path)
       if not chunk then error(err, 0) end
