@@ -60,6 +60,8 @@ struct moon_worker {
     unsigned retired_count;
     struct moon_timer retired_check;
     struct moon_worker_start *start; // under way
+    // started or starting, not serving yet: the sender's, who outlives the worker
+    struct moon_generation *candidate;
     struct moon_worker_socket *held; // sockets that wait for the first generation's start
     size_t held_count;
     bool is_started;
@@ -152,6 +154,7 @@ static void on_start_done(void *owner, int err)
 static void take_start(struct moon_worker *worker, struct moon_worker_start *start)
 {
     struct moon_vm *vm = vm_of(worker, start->generation);
+    worker->candidate = start->is_given_up ? NULL : start->generation;
     if (start->is_given_up) {
         moon_vm_close(vm);
         start->on_done(start->owner, start);
@@ -195,6 +198,8 @@ static void start_first(struct moon_worker *worker)
 
 static void end_generations(struct moon_worker *worker)
 {
+    if (worker->candidate)
+        moon_vm_close(vm_of(worker, worker->candidate));
     if (worker->generation)
         moon_vm_close(vm_of(worker, worker->generation));
     for (unsigned i = 0; i < worker->retired_count; i++) {
@@ -265,6 +270,7 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
     for (size_t i = 0; i < change->removed_count; i++) // on the snapshot that has them
         moon_edge_unlisten(worker->edge, change->removed[i]);
     moon_service_switch(&worker->service, change->snapshot);
+    worker->candidate = NULL;
     take_generation(worker, change->generation);
     worker->res.access_ring = change->access_ring;
     for (size_t i = 0; i < change->kept_count; i++)

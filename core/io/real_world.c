@@ -17,7 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096, PORT_TRIES = 16, THREAD_STACK_LEN = 1 << 20 };
+// LuaJIT bounds the recursion of Lua and lets that of its C library go as deep: string.gsub whose function calls string.gsub takes
+// 60 MiB before it is refused. What is not touched costs nothing.
+enum { BACKLOG = 4096, PORT_TRIES = 16, STACK_LEN = 96 << 20 };
 
 struct moon_thread {
     pthread_t id;
@@ -364,7 +366,7 @@ static int world_thread_start(struct moon_world *world, void (*fn)(void *arg), v
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); // signals are the control thread's
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, THREAD_STACK_LEN);
+    pthread_attr_setstacksize(&attributes, STACK_LEN);
     int err = pthread_create(&thread->id, &attributes, thread_main, thread);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -405,6 +407,16 @@ static const struct moon_world_ops world_ops = {
     .thread_start = world_thread_start,
 };
 
+// The main thread's grows as it is used, up to the limit.
+static void raise_stack(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur >= STACK_LEN)
+        return;
+    limit.rlim_cur = limit.rlim_max < STACK_LEN ? limit.rlim_max : STACK_LEN;
+    setrlimit(RLIMIT_STACK, &limit);
+}
+
 struct moon_world *moon_world_new_real(void)
 {
     struct real_world *world = calloc(1, sizeof *world);
@@ -412,6 +424,7 @@ struct moon_world *moon_world_new_real(void)
     if (!world)
         abort();
     signal(SIGPIPE, SIG_IGN);
+    raise_stack();
     real_inherit(world);
     world->base.ops = &world_ops;
     world->base.descriptor_limit = 1024;

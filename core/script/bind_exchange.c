@@ -71,7 +71,8 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
     case 'r':
         return put(flow->ops->route(flow), out);
     case 'u':
-        return put(flow->ops->upstream(flow), out);
+        put(flow->ops->upstream(flow), out);
+        return out->len ? MOON_ABI_OK : MOON_ABI_NONE;
     case 'a':
         return client_address(slot_of(handle), out);
     default:

@@ -8,6 +8,7 @@
 #include "script/inputs.h"
 #include "script/vm_priv.h"
 
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +29,13 @@ static struct moon_inputs *inputs_of(lua_State *state)
     return lua_touserdata(state, lua_upvalueindex(2));
 }
 
-static int push_input(lua_State *state, int err, struct moon_slice text)
+static int push_input(lua_State *state, const char *name, int err, struct moon_slice text)
 {
+    if (err == -ESTALE)
+        return luaL_error(state,
+                          "\"%s\" is asked for here, and was not when the script ran first: the "
+                          "script must do the same every time it runs",
+                          name);
     if (!err) {
         lua_pushlstring(state, text.ptr ? text.ptr : "", text.len);
         return 1;
@@ -39,19 +45,23 @@ static int push_input(lua_State *state, int err, struct moon_slice text)
     return 2;
 }
 
-// file(path): content, or nil and why
+// file(path, is_search): content, or nil and why. What was not asked for before is an error, or for who searches just not there.
 static int native_file(lua_State *state)
 {
     struct moon_slice text = {NULL, 0};
-    int err = moon_inputs_file(inputs_of(state), luaL_checkstring(state, 1), &text);
-    return push_input(state, err, text);
+    const char *path = luaL_checkstring(state, 1);
+    int err = moon_inputs_file(inputs_of(state), path, &text);
+    if (err == -ESTALE && lua_toboolean(state, 2))
+        err = -ENOENT;
+    return push_input(state, path, err, text);
 }
 
 static int native_env(lua_State *state)
 {
     struct moon_slice text = {NULL, 0};
-    int err = moon_inputs_env(inputs_of(state), luaL_checkstring(state, 1), &text);
-    return push_input(state, err, text);
+    const char *name = luaL_checkstring(state, 1);
+    int err = moon_inputs_env(inputs_of(state), name, &text);
+    return push_input(state, name, err, text);
 }
 
 // time(): the evaluation's, in seconds; once a worker has the VM, that of its loop

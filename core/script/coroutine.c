@@ -172,6 +172,16 @@ static void flatten(char *text)
     *to = '\0';
 }
 
+static int describe_error(lua_State *state)
+{
+    if (lua_isstring(state, 1))
+        return 1;
+    if (luaL_callmeta(state, 1, "__tostring"))
+        return 1;
+    lua_pushfstring(state, "an error that is not a text but %s", luaL_typename(state, 1));
+    return 1;
+}
+
 void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
 {
     static const char *const phases[] = {"evaluation",  "rewrite", "access",      "header_filter",
@@ -179,8 +189,15 @@ void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
     const struct moon_vm *vm = coroutine->vm;
     if (vm->seat.counters)
         moon_count_up(&vm->seat.counters->script_errors_total);
-    const char *message = lua_tostring(at, -1);
-    luaL_traceback(vm->state, at, message ? message : "an error that is not a text", 0);
+    lua_pushcfunction(vm->state, describe_error); // __tostring is the script's
+    lua_pushvalue(at, -1);
+    lua_xmove(at, vm->state, 1);
+    if (lua_pcall(vm->state, 1, 1, 0) != 0 || !lua_isstring(vm->state, -1)) {
+        lua_pop(vm->state, 1);
+        lua_pushliteral(vm->state, "an error that is not a text");
+    }
+    luaL_traceback(vm->state, at, lua_tostring(vm->state, -1), 0);
+    lua_remove(vm->state, -2);
     char *text = strdup(lua_tostring(vm->state, -1));
     if (!text)
         abort();

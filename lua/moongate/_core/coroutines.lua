@@ -8,9 +8,22 @@ local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yiel
 
 local coroutines = {}
 
-local function hand_on(inner, ok, first, ...)
+-- Coroutines inside each other take the C stack, which LuaJIT does not watch.
+local LEVELS_MAX = 160
+local level = 0 -- of the one that runs
+
+local hand_on
+
+local function enter(inner, own, ...)
+  if own >= LEVELS_MAX then return false, "too many coroutines inside each other" end
+  level = own + 1
+  return hand_on(inner, own, resume(inner, ...))
+end
+
+function hand_on(inner, own, ok, first, ...)
+  level = own
   if ok and first == SIGNAL and SIGNAL then
-    return hand_on(inner, resume(inner, yield(first, ...)))
+    return enter(inner, own, yield(first, ...))
   end
   return ok, first, ...
 end
@@ -20,15 +33,15 @@ local function results_or_error(ok, first, ...)
   return first, ...
 end
 
---- coroutine.resume and coroutine.wrap that compose with waiting.
+--- coroutine.resume and coroutine.wrap that compose with waiting; before the script, which may keep them.
 function coroutines.install()
   coroutine.resume = function(inner, ...)
-    return hand_on(inner, resume(inner, ...))
+    return enter(inner, level, ...)
   end
   coroutine.wrap = function(fn)
     local inner = create(fn)
     return function(...)
-      return results_or_error(hand_on(inner, resume(inner, ...)))
+      return results_or_error(enter(inner, level, ...))
     end
   end
 end

@@ -7,6 +7,7 @@ local coroutines = require "moongate._core.coroutines"
 local native = require "moongate._core.native"
 local phases = require "moongate._core.phases"
 local query = require "moongate._core.query"
+local raise = require "moongate._core.raise"
 
 local C = abi.C
 local vm = ffi.cast("void *", native.vm)
@@ -23,17 +24,17 @@ local BODY_MAX = 1048576
 local request_t, response_t, headers_t
 local handle_t = ffi.typeof "struct moon_abi_exchange *" -- what the userdata of an exchange is
 
-local function fail(code, what, where, level)
-  if code == ENDED then error(ENDED_TEXT, level + 1) end
-  if code == PHASE then error(phases.refusal(C, vm, what, where), level + 1) end
+local function fail(code, what, where)
+  if code == ENDED then raise(ENDED_TEXT) end
+  if code == PHASE then raise(phases.refusal(C, vm, what, where)) end
   if code == FOREIGN then
-    error(what .. ": this is another exchange than the one that runs here", level + 1)
+    raise(what .. ": this is another exchange than the one that runs here")
   end
   if code == OVER then
-    error(what .. ": the phase that spawned this task has ended", level + 1)
+    raise(what .. ": the phase that spawned this task has ended")
   end
-  if code == INVALID then error(what .. ": this value cannot stand in a message", level + 1) end
-  error(what .. ": the memory of the exchange is at its bound", level + 1)
+  if code == INVALID then raise(what .. ": this value cannot stand in a message") end
+  raise(what .. ": the memory of the exchange is at its bound")
 end
 
 -- A text of the exchange; nil where there is none, or nil and why it is dead.
@@ -53,10 +54,10 @@ end
 
 local function set_text(handle, what, name, value)
   if type(value) ~= "string" then
-    error(("request.%s takes a string, got %s"):format(name, type(value)), 3)
+    raise(("request.%s takes a string, got %s"):format(name, type(value)))
   end
   local code = C.moon_abi_set_text(handle, what, value, #value)
-  if code ~= 0 then fail(code, "request." .. name .. " =", "rewrite and access", 3) end
+  if code ~= 0 then fail(code, "request." .. name .. " =", "rewrite and access") end
 end
 
 -- ---- headers
@@ -64,16 +65,21 @@ end
 ---@class moongate.Headers: table<string, string|string[]|nil>
 local headers = {}
 
+local function check_name(name)
+  if type(name) ~= "string" then raise("the name of a header is a string, got " .. type(name)) end
+end
+
 --- All values of a header, one by one.
 ---@param name string
 ---@return string[]? values, string? err
 function headers:all(name)
+  check_name(name)
   local values, count = {}, 0
   at[0] = 0
   while true do
     local code = C.moon_abi_header_next(self, name, #name, at, text)
     if code == ENDED then return nil, ENDED_TEXT end
-    if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
+    if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
     if code ~= 0 then return values end
     count = count + 1
     values[count] = ffi.string(text.ptr, text.len)
@@ -84,40 +90,42 @@ end
 ---@param name string
 ---@return string? value, string? err
 function headers:get(name)
+  check_name(name)
   local code = C.moon_abi_header_get(self, name, #name, text)
   if code == 0 then return ffi.string(text.ptr, text.len) end
   if code == ENDED then return nil, ENDED_TEXT end
-  if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log", 2) end
+  if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
   return nil
 end
 
-local function header_edit_failed(code, name, level)
+local function header_edit_failed(code, name)
   if code == INVALID then
-    error(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and ' ..
-      "other controls are refused), or the field is the gateway's own"):format(tostring(name)), level + 1)
+    raise(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and other ' ..
+      "controls are refused), or the field is the gateway's own"):format((name:gsub("%c", "?"))))
   end
-  fail(code, "editing headers", "rewrite and access (request), header_filter (response)", level + 1)
+  fail(code, "editing headers", "rewrite and access (request), header_filter (response)")
 end
 
-local function to_value(name, value, level)
+local function to_value(name, value)
   local kind = type(value)
   if kind == "string" then return value end
   if kind == "number" then return tostring(value) end
-  error(('headers["%s"] takes a string, a list of strings or nil, got %s'):format(
-    tostring(name), kind), level + 1)
+  raise(('headers["%s"] takes a string, a list of strings or nil, got %s'):format(
+    tostring(name), kind))
 end
 
 --- Adds a field; those of that name stay.
 ---@param name string
 ---@param value string
 function headers:add(name, value)
-  local own = to_value(name, value, 2)
+  check_name(name)
+  local own = to_value(name, value)
   local code = C.moon_abi_header_add(self, name, #name, own, #own)
-  if code ~= 0 then header_edit_failed(code, name, 2) end
+  if code ~= 0 then header_edit_failed(code, name) end
 end
 
 local function set(self, name, value)
-  if type(name) ~= "string" then error("the name of a header is a string", 3) end
+  check_name(name)
   local code
   if type(value) == "string" then
     code = C.moon_abi_header_set(self, name, #name, value, #value)
@@ -126,14 +134,14 @@ local function set(self, name, value)
   elseif type(value) == "table" then
     code = C.moon_abi_header_del(self, name, #name)
     for i = 1, #value do
-      local own = to_value(name, value[i], 3)
+      local own = to_value(name, value[i])
       if code == 0 then code = C.moon_abi_header_add(self, name, #name, own, #own) end
     end
   else
-    local own = to_value(name, value, 3)
+    local own = to_value(name, value)
     code = C.moon_abi_header_set(self, name, #name, own, #own)
   end
-  if code ~= 0 then header_edit_failed(code, name, 3) end
+  if code ~= 0 then header_edit_failed(code, name) end
 end
 
 --- Replaces all fields of that name; nil removes them.
@@ -155,7 +163,7 @@ function headers:each()
     count = count + 1
   end
   if code < 0 and code ~= ENDED then
-    fail(code, "response.headers", "header_filter, body_filter and log", 2)
+    fail(code, "response.headers", "header_filter, body_filter and log")
   end
   return function()
     i = i + 1
@@ -167,11 +175,12 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
   __index = function(self, name)
     local method = headers[name]
     if method then return method end
+    check_name(name)
     local code = C.moon_abi_header_get(self, name, #name, text)
     if code == 0 then return ffi.string(text.ptr, text.len) end
     if code < 0 and code ~= ENDED then
       fail(code, code == MEMORY and "reading headers" or "response.headers",
-        "header_filter, body_filter and log", 2)
+        "header_filter, body_filter and log")
     end
     return nil
   end,
@@ -218,7 +227,10 @@ local request_set = {
   host = function(self, value) set_text(self, 104, "host", value) end,
   path = function(self, value) set_text(self, 112, "path", value) end,
   query = function(self, value) set_text(self, 113, "query", value or "") end,
-  args = function(self, value) set_text(self, 113, "args", query.encode(value)) end,
+  args = function(self, value)
+    if type(value) ~= "table" then raise("request.args takes a table, got " .. type(value)) end
+    set_text(self, 113, "args", query.encode(value))
+  end,
 }
 
 --- The whole body, which is read now; the backend still gets it. In rewrite and access.
@@ -230,8 +242,8 @@ function request:body(options)
   if code == 0 then coroutines.wait() end
   if code == ENDED then return nil, ENDED_TEXT end
   if code < 0 then
-    if code == INVALID then error("the body is read in pieces already (chunks)", 2) end
-    fail(code, "request:body", "rewrite and access", 2)
+    if code == INVALID then raise("the body is read in pieces already (chunks)") end
+    fail(code, "request:body", "rewrite and access")
   end
   code = C.moon_abi_body_collected(self, text)
   if code == 0 then return ffi.string(text.ptr, text.len) end
@@ -248,8 +260,8 @@ function request:chunks()
     local code = C.moon_abi_chunk_ask(handle)
     if code == 0 then coroutines.wait() end
     if code < 0 then
-      if code == INVALID then error("the body has been read whole already (body)", 2) end
-      fail(code, "request:chunks", "rewrite and access", 2)
+      if code == INVALID then raise("the body has been read whole already (body)") end
+      fail(code, "request:chunks", "rewrite and access")
     end
     if C.moon_abi_chunk_take(handle, text) ~= 0 then return nil end
     return ffi.string(text.ptr, text.len)
@@ -260,10 +272,10 @@ end
 ---@param body string
 function request:set_body(body)
   if type(body) ~= "string" then
-    error("request:set_body takes a string, got " .. type(body), 2)
+    raise("request:set_body takes a string, got " .. type(body))
   end
   local code = C.moon_abi_body_replace(self, body, #body)
-  if code ~= 0 then fail(code, "request:set_body", "rewrite and access", 2) end
+  if code ~= 0 then fail(code, "request:set_body", "rewrite and access") end
 end
 
 request_t = ffi.metatype("struct moon_abi_request", {
@@ -275,8 +287,8 @@ request_t = ffi.metatype("struct moon_abi_request", {
   __newindex = function(self, key, value)
     local put = request_set[key]
     if not put then
-      error(("request.%s cannot be assigned: method, host, path, query and args can"):format(
-        tostring(key)), 2)
+      raise(("request.%s cannot be assigned: method, host, path, query and args can"):format(
+        tostring(key)))
     end
     put(self, value)
   end,
@@ -296,7 +308,7 @@ local response_get = {
 
 local function in_body_filter(what)
   if C.moon_abi_phase(vm) ~= 4 then
-    error(phases.refusal(C, vm, what, "body_filter"), 3)
+    raise(phases.refusal(C, vm, what, "body_filter"))
   end
 end
 
@@ -311,7 +323,7 @@ end
 ---@param piece string
 function response:write(piece)
   in_body_filter "response:write"
-  if type(piece) ~= "string" then error("response:write takes a string, got " .. type(piece), 2) end
+  if type(piece) ~= "string" then raise("response:write takes a string, got " .. type(piece)) end
   if piece ~= "" then coroutines.push(piece) end
 end
 
@@ -339,14 +351,13 @@ response_t = ffi.metatype("struct moon_abi_response", {
   end,
   __newindex = function(self, key, value)
     if key ~= "status" then
-      error(("response.%s cannot be assigned: status can"):format(tostring(key)), 2)
+      raise(("response.%s cannot be assigned: status can"):format(tostring(key)))
     end
     local code = C.moon_abi_set_status(self, tonumber(value) or 0)
     if code == INVALID then
-      error("response.status takes a number from 200 to 599; what has no body (204, 304) stays so",
-        2)
+      raise("response.status takes a number from 200 to 599; what has no body (204, 304) stays so")
     end
-    if code ~= 0 then fail(code, "response.status =", "header_filter", 2) end
+    if code ~= 0 then fail(code, "response.status =", "header_filter") end
   end,
 })
 
@@ -403,20 +414,22 @@ local exchange_get = {
 function exchange:respond(status, body, response_headers)
   local content_type = ""
   if type(body) == "table" then
-    body = require "moongate.json".encode(body)
+    local ok, encoded = pcall(require "moongate.json".encode, body)
+    if not ok then raise("respond: " .. tostring(encoded)) end
+    body = encoded
     content_type = "application/json"
   elseif body ~= nil and type(body) ~= "string" then
-    error("respond takes a string or a table as the body, got " .. type(body), 2)
+    raise("respond takes a string or a table as the body, got " .. type(body))
   end
   body = body or ""
   if type(status) ~= "number" then
-    error("respond takes a status from 200 to 599, got " .. type(status), 2)
+    raise("respond takes a status from 200 to 599, got " .. type(status))
   end
   local code = C.moon_abi_respond(self, status, body, #body, content_type, #content_type)
   if code == ENDED then return nil, ENDED_TEXT end
-  if code == INVALID then error("respond takes a status from 200 to 599, got " .. status, 2) end
+  if code == INVALID then raise("respond takes a status from 200 to 599, got " .. status) end
   if code ~= 0 then
-    fail(code, "exchange:respond", "rewrite and access, by the phase's own function", 2)
+    fail(code, "exchange:respond", "rewrite and access, by the phase's own function")
   end
   if response_headers then
     local handle = ffi.cast(handle_t, self)
@@ -434,10 +447,10 @@ return {
   end,
   __newindex = function(self, key, value)
     if key ~= "consumer" then
-      error(("exchange.%s cannot be assigned: put it into exchange.vars"):format(tostring(key)), 2)
+      raise(("exchange.%s cannot be assigned: put it into exchange.vars"):format(tostring(key)))
     end
     local own, err = vars_table(self)
-    if not own then error(err, 2) end
+    if not own then raise(err) end
     own["moongate.consumer"] = value
   end,
 }

@@ -1,6 +1,7 @@
 --- The world as a configuration script sees it: files, environment, time and chance are recorded by the first evaluation and
 --- given again to those of the workers, so that all of them see the same. What a script must not do is refused with a reason.
 
+local coroutines = require "moongate._core.coroutines"
 local native = require "moongate._core.native"
 
 local inputs = {}
@@ -109,7 +110,7 @@ local function search(name)
   local tried = {}
   for template in package.path:gmatch "[^;]+" do
     local path = template:gsub("%?", (name:gsub("%.", "/")))
-    local text = native.file(path)
+    local text = native.file(path, true)
     if text then
       local chunk, err = loadstring(text, "@" .. path)
       if not chunk then error(err, 0) end
@@ -158,6 +159,7 @@ function inputs.begin()
   loadfile = function(...) return world.loadfile(...) end -- luacheck: ignore 121
   dofile = function(...) return world.dofile(...) end -- luacheck: ignore 121
   package.loaders[3] = search
+  coroutines.install()
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
