@@ -1,6 +1,7 @@
 --- The world as a configuration script sees it: files, environment, time and chance are recorded by the first evaluation and
 --- given again to those of the workers, so that all of them see the same. What a script must not do is refused with a reason.
 
+local coroutines = require "moongate._core.coroutines"
 local native = require "moongate._core.native"
 
 local inputs = {}
@@ -146,6 +147,7 @@ function inputs.begin()
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
+  if native.vm then coroutines.install() end -- modules keep coroutine.resume in locals
 end
 
 --- After it, where workers go on: time is the loop's.

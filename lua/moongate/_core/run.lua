@@ -2,7 +2,6 @@
 
 local ffi = require "ffi"
 local abi = require "moongate._core.abi"
-local coroutines = require "moongate._core.coroutines"
 local exchange = require "moongate._core.exchange"
 local inputs = require "moongate._core.inputs"
 local native = require "moongate._core.native"
@@ -45,7 +44,6 @@ function run.settle()
   require "moongate"
   wait.load_all()
   inputs.settle(C, vm)
-  coroutines.install()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
   package.loaders[1] = refuse_module
   isolate()
