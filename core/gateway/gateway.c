@@ -370,6 +370,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_name_desk_free(gateway->name_desk); // it has questions of workers
     for (unsigned i = 0; gateway->seats && i < gateway->seat_count; i++)
         seat_fini(&gateway->seats[i]);
+    moon_gateway_end_control(gateway);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
     moon_surveys_fini(&gateway->surveys);

@@ -93,6 +93,8 @@ void moon_gateway_scripts_init(struct moon_gateway *gateway);
 void moon_gateway_scripts_fini(struct moon_gateway *gateway);
 // The VM of control is that of the newest snapshot.
 void moon_gateway_run_control(struct moon_gateway *gateway);
+// What runs on control ends, before its worker does.
+void moon_gateway_end_control(struct moon_gateway *gateway);
 // Thread safe; takes the reference.
 void moon_gateway_bury(struct moon_gateway *gateway, struct moon_generation *generation);
 

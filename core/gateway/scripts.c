@@ -63,7 +63,9 @@ void moon_gateway_run_control(struct moon_gateway *gateway)
     moon_generation_unref(before);
     if (!generation)
         return;
+    struct moon_worker *worker = gateway->control.worker;
     struct moon_vm_seat seat = {.loop = gateway->control.loop,
+                                .service = worker ? moon_worker_service(worker) : NULL,
                                 .log = gateway->args.log,
                                 .worker = gateway->seat_count,
                                 .is_control = true};
@@ -82,10 +84,14 @@ void moon_gateway_scripts_init(struct moon_gateway *gateway)
                                                  .worker_count = gateway->seat_count};
 }
 
-void moon_gateway_scripts_fini(struct moon_gateway *gateway)
+void moon_gateway_end_control(struct moon_gateway *gateway)
 {
     if (gateway->control_generation)
         moon_vm_close(moon_generation_vm(gateway->control_generation, gateway->seat_count));
+}
+
+void moon_gateway_scripts_fini(struct moon_gateway *gateway)
+{
     moon_generation_unref(gateway->control_generation);
     moon_mailbox_free(gateway->graves);
 }

@@ -487,6 +487,11 @@ struct moon_loop *moon_worker_loop(const struct moon_worker *worker)
     return worker->args.loop;
 }
 
+struct moon_service *moon_worker_service(struct moon_worker *worker)
+{
+    return &worker->service;
+}
+
 size_t moon_worker_buffer_len(const struct moon_worker *worker)
 {
     return moon_buffer_pool_used_len(worker->res.buffers);

@@ -18,6 +18,7 @@ struct moon_loop;
 struct moon_name_desk;
 struct moon_ring;
 struct moon_series;
+struct moon_service;
 struct moon_snapshot;
 struct moon_socket;
 struct moon_worker;
@@ -100,6 +101,8 @@ void moon_worker_free(struct moon_worker *worker);
 // Before the loop runs. The worker takes the socket, and closes it when it drains. `bind`: whose it is among the listeners.
 int moon_worker_listen(struct moon_worker *worker, struct moon_socket *socket, uint32_t bind);
 struct moon_loop *moon_worker_loop(const struct moon_worker *worker);
+// For calls, on its thread; lives as long as the worker.
+struct moon_service *moon_worker_service(struct moon_worker *worker);
 // All thread safe.
 const struct moon_counters *moon_worker_counters(const struct moon_worker *worker);
 const struct moon_series *moon_worker_series(const struct moon_worker *worker);

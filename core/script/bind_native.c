@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "conf/report.h"
 #include "obs/log.h"
+#include "script/bind_call.h"
 #include "script/generation.h"
 #include "script/inputs.h"
 #include "script/vm_priv.h"
@@ -154,4 +155,5 @@ void moon_native_push(lua_State *state, struct moon_vm *vm, struct moon_inputs *
     lua_pushboolean(state, vm && vm->seat.is_control);
     lua_setfield(state, -2, "is_control");
     moon_tasks_open(state, vm);
+    moon_calls_open(state, vm);
 }

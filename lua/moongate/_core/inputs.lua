@@ -164,6 +164,7 @@ function inputs.begin()
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
+  if native.vm then coroutines.install() end -- modules keep coroutine.resume in locals
 end
 
 --- After it, where workers go on: time is the loop's.

@@ -1,0 +1,198 @@
+-- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
+local cjson = require "cjson"
+local h = require "test.support.harness"
+local uv = require "luv"
+
+local names, is_there = {}, {}
+local listing = uv.fs_scandir "scripts"
+while listing do
+  local name, kind = uv.fs_scandir_next(listing)
+  if not name then break end
+  if kind == "file" and name:find "%.lua$" then
+    names[#names + 1] = name
+    is_there[name] = true
+  end
+end
+table.sort(names)
+
+local function environment(more)
+  local all = {}
+  for name, value in pairs(uv.os_environ()) do
+    if not more[name] then all[#all + 1] = name .. "=" .. value end
+  end
+  for name, value in pairs(more) do all[#all + 1] = name .. "=" .. value end
+  return all
+end
+
+-- The gateway of a script, on a port that nobody else has: some of them send requests to themselves.
+local function start(name, more, options)
+  more = more or {}
+  more.PORT = h.dead_port()
+  options = options or {}
+  options.file, options.env = options.file or "scripts/" .. name, environment(more)
+  return h.gateway(options)
+end
+
+-- What builtin:echo says of a request: its headers by name in lower case, or nil when another answered.
+local function echoed(response)
+  assert.equal(200, response.status, response.raw)
+  local headers = {}
+  for _, field in ipairs(cjson.decode(response.body).headers) do headers[field[1]:lower()] = field[2] end
+  return headers
+end
+
+local does = {}
+
+does["hello.lua"] = function()
+  local gateway = start "hello.lua"
+  assert.equal("GET", cjson.decode(gateway:get("/").body).method)
+  assert.equal("x=1", cjson.decode(gateway:get("/any/path?x=1").body).query)
+end
+
+does["plugins.lua"] = function()
+  local gateway = start "plugins.lua"
+  assert.equal("moongate", echoed(gateway:get "/api/users?page=2")["x-via"])
+  local moved = gateway:get "/old/page?x=1"
+  assert.equal(301, moved.status)
+  assert.is_truthy(moved.headers.location:find("/new/page?x=1", 1, true))
+  assert.equal("User-agent: *\nDisallow: /\n", gateway:get("/robots.txt").body)
+end
+
+does["api_key.lua"] = function()
+  local gateway = start "api_key.lua"
+  for _, fields in ipairs { "", "X-Api-Key: k-eve\r\n", "X-Api-Key: k-alice\r\nX-Api-Key: k-bob\r\n" } do
+    local response = gateway:get("/", fields)
+    assert.equal(401, response.status)
+    assert.equal("ApiKey", response.headers["www-authenticate"])
+  end
+  local headers = echoed(gateway:get("/", "X-Api-Key: k-alice\r\nX-Consumer: root\r\n"))
+  assert.equal("alice", headers["x-consumer"])
+  assert.is_nil(headers["x-api-key"])
+end
+
+does["header_routing.lua"] = function()
+  local gateway = start "header_routing.lua"
+  for fields, name in pairs {
+    [""] = "stable", ["X-Env: test\r\n"] = "test", ["X-Env: prod\r\n"] = "stable",
+    ["User-Agent: shop-app/3.1 (iPhone)\r\n"] = "mobile", ["User-Agent: shop-app/2.9\r\n"] = "stable",
+  } do
+    assert.equal(name, gateway:get("/", fields).headers["x-served-by"])
+  end
+end
+
+does["ab_test.lua"] = function()
+  local gateway = start "ab_test.lua"
+  local counts = { a = 0, b = 0 }
+  for _ = 1, 20 do
+    local response = gateway:get "/"
+    local variant = response.headers["x-variant"]
+    counts[variant] = counts[variant] + 1
+    assert.equal("variant=" .. variant, response.headers["set-cookie"]:match "^[^;]+")
+    for _, cookie in ipairs { "variant=%s", "theme=dark; variant=%s; x=y" } do
+      local again = gateway:get("/", "Cookie: " .. cookie:format(variant) .. "\r\n")
+      assert.equal(variant, again.headers["x-variant"])
+      assert.is_nil(again.headers["set-cookie"])
+    end
+  end
+  assert.is_true(counts.a > 0 and counts.b > 0)
+end
+
+does["canary.lua"] = function()
+  local gateway = start("canary.lua", { CANARY = "20" }, { args = { "--workers", "1" } })
+  local counts = { stable = 0, canary = 0 }
+  for _ = 1, 100 do
+    local version = gateway:get("/").headers["x-version"]
+    counts[version] = counts[version] + 1
+  end
+  assert.is_true(math.abs(counts.canary - 20) <= 3, counts.canary) -- shares hold in short runs
+  for _ = 1, 5 do
+    assert.equal("canary", gateway:get("/", "X-Canary: always\r\n").headers["x-version"])
+  end
+end
+
+does["aggregate.lua"] = function()
+  local gateway = start "aggregate.lua"
+  local page = gateway:get "/home/7"
+  assert.same({ user = { id = "7", name = "Ada" }, orders = { { id = 1, what = "tea" }, { id = 2, what = "milk" } } },
+    cjson.decode(page.body))
+  assert.equal(cjson.null, cjson.decode(gateway:get("/home/13").body).orders)
+  gateway:wait_log "no orders"
+  assert.equal(404, gateway:get("/home/x").status)
+end
+
+does["rewrite_response.lua"] = function()
+  local gateway = start "rewrite_response.lua"
+  local link = echoed(gateway:get("/", "X-Link: http://backend.internal/a http://backend.interna\r\n"))["x-link"]
+  assert.equal("https://www.example.com/a http://backend.interna", link)
+  -- The same script before a backend whose pieces end anywhere.
+  local text = ("x http://backend.internal/ http://backend."):rep(200) .. "internal"
+  local backend = h.backend(function(connection)
+    connection:read_request()
+    connection:send("HTTP/1.1 200 OK\r\nContent-Length: " .. #text .. "\r\n\r\n")
+    for i = 1, #text, 777 do
+      connection:send(text:sub(i, i + 776))
+      h.pass(1)
+    end
+  end)
+  local file = assert(io.open "scripts/rewrite_response.lua")
+  local script = file:read("*a"):gsub("builtin:echo", backend:address())
+  file:close()
+  local path = h.write_file(script)
+  local response = start("", {}, { file = path }):get "/"
+  os.remove(path)
+  assert.equal((text:gsub("http://backend%.internal", "https://www.example.com")), response.body)
+end
+
+does["auth_service.lua"] = function()
+  local gateway = start "auth_service.lua"
+  assert.equal(401, gateway:get("/").status)
+  assert.equal("ada", echoed(gateway:get("/", "Authorization: Bearer ada-token\r\nX-User: root\r\n"))["x-user"])
+  assert.equal(403, gateway:get("/admin", "Authorization: Bearer ada-token\r\n").status)
+  assert.equal("root", echoed(gateway:get("/admin", "Authorization: Bearer root-token\r\n"))["x-user"])
+end
+
+does["maintenance.lua"] = function()
+  local path = h.write_file "back at noon\n"
+  assert(os.rename(path, path .. ".off"))
+  local gateway = start("maintenance.lua", { MAINTENANCE = path })
+  assert.equal(200, gateway:get("/").status)
+  assert(os.rename(path .. ".off", path))
+  assert.equal(0, gateway:ask("reload").code)
+  local response = gateway:get "/"
+  assert.equal(503, response.status)
+  assert.equal("back at noon\n", response.body)
+  assert.equal("120", response.headers["retry-after"])
+  assert.equal(200, gateway:get("/", "X-Pass: let-me-in\r\n").status)
+  assert.equal(200, gateway:get("/health").status)
+  os.remove(path)
+  assert.equal(0, gateway:ask("reload").code)
+  assert.equal(200, gateway:get("/").status)
+end
+
+describe("the cookbook", function()
+  it("is there", function()
+    assert.is_true(#names > 0)
+    for name in pairs(does) do assert.is_true(is_there[name], name .. " is gone") end
+  end)
+
+  it("is listed in its README", function()
+    local file = assert(io.open "scripts/README.md")
+    local text = file:read "*a"
+    file:close()
+    for _, name in ipairs(names) do
+      assert.is_truthy(text:find("](" .. name .. ")", 1, true), name .. " is not in scripts/README.md")
+    end
+  end)
+
+  for _, name in ipairs(names) do
+    it(name .. " passes check", h.test(function()
+      local result = h.exec { "check", "scripts/" .. name }
+      assert.equal(0, result.code, result.stdout .. result.stderr)
+    end))
+
+    it(name .. " does what it says", h.test(function()
+      assert.is_function(does[name], "a test of its own for " .. name)
+      does[name]()
+    end))
+  end
+end)
