@@ -58,7 +58,7 @@ struct moon_worker {
     struct moon_worker_start *start; // under way
     // started or starting, not serving yet: the sender's, who outlives the worker
     struct moon_generation *candidate;
-    struct moon_socket **held;       // sockets that wait for the first generation's start
+    struct moon_socket **held; // sockets that wait for the first generation's start
     size_t held_count;
     bool is_started;
 };

@@ -126,7 +126,8 @@ static int native_start(lua_State *state)
     lua_pushboolean(state, true); // so the code needs VMs
     lua_setfield(state, LUA_REGISTRYINDEX, "moongate.has_tasks");
     if (vm && vm->is_settled)
-        return luaL_error(state, "moongate.init_worker can be called while the script is evaluated");
+        return luaL_error(state,
+                          "moongate.init_worker can be called while the script is evaluated");
     if (vm)
         moon_vm_add_start(vm, state);
     return 0;

@@ -29,7 +29,6 @@ void moon_collect_free(struct moon_collect *collect)
     free(collect);
 }
 
-
 static struct moon_slot *slot_of(const void *handle, int *code)
 {
     const struct moon_abi_exchange *exchange = handle;

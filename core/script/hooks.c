@@ -87,9 +87,10 @@ static struct moon_coroutine *begin(const struct moon_instance *instance, struct
 static void tell_closed(const struct moon_instance *instance, struct moon_flow *flow)
 {
     struct moon_slice id = flow->ops->id(flow);
-    moon_log_error(vm_of(instance, flow)->seat.log,
-                   "script: \"%s\" of request %.*s cannot run: this generation of the script has ended",
-                   instance->type.name, MOON_SLICE_ARG(id));
+    moon_log_error(
+        vm_of(instance, flow)->seat.log,
+        "script: \"%s\" of request %.*s cannot run: this generation of the script has ended",
+        instance->type.name, MOON_SLICE_ARG(id));
 }
 
 // ---- head phases

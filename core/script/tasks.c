@@ -61,8 +61,9 @@ static int start_timer(lua_State *state)
     lua_pushboolean(state, true); // so the code needs VMs
     lua_setfield(state, LUA_REGISTRYINDEX, "moongate.has_tasks");
     if (vm && vm->is_settled && on_control != vm->seat.is_control)
-        return luaL_error(state, "a timer of %s can be started at the top of the script, or by "
-                                 "what runs there",
+        return luaL_error(state,
+                          "a timer of %s can be started at the top of the script, or by "
+                          "what runs there",
                           on_control ? "control" : "workers");
     if (!vm || vm->is_stopped || on_control != vm->seat.is_control)
         return 0;

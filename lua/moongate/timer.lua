@@ -11,7 +11,8 @@ local function start(what, seconds, fn, options, repeats)
   if type(fn) ~= "function" then error(what .. " takes a function second", 3) end
   local on = options and options.on or "workers"
   if on ~= "workers" and on ~= "control" then
-    error(('%s: on = "%s"; it is "workers" (each of them) or "control"'):format(what, tostring(on)), 3)
+    error(('%s: on = "%s"; it is "workers" (each of them) or "control"'):format(what,
+      tostring(on)), 3)
   end
   native.timer(fn, seconds, repeats, on == "control")
 end

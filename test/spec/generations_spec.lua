@@ -330,8 +330,8 @@ describe("many reloads", function()
       for i = 1, 20000 do ballast[i] = { "text " .. i } end
       moongate.route { path = "/", access = function(exchange) exchange:respond(200, tostring(#ballast) .. "%s") end }]]
     local gateway = h.script(script:format "x")
-    local function rounds(count, is_code)
-      for i = 1, count do
+    local function rounds(n, is_code)
+      for i = 1, n do
         gateway:reload_script(script:format(is_code and i or "x"))
         gateway:get "/"
       end

@@ -34,7 +34,7 @@ local function results_or_error(ok, first, ...)
 end
 
 --- coroutine.resume and coroutine.wrap that compose with waiting; before the script, which may keep them.
-function coroutines.install()
+function coroutines.install() -- luacheck: push ignore 122
   coroutine.resume = function(inner, ...)
     return enter(inner, level, ...)
   end
@@ -44,7 +44,7 @@ function coroutines.install()
       return results_or_error(enter(inner, level, ...))
     end
   end
-end
+end -- luacheck: pop
 
 --- Yields to the core until it is woken: the caller has armed what wakes it.
 function coroutines.wait()

@@ -153,7 +153,7 @@ end
 --- Every field in order of arrival: for name, value in headers:each() do ... end
 ---@return fun(): string?, string?
 function headers:each()
-  local list, count, i, code = {}, 0, 0, nil
+  local list, count, i, code = {}, 0, 0
   while true do
     code = C.moon_abi_header_at(self, count, text, text2)
     if code ~= 0 then break end

@@ -36,9 +36,8 @@ local function check_fields(problems, path, fields, value)
   for key in pairs(value) do
     if not fields[key] then
       local nearest = native.nearest(tostring(key), names)
-      add(problems, join(path, tostring(key)),
-        nearest and ('did you mean "%s"?'):format(nearest) or "known are: " .. table.concat(names, ", "),
-        "unknown key")
+      add(problems, join(path, tostring(key)), nearest and ('did you mean "%s"?'):format(nearest)
+        or "known are: " .. table.concat(names, ", "), "unknown key")
     end
   end
   for _, name in ipairs(names) do
@@ -132,7 +131,9 @@ end
 function schema.complete(fields, value)
   for name, field in pairs(fields) do
     if value[name] == nil then value[name] = field.default end
-    if field.fields and type(value[name]) == "table" then schema.complete(field.fields, value[name]) end
+    if field.fields and type(value[name]) == "table" then
+      schema.complete(field.fields, value[name])
+    end
   end
   return value
 end

@@ -4,7 +4,7 @@ local native = require "moongate._core.native"
 
 local wait = {}
 
-local abi, coroutines, ffi, phases, vm
+local abi, coroutines, ffi, vm
 
 -- The abi is there where the script runs for a worker.
 local function bind()
@@ -12,7 +12,6 @@ local function bind()
   ffi = require "ffi"
   abi = require "moongate._core.abi"
   coroutines = require "moongate._core.coroutines"
-  phases = require "moongate._core.phases"
   vm = ffi.cast("void *", native.vm)
   return abi
 end
@@ -20,8 +19,8 @@ end
 --- What needs a phase is refused outside of one.
 function wait.in_phase(what, level)
   if not bind() or abi.C.moon_abi_phase(vm) == 0 then
-    error(what .. " can be used in phases, timers and init_worker, not while the script is evaluated",
-      (level or 1) + 1)
+    error(what .. " can be used in phases, timers and init_worker, not while the script is " ..
+      "evaluated", (level or 1) + 1)
   end
 end
 
