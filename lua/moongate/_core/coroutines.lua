@@ -33,8 +33,10 @@ local function results_or_error(ok, first, ...)
   return first, ...
 end
 
+-- luacheck: push ignore 122
+
 --- coroutine.resume and coroutine.wrap that compose with waiting; before the script, which may keep them.
-function coroutines.install() -- luacheck: push ignore 122
+function coroutines.install()
   coroutine.resume = function(inner, ...)
     return enter(inner, level, ...)
   end
@@ -44,7 +46,9 @@ function coroutines.install() -- luacheck: push ignore 122
       return results_or_error(enter(inner, level, ...))
     end
   end
-end -- luacheck: pop
+end
+
+-- luacheck: pop
 
 --- Yields to the core until it is woken: the caller has armed what wakes it.
 function coroutines.wait()
