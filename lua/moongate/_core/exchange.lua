@@ -99,9 +99,9 @@ end
 
 local function header_edit_failed(code, name)
   if code == INVALID then
-    local text = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL ' ..
+    local message = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL ' ..
       "and other controls are refused), or the field is the gateway's own"
-    raise(text:format((name:gsub("%c", "?"))))
+    raise(message:format((name:gsub("%c", "?"))))
   end
   fail(code, "editing headers", "rewrite and access (request), header_filter (response)")
 end
