@@ -132,7 +132,7 @@ describe("what a script takes from outside", function()
     local path = h.write_file("before", "data.txt")
     local script = ([[
       local open, getenv, time, clock, date, random, lines = io.open, os.getenv, os.time, os.clock, os.date, math.random, io.lines
-      assert(open "/proc/version":read "*a" ~= nil)
+      assert(open "/etc/passwd":read "*a" ~= nil)
       moongate.route { path = "/", access = function(exchange)
         local file = open(%q)
         local text = file:read "*a"

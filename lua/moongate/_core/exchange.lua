@@ -100,8 +100,9 @@ end
 
 local function header_edit_failed(code, name)
   if code == INVALID then
-    raise(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and other ' ..
-      "controls are refused), or the field is the gateway's own"):format((name:gsub("%c", "?"))))
+    local message = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL ' ..
+      "and other controls are refused), or the field is the gateway's own"
+    raise(message:format((name:gsub("%c", "?"))))
   end
   fail(code, "editing headers", "rewrite and access (request), header_filter (response)")
 end
@@ -154,7 +155,7 @@ end
 --- Every field in order of arrival: for name, value in headers:each() do ... end
 ---@return fun(): string?, string?
 function headers:each()
-  local list, count, i, code = {}, 0, 0, nil
+  local list, count, i, code = {}, 0, 0
   while true do
     code = C.moon_abi_header_at(self, count, text, text2)
     if code ~= 0 then break end

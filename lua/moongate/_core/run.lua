@@ -35,8 +35,8 @@ local function isolate()
 end
 
 local function refuse_module(name)
-  error(("module '%s' was not loaded before traffic: require it at the top of the script, or of " ..
-    "the plugin's handler.lua"):format(name), 3)
+  error(("module '%s' was not loaded before traffic: require it at the top of the script, or " ..
+    "of the plugin's handler.lua"):format(name), 3)
 end
 
 --- After the script and the plugins. Gives the core what it calls.
