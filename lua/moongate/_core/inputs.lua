@@ -159,12 +159,11 @@ function inputs.begin()
   loadfile = function(...) return world.loadfile(...) end -- luacheck: ignore 121
   dofile = function(...) return world.dofile(...) end -- luacheck: ignore 121
   package.loaders[3] = search
-  coroutines.install()
+  coroutines.install() -- modules keep coroutine.resume in locals
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
-  if native.vm then coroutines.install() end -- modules keep coroutine.resume in locals
 end
 
 --- After it, where workers go on: time is the loop's.
