@@ -27,7 +27,7 @@ moongate.route {
     exchange.vars.remaining = math.max(0, LIMIT - count)
     if count > LIMIT then
       local seconds = math.ceil(counts:ttl(client) or 1)
-      exchange:respond(429, { error = "too many requests" }, { ["retry-after"] = tostring(seconds) })
+      exchange:respond(429, { error = "too many requests" }, { ["retry-after"] = seconds })
     end
   end,
   header_filter = function(exchange) -- runs for the 429 as well
