@@ -148,8 +148,10 @@ end }]], { backend })
       assert.equal(case[2], response.body)
       gateway:expect_quiet()
     end
-    local gateway = script(one 'url = "http://$1/", max_body = 100', { long })
-    assert.equal(100, #gateway:get("/").body)
+    for _, max in ipairs { "100", "1e300, timeout = 1e300, connect_timeout = 1e-300", "math.huge, timeout = math.huge" } do
+      local gateway = script(one('url = "http://$1/", max_body = ' .. max), { long })
+      assert.is_true(#gateway:get("/").body == 100 or max:find "1e%-300" ~= nil)
+    end
   end))
 
   it("raises the caller's mistakes at the caller's line", h.test(function()
@@ -292,6 +294,38 @@ end }]], { backend })
     for _, connection in ipairs(backend.connections) do connection:wait_end() end
     gateway:expect_quiet()
     assert.equal(0, gateway:metrics().moongate_calls_live)
+  end))
+
+  it("of a response phase ends with its client", h.test(function()
+    for _, phase in ipairs { "header_filter", "body_filter" } do
+      local backend, slow = h.backend(), hanging()
+      local gateway = script([[
+moongate.upstream { name = "backend", endpoints = { "$1" } }
+moongate.route { path = "/", backends = "backend", ]] .. phase .. [[ = function()
+  moongate.http.request { url = "http://$2/" }
+end, log = function() moongate.log.info "logged" end }]], { backend, slow })
+      local client = gateway:connect()
+      client:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+      slow:wait_requests(1)
+      client:close()
+      slow.connections[1]:wait_end()
+      gateway:wait_log "logged"
+      gateway:expect_quiet()
+      assert.equal(0, gateway:metrics().moongate_calls_live)
+    end
+  end))
+
+  it("of log goes on without its client", h.test(function()
+    local backend = held()
+    local gateway = script([[
+moongate.route { path = "/", access = function(exchange) exchange:respond(200) end, log = function()
+  moongate.log.info("told: " .. assert(moongate.http.request { url = "http://$1/" }).body)
+end }]], { backend })
+    assert.equal(200, gateway:get("/").status) -- and closes
+    backend:wait_requests(1)
+    backend.let_go()
+    gateway:wait_log "told: held"
+    gateway:expect_quiet()
   end))
 
   it("outlives a reload", h.test(function()

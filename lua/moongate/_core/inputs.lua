@@ -161,12 +161,11 @@ function inputs.begin()
   loadfile = function(...) return world.loadfile(...) end
   dofile = function(...) return world.dofile(...) end
   package.loaders[3] = search
-  coroutines.install()
+  coroutines.install() -- modules keep coroutine.resume in locals
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
-  if native.vm then coroutines.install() end -- modules keep coroutine.resume in locals
 end
 
 --- After it, where workers go on: time is the loop's.
