@@ -5,9 +5,9 @@ local file = assert(io.open(assert(arg[1], "usage: abi.lua ABI.h"), "rb"))
 local text = file:read "*a"
 file:close()
 
-local constants, value = {}, -1
+local constants = {}
 for body in text:gmatch "enum%s*(%b{})" do
-  value = -1
+  local value = -1
   for line in body:gmatch "[^\n]+" do
     local name, given = line:match "^%s*MOON_ABI_([A-Z_]+)%s*=?%s*(%-?%d*)"
     if name then
