@@ -53,7 +53,7 @@ int moon_abi_sleep(void *vm, double seconds)
     moon_coroutine_wait(self->current, NULL, NULL);
     double ms = seconds * 1000;
     moon_loop_timer_add(self->seat.loop, &self->current->timer,
-                        ms < 0      ? 0
+                        !(ms > 0)   ? 0 // NaN is no time
                         : ms > 1e12 ? UINT64_C(1000000000000)
                                     : (uint64_t)(ms + 0.5));
     return MOON_ABI_OK;

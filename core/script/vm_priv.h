@@ -76,6 +76,8 @@ struct moon_vm {
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
     int handles_ref;        // slot index -> handle
+    int vars_ref;           // slot index -> exchange.vars
+    int globals_ref;        // slot index -> globals of the exchange
     int open_ref;           // function(slot): makes the handle
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use

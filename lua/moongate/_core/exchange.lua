@@ -373,7 +373,7 @@ response_t = ffi.metatype("struct moon_abi_response", {
 ---@field vars table anything; lives as long as the exchange
 local exchange = {}
 
--- By slot: the table, and which use of the slot it belongs to.
+-- By slot: the table, and which use of the slot it belongs to. The core takes the table out when the exchange ends.
 local vars, vars_of = {}, {}
 
 local function vars_table(self)
@@ -454,4 +454,4 @@ local function open(slot)
   return handle
 end
 
-return { open = open }
+return { open = open, vars = vars }

@@ -47,7 +47,9 @@ function run.settle()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
   package.loaders[1] = refuse_module
   isolate()
-  return { open = exchange.open, configure = plugins.configure }
+  return {
+    open = exchange.open, configure = plugins.configure, vars = exchange.vars, globals = own,
+  }
 end
 
 --- On the worker, before its first request.
