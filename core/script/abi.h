@@ -158,7 +158,7 @@ struct moon_abi_ticket {
     uint32_t wait;
 };
 
-/// The index of a handle's slot, from 1 on; 0 when the exchange is over.
+/// The index of a handle's slot, from 1 on, for tables that are let go with the exchange; 0 when it is over.
 uint32_t moon_abi_slot_index(const void *handle);
 /// Which use of which slot the running coroutine belongs to: 0, or MOON_ABI_NONE outside of an exchange.
 int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);

@@ -374,7 +374,7 @@ response_t = ffi.metatype("struct moon_abi_response", {
 ---@field vars table anything; lives as long as the exchange
 local exchange = {}
 
--- By slot: the table, and which use of the slot it belongs to.
+-- By slot: the table, and which use of the slot it belongs to. The core takes the table out when the exchange ends.
 local vars, vars_of = {}, {}
 
 local function vars_table(self)
@@ -440,7 +440,7 @@ function exchange:respond(status, body, response_headers)
   coroutines.finish()
 end
 
-return {
+local metatable = {
   __index = function(self, key)
     local get = exchange_get[key]
     if get then return get(self) end
@@ -455,3 +455,5 @@ return {
     own["moongate.consumer"] = value
   end,
 }
+
+return { metatable = metatable, vars = vars }
