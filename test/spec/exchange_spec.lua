@@ -484,6 +484,40 @@ describe("a response's body", function()
     gateway:expect_quiet()
   end))
 
+  it("may be read in a coroutine of the script's own", h.test(function()
+    local gateway = start [[body_filter = function(exchange)
+        local upper = coroutine.wrap(function()
+          for piece in exchange.response:chunks() do coroutine.yield(piece:upper()) end
+        end)
+        for piece in upper do
+          moongate.sleep(0.001)
+          coroutine.wrap(function() exchange.response:write(piece) end)()
+        end
+      end]]
+    assert.equal("YOU ASKED FOR /A\n", gateway:get("/a").body)
+    gateway:expect_idle()
+  end))
+
+  it("is not for tasks and other phases, which are told so", h.test(function()
+    local gateway = start([[
+      header_filter = function(exchange)
+        if kept_for_all.pull then moongate.log.info("header_filter: " .. try(kept_for_all.pull)) end
+      end,
+      body_filter = function(exchange)
+        kept_for_all.pull = exchange.response:chunks()
+        local read = moongate.spawn(function() return kept_for_all.pull() end)
+        local write = moongate.spawn(function() exchange.response:write "no" end)
+        moongate.log.info("read: " .. try(moongate.wait_all, read))
+        moongate.log.info("write: " .. try(moongate.wait_all, write))
+        exchange.response:write "fine"
+      end, ]] .. "}; kept_for_all = {}; moongate.route { path = '/none', backends = 'backend'")
+    for _ = 1, 2 do assert.equal("fine", gateway:get("/").body) end
+    gateway:wait_log "read: [^\n]*not by a task or another phase"
+    gateway:wait_log "write: [^\n]*not by a task or another phase"
+    gateway:wait_log "header_filter: [^\n]*gateway.lua:%d+: [^\n]*not by a task or another phase"
+    gateway:expect_idle()
+  end))
+
   it("writes take strings only", h.test(function()
     local gateway = start [[body_filter = function(exchange)
         moongate.log.info("refused " .. try(function() exchange.response:write(7) end))
