@@ -99,8 +99,8 @@ end
 
 local function header_edit_failed(code, name)
   if code == INVALID then
-    local message = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL ' ..
-      "and other controls are refused), or the field is the gateway's own"
+    local message = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, ' ..
+      "NUL and other controls are refused), or the field is the gateway's own"
     raise(message:format((name:gsub("%c", "?"))))
   end
   fail(code, "editing headers", "rewrite and access (request), header_filter (response)")
