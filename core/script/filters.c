@@ -189,7 +189,7 @@ static int find_plugin(struct moon_code *code, const struct moon_filter_compile 
     struct moon_lua_plugin *plugin = moon_code_plugin(code, text);
     free((void *)text);
     int err = plugin ? 0 : load(code, at, name, &plugin);
-    if (err)
+    if (err || !plugin)
         return err;
     if (has_function(value))
         return moon_filter_problem(at, NULL, "put functions into the route, or into a plugin",
