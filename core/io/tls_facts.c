@@ -20,7 +20,8 @@ static void print_text(BIO *to, const ASN1_STRING *text)
 {
     const unsigned char *bytes = ASN1_STRING_get0_data(text);
     for (int i = 0; i < ASN1_STRING_length(text); i++) {
-        bool is_plain = bytes[i] > ' ' && bytes[i] < 0x7f && bytes[i] != ',' && bytes[i] != '\\';
+        bool is_plain = bytes[i] > ' ' && bytes[i] < 0x7f && bytes[i] != ',' &&
+                        bytes[i] != '"' && bytes[i] != '\\';
         BIO_printf(to, is_plain ? "%c" : "\\%02X", bytes[i]);
     }
 }
@@ -35,7 +36,7 @@ static void print_ip(BIO *to, const ASN1_OCTET_STRING *ip)
         BIO_printf(to, "%s%x", i ? ":" : "", (unsigned)at[i] << 8 | at[i + 1]);
 }
 
-// Commas, controls and what is no ASCII are escaped: a name cannot pass for two.
+// Commas, quotes, controls and what is no ASCII are escaped: a name cannot pass for two.
 static void print_sans(BIO *to, const X509 *x509)
 {
     GENERAL_NAMES *all = X509_get_ext_d2i(x509, NID_subject_alt_name, NULL, NULL);

@@ -23,6 +23,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
         abort();
     hub->world = world;
     pthread_mutex_init(&hub->lock, NULL);
+    pthread_mutex_init(&hub->seat_lock, NULL);
     moon_list_init(&hub->servers);
     hub->tickets = tls_tickets_new(world);
     hub->bio = tls_bio_new();
@@ -32,7 +33,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
 
 void tls_hub_fill(struct moon_tls_hub *hub)
 {
-    pthread_mutex_lock(&hub->lock);
+    pthread_mutex_lock(&hub->seat_lock);
     if (hub->worker_count > hub->seat_count) {
         hub->seats =
             realloc((void *)hub->seats, hub->worker_count * sizeof(struct tls_seat *));
@@ -46,7 +47,7 @@ void tls_hub_fill(struct moon_tls_hub *hub)
         seat_init(hub, seat);
         hub->seats[hub->seat_count++] = seat;
     }
-    pthread_mutex_unlock(&hub->lock);
+    pthread_mutex_unlock(&hub->seat_lock);
 }
 
 void moon_tls_hub_set_workers(struct moon_tls_hub *hub, size_t count)
@@ -75,6 +76,7 @@ void moon_tls_hub_free(struct moon_tls_hub *hub)
     if (hub->key_log)
         fclose(hub->key_log);
     pthread_mutex_destroy(&hub->lock);
+    pthread_mutex_destroy(&hub->seat_lock);
     free(hub);
 }
 

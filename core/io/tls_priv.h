@@ -41,7 +41,8 @@ struct moon_tls_hub {
     BIO_METHOD *bio;
     struct tls_tickets *tickets;
     FILE *key_log;
-    pthread_mutex_t lock;     // of servers
+    pthread_mutex_t seat_lock; // of making seats
+    pthread_mutex_t lock;      // of servers
     struct moon_list servers; // of struct moon_tls_server
 };
 

@@ -258,6 +258,8 @@ static bool read_protocol(const struct reading *at)
 {
     const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
     at->listener->is_secure = is_secure(at->object);
+    at->listener->sends_client_cert =
+        moon_value_bool(moon_value_get(tls, "client"), "header", false);
     if (at->listener->is_secure && tls)
         return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
                                       &at->listener->tls);

@@ -24,6 +24,7 @@ struct moon_listener {
     struct moon_place place;
     struct moon_tls_terms *tls; // NULL: plain
     bool is_secure;             // "https"
+    bool sends_client_cert;     // X-Forwarded-Client-Cert
     bool is_named;              // by the configuration: routes may refer to it
 };
 

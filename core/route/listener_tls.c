@@ -37,6 +37,7 @@ static const struct moon_schema_key client_keys[] = {
      .expected = "\"required\", \"optional\" or \"none\""},
     {.name = "ca", .types = MOON_TYPE_STRING, .expected = "the path of a PEM file of CAs"},
     {.name = "crl", .types = MOON_TYPE_STRING, .expected = "the path of a PEM file of CRLs"},
+    {.name = "header", .types = MOON_TYPE_BOOL, .expected = "true or false"},
     {.name = "depth",
      .types = MOON_TYPE_NUMBER,
      .is_integer = true,

@@ -1,12 +1,12 @@
 -- TLS of listeners: versions, certificates by name, what goes wrong before there is a request.
 local h = require "test.support.harness"
-local certs = require "test.support.certs"
+local tls = require "test.support.tls"
 
 local set, site, rsa, other
 
 setup(function()
-  if not certs.is_there() then return end
-  set = certs.new()
+  set = tls.certs()
+  if not set then return end
   site = set:issue { name = "site", sans = "DNS:site.example,DNS:*.wild.example,IP:127.0.0.1" }
   rsa = set:issue { name = "rsa", kind = "rsa", sans = "DNS:site.example" }
   other = set:issue { name = "other", sans = "DNS:other.example" }
@@ -16,43 +16,18 @@ teardown(function()
   if set then set:remove() end
 end)
 
--- A test with certificates; pending without openssl.
-local function test(body)
-  return h.test(function()
-    if not set then getfenv(body).pending "there is no openssl" end
-    body()
-  end)
-end
+local function test(body) return tls.test(function() return set end, body) end
 
-local function listener(tls, keys)
-  local out = { protocol = "https", tls = tls or { certificates = { site } } }
-  for key, value in pairs(keys or {}) do out[key] = value end
-  return out
-end
-
-local function serve(tls, options)
-  options = options or {}
-  options.listener = listener(tls, options.listener)
-  if not options.backend then options.upstreams = { backend = { "builtin:echo" } } end
-  return h.gateway(options)
-end
-
--- Runs a shell command to its end: output, exit code.
-local function run(format, ...)
-  local process = assert(h.spawn("/bin/sh", { args = { "-c", format:format(...) } }))
-  process:wait_exit(20000)
-  return process.output, process.code
+local function serve(settings, options)
+  return tls.serve(settings or { certificates = { site } }, options)
 end
 
 local function curl(gateway, host, args, path)
-  return run("curl -sS --max-time 15 --cacert %s --connect-to ::127.0.0.1:%d %s https://%s%s", set.ca, gateway.port, args or "",
-    host or "site.example", path or "/")
+  return tls.curl(gateway, set.ca, host or "site.example", args, path)
 end
 
--- What s_client says of a handshake, and whatever comes until the gateway or `input` ends.
 local function s_client(gateway, args, input)
-  return run("(%s) | timeout 15 openssl s_client -connect 127.0.0.1:%d -CAfile %s %s 2>&1", input or "sleep 0.1",
-    gateway.port, set.ca, args or "-servername site.example")
+  return tls.s_client(gateway, ("-CAfile %s %s"):format(set.ca, args or "-servername site.example"), input)
 end
 
 local function failures(gateway)
@@ -252,7 +227,7 @@ describe("a TLS port", function()
 
   it("counts a client that does not trust it", test(function()
     local gateway = serve()
-    local _, code = run("curl -sS --connect-to ::127.0.0.1:%d https://site.example/", gateway.port)
+    local _, code = tls.run("curl -sS --connect-to ::127.0.0.1:%d https://site.example/", gateway.port)
     assert.equal(60, code)
     wait_failure(gateway, "refused")
   end))
