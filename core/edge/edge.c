@@ -4,9 +4,11 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/handshake.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "link/link.h"
 #include "link/resources.h"
@@ -22,8 +24,9 @@ enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
 struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
-    struct moon_link *link;
-    struct acceptor *acceptor; // it came through
+    struct moon_link *link;           // NULL: not yet
+    struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
+    struct acceptor *acceptor;        // it came through
 };
 
 // Lives until its socket is closed and its last connection is gone.
@@ -91,6 +94,35 @@ static const struct moon_link_events connection_events = {
     .closed = on_closed,
 };
 
+// The bytes of the stream are the client's requests from here on.
+static void link_start(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_edge *edge = connection->edge;
+    connection->link =
+        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
+    struct moon_link *link = connection->link;
+    if (connection->acceptor->is_closing)
+        moon_link_drain_next(link);
+    moon_link_start(link);
+}
+
+static void on_handshake(void *owner, struct moon_stream *stream)
+{
+    struct connection *connection = owner;
+    connection->handshake = NULL;
+    if (stream)
+        link_start(connection, stream);
+    else
+        on_closed(connection);
+}
+
+static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+{
+    const struct moon_arrival *arrival = &acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+    return &hold->listeners->binds[arrival->bind];
+}
+
 static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
 {
     struct moon_edge *edge = acceptor->edge;
@@ -105,12 +137,14 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
     moon_count_up(&counters->connections_total);
-    connection->link =
-        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
-    struct moon_link *link = connection->link;
-    if (acceptor->is_closing)
-        moon_link_drain_next(link);
-    moon_link_start(link);
+    struct moon_resources *res = edge->service->res;
+    const struct moon_bind *bind = bind_of(acceptor);
+    if (!bind->tls) {
+        link_start(connection, stream);
+        return;
+    }
+    stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
+    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
 
 // ---- accepting
@@ -270,7 +304,7 @@ static void drain_connections(struct moon_edge *edge, const struct acceptor *acc
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
-        if (!acceptor || connection->acceptor == acceptor)
+        if (connection->link && (!acceptor || connection->acceptor == acceptor))
             moon_link_drain(connection->link);
     }
 }
@@ -308,6 +342,7 @@ void moon_edge_close_all(struct moon_edge *edge)
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
+        moon_handshake_free(connection->handshake);
         moon_link_close(connection->link);
         on_closed(connection);
     }
@@ -316,9 +351,10 @@ void moon_edge_close_all(struct moon_edge *edge)
 // Its listener, where its port has one alone.
 static struct moon_slice listener_of(const struct connection *connection)
 {
-    const struct moon_arrival *arrival = &connection->acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : connection->edge->service->hold;
-    const struct moon_bind *bind = &hold->listeners->binds[arrival->bind];
+    const struct acceptor *acceptor = connection->acceptor;
+    const struct moon_hold *hold =
+        acceptor->arrival.hold ? acceptor->arrival.hold : connection->edge->service->hold;
+    const struct moon_bind *bind = bind_of(acceptor);
     if (bind->member_count > 1)
         return (struct moon_slice){NULL, 0};
     return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
@@ -331,7 +367,7 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
     for (const struct moon_list *at = all->next; at != all; at = at->next) {
         const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
         struct moon_link *link = connection->link;
-        if (moon_link_lane(link)->owner)
+        if (!link || moon_link_lane(link)->owner) // none: its handshake is under way
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),
                                       .state = moon_link_is_ending(link)    ? "ending"

@@ -21,6 +21,7 @@ enum {
 
 struct moon_stream;
 struct moon_pipe;
+struct moon_tls_facts;
 
 // May close the stream.
 typedef void moon_ready_fn(void *owner, unsigned ready);
@@ -36,6 +37,7 @@ struct moon_stream_ops {
     ssize_t (*pipe_in)(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len);
     ssize_t (*pipe_out)(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len);
     void (*address)(const struct moon_stream *s, bool peer, struct moon_address *out);
+    struct moon_tls_facts *(*tls)(const struct moon_stream *s); // NULL: plain
 };
 
 struct moon_stream {
@@ -121,4 +123,10 @@ static inline void moon_stream_address(const struct moon_stream *s, bool peer,
                                        struct moon_address *out)
 {
     s->ops->address(s, peer, out);
+}
+
+// What is known of the TLS connection (io/tls.h), the stream's; NULL: it is none, or not made yet.
+static inline struct moon_tls_facts *moon_stream_tls(const struct moon_stream *s)
+{
+    return s->ops->tls ? s->ops->tls(s) : NULL;
 }

@@ -566,3 +566,8 @@ void moon_link_address(const struct moon_link *link, bool peer, struct moon_addr
 {
     moon_stream_address(link->stream, peer, out);
 }
+
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link)
+{
+    return moon_stream_tls(link->stream);
+}

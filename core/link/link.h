@@ -25,6 +25,7 @@ struct moon_lane;
 struct moon_link;
 struct moon_resources;
 struct moon_stream;
+struct moon_tls_facts;
 
 enum moon_link_role { MOON_LINK_SERVER, MOON_LINK_CLIENT };
 
@@ -94,6 +95,8 @@ bool moon_link_is_in_head(const struct moon_link *link);
 bool moon_link_is_ending(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
+// What is known of its TLS connection (io/tls.h), the link's; NULL: it is plain.
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link);
 // The link's lane (client role: to attach to).
 struct moon_lane *moon_link_lane(struct moon_link *link);
 struct moon_link *moon_lane_link(struct moon_lane *lane);

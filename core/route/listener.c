@@ -4,15 +4,17 @@
 
 #include "base/err.h"
 #include "http/head.h"
+#include "io/tls.h"
 #include "route/host.h"
 #include "route/index.h"
+#include "route/listener_tls.h"
 #include "route/match.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const protocol_choices[] = {"http", NULL};
+static const char *const protocol_choices[] = {"http", "https", NULL};
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key address_item = {
@@ -34,12 +36,15 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
      .choices = protocol_choices,
-     .expected = "\"http\""},
+     .expected = "\"http\" or \"https\""},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname",
      .types = MOON_TYPE_STRING,
      .expected = "a host such as \"api.example.com\" or \"*.example.com\""},
-    {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_listener_tls_schema,
+     .expected = "{ certificates = { { cert = \"site.crt\", key = \"site.key\" } } }"},
     {.name = NULL},
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
@@ -53,9 +58,11 @@ static void listeners_unref(void *part)
         free((void *)all->listeners[i].name);
         free((void *)all->listeners[i].hostname.ptr);
         free((void *)all->listeners[i].place.file);
+        moon_tls_terms_unref(all->listeners[i].tls);
     }
     for (size_t i = 0; i < all->bind_count; i++) {
         moon_index_free(all->binds[i].index);
+        moon_tls_server_free(all->binds[i].tls);
         free(all->binds[i].hosts);
         free(all->binds[i].members);
     }
@@ -161,8 +168,25 @@ static bool tell_conflict(const struct reading *at, const struct moon_listener *
     return false;
 }
 
+static bool is_secure(const struct moon_object *object)
+{
+    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
+                            MOON_SLICE("https"));
+}
+
+static bool tell_protocol(const struct reading *at, const struct moon_listener *other)
+{
+    moon_report_addf(at->compile->report, at->object->place, at->title, "protocol",
+                     "listeners of one port have one protocol",
+                     "the listener of line %u has another on this port", other->place.line);
+    return false;
+}
+
 static bool may_join(const struct reading *at, const struct moon_bind *bind)
 {
+    const struct moon_listener *first = &at->all->listeners[bind->members[0]];
+    if (first->is_secure != at->listener->is_secure)
+        return tell_protocol(at, first);
     for (uint32_t i = 0; i < bind->member_count; i++) {
         const struct moon_listener *other = &at->all->listeners[bind->members[i]];
         if (moon_slice_equal(other->hostname, at->listener->hostname))
@@ -230,13 +254,32 @@ static bool read_addresses(const struct reading *at)
     return is_fine;
 }
 
+static bool read_protocol(const struct reading *at)
+{
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    at->listener->is_secure = is_secure(at->object);
+    at->listener->sends_client_cert =
+        moon_value_bool(moon_value_get(tls, "client"), "header", false);
+    if (at->listener->is_secure && tls)
+        return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
+                                      &at->listener->tls);
+    if (!at->listener->is_secure && !tls)
+        return true;
+    moon_report_addf(at->compile->report, at->object->place, at->title, "tls",
+                     tls ? "add protocol = \"https\""
+                         : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+                     tls ? "only a listener with protocol = \"https\" has certificates"
+                         : "missing: protocol = \"https\" needs a certificate");
+    return false;
+}
+
 static bool compile_one(struct reading *at)
 {
     at->listener->place = at->object->place;
     at->listener->place.file = at->object->place.file ? strdup(at->object->place.file) : NULL;
     at->all->count++;
     bool is_fine = read_name(at);
-    return read_hostname(at) && read_addresses(at) && is_fine;
+    return read_hostname(at) && read_protocol(at) && read_addresses(at) && is_fine;
 }
 
 // ---- all of them
@@ -260,6 +303,27 @@ static void index_hosts(struct moon_listeners *all, struct moon_bind *bind)
     bind->index = moon_index_new(bind->hosts, bind->member_count);
 }
 
+// One for the port, with the terms of its members in their order.
+static bool make_server(const struct moon_compile *compile, const struct moon_listeners *all,
+                        struct moon_bind *bind)
+{
+    struct moon_tls_terms **terms = calloc(bind->member_count, sizeof *terms);
+    const struct moon_listener *first = &all->listeners[bind->members[0]];
+    if (!terms)
+        abort();
+    for (uint32_t i = 0; i < bind->member_count; i++)
+        terms[i] = all->listeners[bind->members[i]].tls;
+    if (first->tls)
+        bind->tls = moon_tls_server_new((struct moon_tls_hub *)compile->section->registry, terms,
+                                        bind->member_count);
+    free((void *)terms);
+    if (bind->tls || !first->tls)
+        return true;
+    moon_report_addf(compile->report, first->place, "listener", "tls", NULL,
+                     "OpenSSL refuses these settings together");
+    return false;
+}
+
 static int listeners_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listeners *all = calloc(1, sizeof *all);
@@ -281,6 +345,8 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
                          "add moongate.listener { port = 8080 }", "there is no listener");
         is_fine = false;
     }
+    for (size_t i = 0; i < all->bind_count && is_fine; i++)
+        is_fine = make_server(compile, all, &all->binds[i]);
     if (!is_fine) {
         listeners_unref(all);
         return MOON_ECONFIG;
@@ -291,11 +357,14 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
-// They are made of the listeners alone.
+// They are made of the listeners alone, and of files.
 static bool listeners_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
 {
-    (void)before;
     (void)now;
+    const struct moon_listeners *all = moon_snapshot_listeners(before);
+    for (size_t i = 0; i < all->count; i++)
+        if (all->listeners[i].tls && !moon_tls_terms_are_fresh(all->listeners[i].tls))
+            return false;
     return true;
 }
 
@@ -318,6 +387,14 @@ int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
 {
     const struct moon_bind *at = &all->binds[bind];
     return at->index ? moon_index_find(at->index, head, scratch) : at->members[0];
+}
+
+bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
+                         struct moon_slice sni)
+{
+    if (!listener->tls || memcmp(id, moon_tls_terms_id(listener->tls), MOON_TLS_ID_LEN) == 0)
+        return true;
+    return sni.len == 0 && !is_verified && !moon_tls_terms_verify(listener->tls);
 }
 
 char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind)

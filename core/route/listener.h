@@ -15,12 +15,17 @@
 struct moon_head;
 struct moon_index;
 struct moon_route_scratch;
+struct moon_tls_server;
+struct moon_tls_terms;
 
 struct moon_listener {
     const char *name;           // for logs and routes; never NULL
     struct moon_slice hostname; // lower case, "*.example.org" as ".example.org"; empty: every host
     struct moon_place place;
-    bool is_named; // by the configuration: routes may refer to it
+    struct moon_tls_terms *tls; // NULL: plain
+    bool is_secure;             // "https"
+    bool sends_client_cert;     // X-Forwarded-Client-Cert
+    bool is_named;              // by the configuration: routes may refer to it
 };
 
 struct moon_bind {
@@ -29,6 +34,7 @@ struct moon_bind {
     uint32_t member_count;
     struct moon_match *hosts; // for the index
     struct moon_index *index; // of hostnames; NULL: the only member takes every host
+    struct moon_tls_server *tls; // of all members, or NULL: plain
 };
 
 struct moon_listeners {
@@ -38,11 +44,16 @@ struct moon_listeners {
     size_t bind_count;
 };
 
-extern const struct moon_section moon_listener_section; // part: struct moon_listeners *
+// Part: struct moon_listeners *. Its registry is the struct moon_tls_hub *.
+extern const struct moon_section moon_listener_section;
 
 const struct moon_listeners *moon_snapshot_listeners(const struct moon_snapshot *snapshot);
 // The listener that has a request which came in there, or -1: none takes its host.
 int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
                         const struct moon_head *head, struct moon_route_scratch *scratch);
+// Whether a connection whose handshake was on `id` (io/tls.h), asked for by `sni` (perhaps empty), may carry requests to that
+// listener: not where it was made for another, unless the client named none and neither asks for a client's certificate.
+bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
+                         struct moon_slice sni);
 // The names of the listeners of a bind, with ", " between them; malloc'd.
 char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind);
