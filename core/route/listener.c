@@ -108,7 +108,10 @@ static bool read_name(const struct reading *at)
 {
     struct moon_slice name = moon_value_string(&at->object->value, "name", MOON_SLICE(""));
     at->listener->is_named = name.len != 0;
-    at->listener->name = name.len ? strndup(name.ptr, name.len) : strdup("http");
+    struct moon_slice protocol =
+        moon_value_string(&at->object->value, "protocol", MOON_SLICE("http"));
+    struct moon_slice text = name.len ? name : protocol;
+    at->listener->name = strndup(text.ptr, text.len);
     for (int i = 0; name.len && i < at->index; i++) {
         const struct moon_listener *other = &at->all->listeners[i];
         if (!other->is_named || strcmp(other->name, at->listener->name) != 0)
