@@ -222,6 +222,13 @@ static enum moon_run failed(struct moon_coroutine *coroutine)
 
 // ---- running
 
+void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text)
+{
+    lua_State *state = coroutine->vm->state;
+    lua_pushlstring(state, text.ptr, text.len);
+    lua_xmove(state, coroutine->thread, 1);
+}
+
 // What it yielded. A yield of the script's own has nobody to go to.
 static enum moon_run yielded(struct moon_coroutine *coroutine)
 {
@@ -239,8 +246,10 @@ static enum moon_run yielded(struct moon_coroutine *coroutine)
         moon_coroutine_drop(coroutine);
         return MOON_RUN_ANSWERED;
     default:
-        lua_pushliteral(thread, "coroutine.yield outside of a coroutine of your own: to wait, call "
-                                "what waits (moongate.sleep, moongate.http.request ...)");
+        moon_coroutine_push(
+            coroutine,
+            MOON_SLICE("coroutine.yield outside of a coroutine of your own: to wait, call "
+                       "what waits (moongate.sleep, moongate.http.request ...)"));
         return failed(coroutine);
     }
 }
@@ -253,7 +262,7 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
     end_wait(coroutine);
     if (coroutine->failure) {
         lua_settop(coroutine->thread, 0);
-        lua_pushstring(coroutine->thread, coroutine->failure);
+        moon_coroutine_push(coroutine, moon_slice_from(coroutine->failure));
         argument_count = 1;
         coroutine->failure = NULL;
     }
@@ -275,9 +284,9 @@ enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine)
     do {
         lua_settop(coroutine->thread, 0);
         lua_pushnil(coroutine->thread);
-        lua_pushliteral(coroutine->thread,
-                        "a response's body can be read and written by the function "
-                        "of body_filter, not by a task or another phase");
+        moon_coroutine_push(coroutine,
+                            MOON_SLICE("a response's body can be read and written by the function "
+                                       "of body_filter, not by a task or another phase"));
         run = moon_coroutine_resume(coroutine, 2);
     } while (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES);
     return run;

@@ -141,6 +141,40 @@ describe("what is thrown", function()
   end))
 end)
 
+describe("a finalizer that fails", function()
+  for what, make in pairs {
+    newproxy = 'local p = newproxy(true) getmetatable(p).__gc = function() error "in a finalizer" end',
+    ["ffi.gc"] = 'ffi.gc(ffi.new "int[10]", function() error "in a finalizer" end)',
+    ["ffi.metatype"] = "disposable()",
+    ["one that waits"] = [[local p = newproxy(true)
+      getmetatable(p).__gc = function() moongate.sleep(1) error "in a finalizer" end]],
+  } do
+    it("(" .. what .. ") is logged, and harms nobody", h.test(function()
+      local gateway = h.script(([[
+        local ffi = require "ffi"
+        ffi.cdef "struct spec_disposable { int n[10]; };"
+        local disposable = ffi.metatype("struct spec_disposable", { __gc = function() error "in a finalizer" end })
+        moongate.route { path = "/", backends = "backend",
+          access = function(exchange)
+            for i = 1, 50 do %s end
+            moongate.wait_all(moongate.spawn(function() moongate.sleep(0.001) end))
+          end,
+          body_filter = function(exchange)
+            for piece in exchange.response:chunks() do exchange.response:write(piece) end
+          end }]]):format(make), { backend = h.backend(h.always(h.http1.response("200 OK", ("x"):rep(300000)))) })
+      gateway:expect_log "a finalizer failed"
+      local client = gateway:connect()
+      for _ = 1, 60 do
+        client:send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+        assert.equal(300000, #h.read_response(client).body)
+      end
+      gateway:wait_log "script: a finalizer failed"
+      client:close()
+      gateway:expect_idle()
+    end))
+  end
+end)
+
 describe("responding", function()
   it("twice: the phase ends with the first", h.test(function()
     local gateway = h.script [[

@@ -2,6 +2,7 @@
 --- given again to those of the workers, so that all of them see the same. What a script must not do is refused with a reason.
 
 local coroutines = require "moongate._core.coroutines"
+local finalizers = require "moongate._core.finalizers"
 local native = require "moongate._core.native"
 
 local inputs = {}
@@ -162,6 +163,7 @@ function inputs.begin()
   dofile = function(...) return world.dofile(...) end
   package.loaders[3] = search
   coroutines.install()
+  finalizers.install()
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
