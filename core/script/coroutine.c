@@ -266,6 +266,11 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
         argument_count = 1;
         coroutine->failure = NULL;
     }
+    // Neither begun nor waiting: another coroutine has resumed it, and it came to its end there.
+    if (lua_status(coroutine->thread) == 0 && lua_gettop(coroutine->thread) <= argument_count) {
+        moon_coroutine_push(coroutine, MOON_SLICE("another coroutine has resumed this one"));
+        return failed(coroutine);
+    }
     vm->current = coroutine;
     int status = lua_resume(coroutine->thread, argument_count);
     vm->current = outer;

@@ -141,6 +141,59 @@ describe("what is thrown", function()
   end))
 end)
 
+describe("the coroutine of a phase, in the hands of another", function()
+  -- What libraries for other loops do: local self = coroutine.running() ... resume(self).
+  local SCRIPT = [[
+    moongate.init_worker(function() kept = {} end)
+    local kept = {}
+    moongate.route { path = "/sleep", access = function(exchange)
+      kept.thread = coroutine.running()
+      moongate.log.info "sleeps"
+      moongate.sleep(0.3)
+      %s
+      exchange:respond(200, "slept")
+    end }
+    moongate.route { path = "/steal", access = function(exchange)
+      local ok, err = coroutine.resume(kept.thread)
+      exchange:respond(200, tostring(ok) .. " " .. tostring(err))
+    end }]]
+
+  for what, rest in pairs { ["comes to its end there"] = "if true then return end", ["waits once more"] = "moongate.sleep(0.2)",
+    ["answers"] = "", ["fails"] = 'error "stolen"' } do
+    it(what .. ", and harms nobody", h.test(function()
+      local gateway = h.script(SCRIPT:format(rest))
+      gateway:expect_log "."
+      for _ = 1, 3 do
+        local client, thief = gateway:connect(), gateway:connect()
+        client:send "GET /sleep HTTP/1.1\r\nHost: h\r\n\r\n"
+        gateway:wait_log "sleeps"
+        thief:send "GET /steal HTTP/1.1\r\nHost: h\r\n\r\n"
+        assert.is_not_nil(h.read_response(thief))
+        assert.is_not_nil(h.read_response(client))
+        client:close()
+        thief:close()
+      end
+      gateway:expect_idle()
+    end))
+  end
+
+  it("by a timer, after a yield that is refused", h.test(function()
+    local gateway = h.script [[
+      moongate.route { path = "/", backends = "backend", access = function(exchange)
+        local self = coroutine.running()
+        moongate.timer.after(0.05, function()
+          moongate.log.info("resumed: " .. tostring(coroutine.resume(self)))
+        end)
+        coroutine.yield()
+        moongate.log.info("path: " .. tostring(exchange.request.path))
+      end }]]
+    gateway:expect_log "outside of a coroutine of your own"
+    assert.equal(500, gateway:get("/").status)
+    gateway:wait_log "resumed: "
+    gateway:expect_idle()
+  end))
+end)
+
 describe("a finalizer that fails", function()
   for what, make in pairs {
     newproxy = 'local p = newproxy(true) getmetatable(p).__gc = function() error "in a finalizer" end',
