@@ -144,7 +144,6 @@ end)
 describe("the coroutine of a phase, in the hands of another", function()
   -- What libraries for other loops do: local self = coroutine.running() ... resume(self).
   local SCRIPT = [[
-    moongate.init_worker(function() kept = {} end)
     local kept = {}
     moongate.route { path = "/sleep", access = function(exchange)
       kept.thread = coroutine.running()
