@@ -163,11 +163,11 @@ function inputs.begin()
   dofile = function(...) return world.dofile(...) end
   package.loaders[3] = search
   coroutines.install()
-  finalizers.install()
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
+  finalizers.install()
 end
 
 --- After it, where workers go on: time is the loop's.
