@@ -88,11 +88,19 @@ static void end_wait(struct moon_coroutine *coroutine)
         withdraw(coroutine->operation);
 }
 
+// As end_wait, for a wait that was begun and could not be waited for (a yield across a C call): its operation is left to the
+// collector, and may be gone already.
+static void forget_wait(struct moon_coroutine *coroutine)
+{
+    coroutine->withdraw = NULL;
+    end_wait(coroutine);
+}
+
 // Into the pool; its thread only where that has returned, and there are few.
 static void release(struct moon_coroutine *coroutine)
 {
     struct moon_vm *vm = coroutine->vm;
-    end_wait(coroutine); // one that it has begun and not waited for
+    end_wait(coroutine);
     if (coroutine->thread && vm->pooled_count >= POOL_MAX_COUNT)
         forget_thread(coroutine);
     coroutine->is_task = false;
@@ -235,6 +243,8 @@ static enum moon_run yielded(struct moon_coroutine *coroutine)
     lua_State *thread = coroutine->thread;
     bool is_ours = lua_gettop(thread) >= 2 && lua_touserdata(thread, 1) == coroutine->vm;
     const char *what = is_ours ? lua_tostring(thread, 2) : "";
+    if (!what || *what != 'w')
+        forget_wait(coroutine);
     switch (what ? *what : '\0') {
     case 'w':
         return MOON_RUN_WAITS;
@@ -258,8 +268,7 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
 {
     struct moon_vm *vm = coroutine->vm;
     struct moon_coroutine *outer = vm->current;
-    coroutine->withdraw = NULL; // what woke it is done
-    end_wait(coroutine);
+    forget_wait(coroutine); // what woke it is done
     if (coroutine->failure) {
         lua_settop(coroutine->thread, 0);
         moon_coroutine_push(coroutine, moon_slice_from(coroutine->failure));
@@ -276,6 +285,7 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
     vm->current = outer;
     if (status == LUA_YIELD)
         return yielded(coroutine);
+    forget_wait(coroutine);
     if (status != 0)
         return failed(coroutine);
     lua_settop(coroutine->thread, 0);
@@ -309,7 +319,7 @@ struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
 uint32_t moon_coroutine_wait(struct moon_coroutine *coroutine, void (*withdraw)(void *operation),
                              void *operation)
 {
-    end_wait(coroutine); // one that could not be waited for: a yield across a C call
+    forget_wait(coroutine);
     coroutine->is_waiting = true;
     coroutine->withdraw = withdraw;
     coroutine->operation = operation;
