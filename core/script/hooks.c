@@ -201,7 +201,7 @@ static bool give(struct state *state, struct moon_slice bytes)
     lua_State *thread = state->body->thread;
     lua_settop(thread, 0);
     if (bytes.len)
-        lua_pushlstring(thread, bytes.ptr, bytes.len);
+        moon_coroutine_push(state->body, bytes);
     else
         lua_pushnil(thread);
     state->given_len = bytes.len;

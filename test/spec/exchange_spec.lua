@@ -544,6 +544,47 @@ describe("a response's status", function()
   end))
 end)
 
+describe("an upgrade", function()
+  it("goes through every phase but body_filter, and the tunnel holds no function", h.test(function()
+    local backend = h.backend(function(connection)
+      connection:read_head()
+      connection:send "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
+      while true do
+        local bytes = connection:read(4, 20000)
+        if not bytes then return end
+        connection:send(bytes)
+      end
+    end)
+    local gateway = start([[
+      access = function(exchange) moongate.sleep(0.01) moongate.spawn(function() moongate.sleep(60) end) end,
+      header_filter = function(exchange)
+        moongate.sleep(0.01)
+        exchange.response.headers["x-seen"] = tostring(exchange.response.status)
+        moongate.log.info("status: " .. try(function() exchange.response.status = 200 end))
+      end,
+      body_filter = function(exchange) moongate.log.info "body_filter ran" end,
+      log = function(exchange) moongate.sleep(0.05) moongate.log.info("logged " .. exchange.response.status) end]],
+      { backend = backend })
+    local client = gateway:connect()
+    client:send "GET /x HTTP/1.1\r\nHost: h.example\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    local response = h.read_response(client)
+    assert.equal(101, response.status)
+    assert.equal("101", response.headers["x-seen"])
+    for _ = 1, 3 do
+      client:send "ping"
+      assert.equal("ping", client:read(4))
+    end
+    gateway:wait_log "logged 101"
+    gateway:wait_metrics("a tunnel, and nothing of Lua", function(metrics)
+      return metrics.moongate_tunnels_live == 1 and metrics.moongate_coroutines_live == 0 and metrics.moongate_arenas_live == 0
+    end)
+    assert.is_nil(gateway:log():find "body_filter ran")
+    gateway:wait_log "status: [^\n]*response.status takes"
+    client:close()
+    gateway:expect_idle()
+  end))
+end)
+
 describe("where things can be used", function()
   local CASES = {
     { "access", "exchange.response.headers['x'] = '1'", "header_filter" },

@@ -134,6 +134,23 @@ describe("a function that waits in", function()
     end))
   end
 
+  it("every phase at once does not outlive a second signal", h.test(function()
+    local text = {}
+    for _, hook in ipairs(HOOKS) do
+      text[#text + 1] = waits_in(hook, LONG):gsub('name = "r", path = "/"', ('name = %q, path = "/%s"'):format(hook, hook))
+    end
+    text[#text + 1] = "moongate.timer.after(0, function() moongate.sleep(60) end)"
+    local gateway = h.script(table.concat(text, "\n"))
+    for _, hook in ipairs(HOOKS) do
+      gateway:connect():send((GET:gsub("/x", "/" .. hook)))
+      begins(gateway, hook)
+    end
+    gateway:signal "sigterm"
+    gateway:wait_draining()
+    gateway:signal "sigterm"
+    h.takes(nil, 2000, function() gateway:wait_exit() end)
+  end))
+
   it("log waits on when the connection is gone", h.test(function()
     local gateway = h.script(waits_in("log", 0.3))
     local client = gateway:connect()
