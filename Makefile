@@ -28,6 +28,10 @@ test:
 lint:
 	@test/lint/run
 
+# What is made from other sources and kept: the declarations for Lua's FFI, and the stubs for editors.
+generate:
+	@cmake/generate .
+
 # Applies .clang-format; a sweep is its own commit.
 format:
 	@find core test -name '*.[ch]' | xargs luajit test/lint/hoist.lua
@@ -59,4 +63,4 @@ deps-bench:
 clean:
 	@rm -rf build build-test build-asan build-tsan build-fuzz build-bench build-coverage
 
-.PHONY: all run build test lint format fuzz bench bench-changes build-bench deps deps-test deps-bench clean
+.PHONY: all run build test lint generate format fuzz bench bench-changes build-bench deps deps-test deps-bench clean

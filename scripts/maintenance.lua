@@ -23,4 +23,7 @@ local function closed(exchange)
 end
 
 moongate.route { path = "/", backends = "echo", access = message and closed or nil }
-moongate.route { path = { exact = "/health" }, plugins = { { "direct-response", body = "fine\n" } } }
+moongate.route {
+  path = { exact = "/health" },
+  plugins = { { "direct-response", body = "fine\n" } },
+}

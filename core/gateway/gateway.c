@@ -47,8 +47,15 @@ static bool take_draining(struct moon_gateway *gateway, const struct moon_messag
     return is_it;
 }
 
-static void ready(struct moon_gateway *gateway)
+// Said when every worker runs and takes connections; one whose scripts cannot start ends the gateway.
+static void tell_ready(struct moon_gateway *gateway)
 {
+    if (!gateway->is_running || gateway->started_count < gateway->seat_count)
+        return;
+    if (gateway->run_err) {
+        moon_gateway_drain(gateway);
+        return;
+    }
     moon_log_info(gateway->args.log, "ready (%u worker%s)", gateway->seat_count,
                   gateway->seat_count == 1 ? "" : "s");
     moon_world_notify(gateway->args.world, "READY=1");
@@ -56,22 +63,18 @@ static void ready(struct moon_gateway *gateway)
         moon_last_good_keep(&gateway->last_good);
 }
 
-// Said when every worker takes connections; one that cannot start ends the gateway.
 static bool take_started(struct moon_gateway *gateway, const struct moon_message *message)
 {
-    bool is_it = false;
     for (unsigned i = 0; i < gateway->seat_count; i++) {
-        is_it |= message == &gateway->seats[i].started;
-        if (message == &gateway->seats[i].started && gateway->seats[i].start_err)
+        if (message != &gateway->seats[i].started)
+            continue;
+        if (gateway->seats[i].start_err)
             gateway->run_err = gateway->seats[i].start_err;
+        gateway->started_count++;
+        tell_ready(gateway);
+        return true;
     }
-    if (is_it && ++gateway->started_count == gateway->seat_count) {
-        if (gateway->run_err)
-            moon_gateway_drain(gateway);
-        else
-            ready(gateway);
-    }
-    return is_it;
+    return false;
 }
 
 static void on_message(void *owner, struct moon_message *message)
@@ -446,6 +449,8 @@ static void start_workers(void *owner)
     }
     moon_gateway_run_control(gateway);
     moon_certificates_watch(gateway);
+    gateway->is_running = true;
+    tell_ready(gateway);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

@@ -68,6 +68,7 @@ struct moon_gateway {
     struct moon_mailbox *graves;                // generations that workers have done with
     uint64_t start_ms;                          // of the control loop's clock, which never jumps
     atomic_bool is_draining;
+    bool is_running; // its threads do
     bool is_over;
     int run_err; // of starting the threads
 };

@@ -136,13 +136,29 @@ struct moon_abi_dict_keys {
     uint8_t is_last; // out
 };
 
+// Options of regular expressions (base/regex.h); may be or-ed.
+enum {
+    MOON_ABI_REGEX_CASELESS = 1,
+    MOON_ABI_REGEX_MULTILINE = 2,
+    MOON_ABI_REGEX_DOTALL = 4,
+    MOON_ABI_REGEX_EXTENDED = 8,
+    MOON_ABI_REGEX_UTF = 16,
+    MOON_ABI_REGEX_ANCHORED = 32,
+};
+
+// Where a match or a group is; -1 for a group that took no part.
+struct moon_abi_regex_span {
+    int32_t from;
+    int32_t to;
+};
+
 // A coroutine's wait: waking with a ticket of an earlier wait does nothing.
 struct moon_abi_ticket {
     void *coroutine;
     uint32_t wait;
 };
 
-/// The index of a handle's slot, from 1 on; 0 when the exchange is over.
+/// The index of a handle's slot, from 1 on, for tables that are let go with the exchange; 0 when it is over.
 uint32_t moon_abi_slot_index(const void *handle);
 /// Which use of which slot the running coroutine belongs to: 0, or MOON_ABI_NONE outside of an exchange.
 int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);
@@ -239,3 +255,19 @@ double moon_abi_dict_flush_expired(void *vm, void *dict, double max);
 double moon_abi_dict_capacity(void *dict);
 /// Those that nothing holds.
 double moon_abi_dict_free_space(void *dict);
+
+/// A compiled expression; NULL with what is wrong in `fault`.
+void *moon_abi_regex_new(const char *pattern, size_t len, uint32_t options, char *fault,
+                         size_t fault_len);
+/// Frees it.
+void moon_abi_regex_free(void *regex);
+/// What a VM matches in.
+void *moon_abi_regex_scratch_new(void);
+/// Frees it.
+void moon_abi_regex_scratch_free(void *scratch);
+/// The number of a name's group, names being counted from 0 on; 0: there are no more.
+uint32_t moon_abi_regex_name(const void *regex, uint32_t index, struct moon_abi_text *name);
+/// The first match at or after `from`; after an empty match that ended there, `from` is given as -1 - from. `spans` has room for
+/// 256. How many there are; 0: no match, MOON_ABI_INVALID: it gave up.
+int moon_abi_regex_search(const void *regex, void *scratch, const char *text, size_t len,
+                          int32_t from, struct moon_abi_regex_span *spans);

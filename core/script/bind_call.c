@@ -65,6 +65,12 @@ static uint32_t ms_at(lua_State *state, int index)
     return ms < 1 ? 1 : ms > 1e9 ? 1000000000 : (uint32_t)(ms + 0.5);
 }
 
+static size_t len_at(lua_State *state, int index)
+{
+    double len = luaL_optnumber(state, index, 0);
+    return len <= 0 ? 0 : len < 1 ? 1 : len > 1e15 ? (size_t)1e15 : (size_t)len;
+}
+
 // The fields of a list { name, value, name, value ... } of strings, in memory that is left on the stack.
 static struct moon_call_field *fields_at(lua_State *state, int index, size_t *count)
 {
@@ -100,7 +106,7 @@ static int call_start(lua_State *state)
                                   .body = string_at(state, 5),
                                   .timeout_ms = ms_at(state, 6),
                                   .connect_timeout_ms = ms_at(state, 7),
-                                  .body_max_len = (size_t)luaL_optnumber(state, 8, 0),
+                                  .body_max_len = len_at(state, 8),
                                   .done = on_done};
     args.fields = fields_at(state, 4, &args.field_count);
     if (!vm || !vm->current || !vm->seat.service)

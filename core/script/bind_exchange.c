@@ -36,8 +36,11 @@ static int put(struct moon_slice text, struct moon_abi_text *out)
 
 uint32_t moon_abi_slot_index(const void *handle)
 {
-    const struct moon_abi_exchange *exchange = handle;
-    return flow_of(handle) ? ((const struct moon_slot *)exchange->slot)->index : 0;
+    struct moon_slot *slot = slot_of(handle);
+    if (!flow_of(handle))
+        return 0;
+    slot->has_tables = true;
+    return slot->index;
 }
 
 // ---- texts

@@ -78,6 +78,8 @@ static void forget_thread(struct moon_coroutine *coroutine)
 // What it waits for is nobody's any more.
 static void end_wait(struct moon_coroutine *coroutine)
 {
+    if (!coroutine->is_waiting && !coroutine->is_task) // nobody would wake it
+        return;
     void (*withdraw)(void *) = coroutine->withdraw;
     coroutine->withdraw = NULL;
     coroutine->is_waiting = coroutine->is_ready = false;

@@ -78,12 +78,14 @@ end
 local function check(options)
   if type(options) ~= "table" then refuse("takes a table, got %s", type(options)) end
   for key, value in pairs(options) do
-    local nearest = native.nearest(tostring(key), KEYS)
-    if key ~= "body" and not TYPES[key] then
-      refuse("unknown key %s%s", tostring(key), nearest and "; did you mean " .. nearest .. "?" or "")
-    elseif key ~= "body" and type(value) ~= TYPES[key] then
-      refuse("%s takes a %s, got %s", key, TYPES[key], type(value))
-    elseif TYPES[key] == "number" and not (value > 0) then
+    local wanted = TYPES[key]
+    if not wanted and key ~= "body" then
+      local nearest = native.nearest(tostring(key), KEYS)
+      local hint = nearest and "; did you mean " .. nearest .. "?" or ""
+      refuse("unknown key %s%s", tostring(key), hint)
+    elseif wanted and type(value) ~= wanted then
+      refuse("%s takes a %s, got %s", key, wanted, type(value))
+    elseif wanted == "number" and (value <= 0 or value ~= value) then
       refuse("%s is more than 0, got %s", key, tostring(value))
     end
   end

@@ -101,6 +101,7 @@ moongate.upstream = config.upstream
 ---| moongate.RedirectPlugin
 ---| moongate.DirectResponsePlugin
 ---| moongate.CorsPlugin
+---| { [1]: string, [string]: any } one of your own, in Lua
 
 ---@class moongate.Path
 ---@field exact? string this path alone
@@ -124,6 +125,11 @@ moongate.upstream = config.upstream
 ---@field plugins? moongate.Plugin[] they run in this order
 ---@field timeouts? moongate.RouteTimeouts default: none beside the settings'
 ---@field retry? moongate.Retry
+---@field rewrite? fun(exchange: moongate.Exchange) the route's own functions; each runs behind its plugins, and may wait
+---@field access? fun(exchange: moongate.Exchange)
+---@field header_filter? fun(exchange: moongate.Exchange)
+---@field body_filter? fun(exchange: moongate.Exchange)
+---@field log? fun(exchange: moongate.Exchange)
 ---@field name? string unique; default: the first match written out, "GET api.example.com/users"
 
 --- Sends matching requests to an upstream. The most specific match wins: host, then path (exact, regex, longest prefix),

@@ -10,8 +10,10 @@ codec.encode_max_depth(64)
 codec.encode_sparse_array(true)
 
 --- An empty list, where {} would be an object.
+---@type any
 json.empty_array = cjson.empty_array
 --- JSON's null.
+---@type any
 json.null = cjson.null
 
 --- The text of a value; raises where it has none (functions, cycles).

@@ -81,6 +81,22 @@ fails("needy header", { ["core/http/a.h"] = HEAD .. "#pragma once\nsize_t f(void
 passes("headers", { ["core/http/a.h"] = HEAD .. "#pragma once\n#include <stddef.h>\nsize_t f(void);\n" },
   "test/lint/headers {}")
 
+-- generated
+local ABI = "#pragma once\nenum {\n    MOON_ABI_OK = 0,\n};\nint moon_abi_f(void);\n"
+local INIT = "---@class moongate\nlocal moongate = {}\n\n--- It runs.\n---@param n integer\nfunction moongate.go(n)\n"
+  .. "  return n\nend\n\nreturn moongate\n"
+local function generated(change)
+  return "cmake/generate {} && " .. change .. " && test/lint/generated {}"
+end
+local sources = { ["core/script/abi.h"] = ABI, ["lua/moongate/init.lua"] = INIT }
+fails("stale abi", sources, generated "echo 'int moon_abi_g(void);' >>{}/core/script/abi.h", "_core/abi.lua is stale")
+fails("stale stub", sources, generated "sed -i 's/It runs/It walks/' {}/lua/moongate/init.lua", "_meta is stale")
+fails("edited stub", sources, generated "echo >>{}/lua/moongate/_meta/moongate.lua", "_meta is stale")
+fails("forgotten stub", sources, generated "touch {}/lua/moongate/_meta/gone.lua", "_meta is stale")
+fails("nothing generated", sources, "test/lint/generated {}", "_meta is stale")
+passes("generated", sources, generated "grep -qx 'function moongate.go(n) end' {}/lua/moongate/_meta/moongate.lua"
+  .. " && grep -qx 'int moon_abi_f(void);' {}/lua/moongate/_core/abi.lua")
+
 -- globals
 local function globals(allow)
   return "cd {} && gcc -fPIE -c core/io/a.c -o core/io/a.c.o && cd - >/dev/null && printf '%s\\n' '" .. allow

@@ -143,6 +143,22 @@ does["rewrite_response.lua"] = function()
   assert.equal((text:gsub("http://backend%.internal", "https://www.example.com")), response.body)
 end
 
+does["rate_limit.lua"] = function()
+  local gateway = start("rate_limit.lua", { LIMIT = "5", WINDOW = "600" }, { args = { "--workers", "2" } })
+  for i = 1, 7 do
+    local response = gateway:get "/"
+    assert.equal(i <= 5 and 200 or 429, response.status)
+    assert.equal("5", response.headers["x-ratelimit-limit"])
+    assert.equal(tostring(math.max(0, 5 - i)), response.headers["x-ratelimit-remaining"])
+    if i > 5 then
+      local seconds = tonumber(response.headers["retry-after"])
+      assert.is_true(seconds > 500 and seconds <= 600, seconds)
+    end
+  end
+  assert.equal(0, gateway:ask("reload").code)
+  assert.equal(429, gateway:get("/").status)
+end
+
 does["auth_service.lua"] = function()
   local gateway = start "auth_service.lua"
   assert.equal(401, gateway:get("/").status)

@@ -79,6 +79,16 @@ describe("a script that differs from run to run", function()
       'access of route "b" is there when a worker runs the script, but was not before')
   end))
 
+  it("is not one whose names hold line ends", h.test(function()
+    local gateway = h.script [[
+      for _, name in ipairs { "a\nb", "a\nb\nc", "\n" } do
+        moongate.route { name = name, path = "/" .. #name, access = function(exchange) exchange:respond(200, exchange.route) end }
+      end]]
+    assert.equal("a?b", gateway:get("/3").body)
+    assert.equal("a?b?c", gateway:get("/5").body)
+    assert.equal("?", gateway:get("/1").body)
+  end))
+
   it("by failing in the worker alone is refused with its line", h.test(function()
     refuses([[if require "moongate._core.native".vm then error "only here" end
       moongate.route { path = "/", access = function(exchange) exchange:respond(200) end }]], "gateway.lua:%d+: only here")
@@ -132,7 +142,7 @@ describe("what a script takes from outside", function()
     local path = h.write_file("before", "data.txt")
     local script = ([[
       local open, getenv, time, clock, date, random, lines = io.open, os.getenv, os.time, os.clock, os.date, math.random, io.lines
-      assert(open "/proc/version":read "*a" ~= nil)
+      assert(open "/etc/passwd":read "*a" ~= nil)
       moongate.route { path = "/", access = function(exchange)
         local file = open(%q)
         local text = file:read "*a"

@@ -148,8 +148,10 @@ end }]], { backend })
       assert.equal(case[2], response.body)
       gateway:expect_quiet()
     end
-    local gateway = script(one 'url = "http://$1/", max_body = 100', { long })
-    assert.equal(100, #gateway:get("/").body)
+    for _, max in ipairs { "100", "1e300, timeout = 1e300, connect_timeout = 1e-300", "math.huge, timeout = math.huge" } do
+      local gateway = script(one('url = "http://$1/", max_body = ' .. max), { long })
+      assert.is_true(#gateway:get("/").body == 100 or max:find "1e%-300" ~= nil)
+    end
   end))
 
   it("raises the caller's mistakes at the caller's line", h.test(function()
@@ -225,7 +227,7 @@ moongate.route { path = "/", backends = "backend",
     gateway:expect_quiet()
   end))
 
-  it("works on control, by URL", h.test(function()
+  it("works on control, by URL #threads", h.test(function()
     local backend = h.backend()
     local gateway = script([[
 moongate.upstream { name = "a", endpoints = { "$1" } }
@@ -240,7 +242,7 @@ moongate.route { path = "/", backends = "a" }
     assert.equal(1, #backend.requests)
   end))
 
-  it("that waits on control does not hold up the end", h.test(function()
+  it("that waits on control does not hold up the end #threads", h.test(function()
     local backend = hanging()
     local gateway = script([[
 moongate.timer.after(0, function()
@@ -250,6 +252,25 @@ moongate.timer.after(0, function() moongate.http.request { url = "http://$1/work
 moongate.route { path = "/", access = function(e) e:respond(200) end }
 ]], { backend })
     backend:wait_requests(2)
+    gateway:signal()
+    assert.equal(0, (gateway:wait_exit(5000)))
+  end))
+
+  it("finds names on control, and leaves while it waits for one #threads", h.test(function()
+    local backend, server = h.backend(), h.name_server(function() end)
+    local gateway = h.gateway { config = ([[
+local moongate = require "moongate"
+moongate.settings { workers = 1, resolver = { servers = { "127.0.0.1:%d" }, timeout = 30 } }
+moongate.listener { port = 0, address = "127.0.0.1" }
+moongate.timer.after(0, function()
+  local r = assert(moongate.http.request { url = "http://localhost:%d/" })
+  moongate.log.info("control: " .. r.status)
+  moongate.http.request { url = "http://users.test.:1/" }
+end, { on = "control" })
+moongate.route { path = "/", access = function(e) e:respond(200) end }
+]]):format(server.port, backend.port) }
+    gateway:wait_log "control: 200"
+    h.loop.wait(server.changed, 3000, "a question", function() return #server.queries >= 1 end)
     gateway:signal()
     assert.equal(0, (gateway:wait_exit(5000)))
   end))
@@ -292,6 +313,38 @@ end }]], { backend })
     for _, connection in ipairs(backend.connections) do connection:wait_end() end
     gateway:expect_quiet()
     assert.equal(0, gateway:metrics().moongate_calls_live)
+  end))
+
+  it("of a response phase ends with its client", h.test(function()
+    for _, phase in ipairs { "header_filter", "body_filter" } do
+      local backend, slow = h.backend(), hanging()
+      local gateway = script([[
+moongate.upstream { name = "backend", endpoints = { "$1" } }
+moongate.route { path = "/", backends = "backend", ]] .. phase .. [[ = function()
+  moongate.http.request { url = "http://$2/" }
+end, log = function() moongate.log.info "logged" end }]], { backend, slow })
+      local client = gateway:connect()
+      client:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+      slow:wait_requests(1)
+      client:close()
+      slow.connections[1]:wait_end()
+      gateway:wait_log "logged"
+      gateway:expect_quiet()
+      assert.equal(0, gateway:metrics().moongate_calls_live)
+    end
+  end))
+
+  it("of log goes on without its client", h.test(function()
+    local backend = held()
+    local gateway = script([[
+moongate.route { path = "/", access = function(exchange) exchange:respond(200) end, log = function()
+  moongate.log.info("told: " .. assert(moongate.http.request { url = "http://$1/" }).body)
+end }]], { backend })
+    assert.equal(200, gateway:get("/").status) -- and closes
+    backend:wait_requests(1)
+    backend.let_go()
+    gateway:wait_log "told: held"
+    gateway:expect_quiet()
   end))
 
   it("outlives a reload", h.test(function()
@@ -422,6 +475,9 @@ end }]], { backend })
       kb[i] = now.kb
       assert.equal(0, now.live)
       assert.is_true(now.most >= 900, now.most)
+      local metrics = gateway:metrics()
+      assert.equal(0, metrics.moongate_coroutines_live)
+      assert.equal(0, metrics.moongate_calls_live)
     end
     assert.equal(COUNT * ROUNDS, #backend.requests)
     if os.getenv "MOONGATE_FIGURES" then

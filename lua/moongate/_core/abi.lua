@@ -64,6 +64,10 @@ struct moon_abi_dict_keys {
     uint32_t bucket;
     uint8_t is_last;
 };
+struct moon_abi_regex_span {
+    int32_t from;
+    int32_t to;
+};
 struct moon_abi_ticket {
     void *coroutine;
     uint32_t wait;
@@ -116,6 +120,14 @@ void moon_abi_dict_flush_all(void *dict);
 double moon_abi_dict_flush_expired(void *vm, void *dict, double max);
 double moon_abi_dict_capacity(void *dict);
 double moon_abi_dict_free_space(void *dict);
+void *moon_abi_regex_new(const char *pattern, size_t len, uint32_t options, char *fault,
+                         size_t fault_len);
+void moon_abi_regex_free(void *regex);
+void *moon_abi_regex_scratch_new(void);
+void moon_abi_regex_scratch_free(void *scratch);
+uint32_t moon_abi_regex_name(const void *regex, uint32_t index, struct moon_abi_text *name);
+int moon_abi_regex_search(const void *regex, void *scratch, const char *text, size_t len,
+                          int32_t from, struct moon_abi_regex_span *spans);
 ]]
 
 return {
@@ -157,4 +169,10 @@ return {
   DICTS_MAX_COUNT = 1024,
   DICTS_MIN_LEN = 16384,
   DICTS_MAX_GIB = 256,
+  REGEX_CASELESS = 1,
+  REGEX_MULTILINE = 2,
+  REGEX_DOTALL = 4,
+  REGEX_EXTENDED = 8,
+  REGEX_UTF = 16,
+  REGEX_ANCHORED = 32,
 }

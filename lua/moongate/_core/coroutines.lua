@@ -33,6 +33,8 @@ local function results_or_error(ok, first, ...)
   return first, ...
 end
 
+-- luacheck: push ignore 122
+
 --- coroutine.resume and coroutine.wrap that compose with waiting; before the script, which may keep them.
 function coroutines.install()
   coroutine.resume = function(inner, ...)
@@ -45,6 +47,8 @@ function coroutines.install()
     end
   end
 end
+
+-- luacheck: pop
 
 --- Yields to the core until it is woken: the caller has armed what wakes it.
 function coroutines.wait()

@@ -100,8 +100,9 @@ end
 
 local function header_edit_failed(code, name)
   if code == INVALID then
-    raise(('headers["%s"]: the name or the value cannot stand in a message (CR, LF, NUL and other ' ..
-      "controls are refused), or the field is the gateway's own"):format((name:gsub("%c", "?"))))
+    local message = 'headers["%s"]: the name or the value cannot stand in a message (CR, LF, ' ..
+      "NUL and other controls are refused), or the field is the gateway's own"
+    raise(message:format((name:gsub("%c", "?"))))
   end
   fail(code, "editing headers", "rewrite and access (request), header_filter (response)")
 end
@@ -154,7 +155,7 @@ end
 --- Every field in order of arrival: for name, value in headers:each() do ... end
 ---@return fun(): string?, string?
 function headers:each()
-  local list, count, i, code = {}, 0, 0, nil
+  local list, count, i, code = {}, 0, 0
   while true do
     code = C.moon_abi_header_at(self, count, text, text2)
     if code ~= 0 then break end
@@ -396,7 +397,7 @@ response_t = ffi.metatype("struct moon_abi_response", {
 ---@field vars table anything; lives as long as the exchange
 local exchange = {}
 
--- By slot: the table, and which use of the slot it belongs to.
+-- By slot: the table, and which use of the slot it belongs to. The core takes the table out when the exchange ends.
 local vars, vars_of = {}, {}
 
 local function vars_table(self)
@@ -462,7 +463,7 @@ function exchange:respond(status, body, response_headers)
   coroutines.finish()
 end
 
-return {
+local metatable = {
   __index = function(self, key)
     local get = exchange_get[key]
     if get then return get(self) end
@@ -477,3 +478,5 @@ return {
     own["moongate.consumer"] = value
   end,
 }
+
+return { metatable = metatable, vars = vars }

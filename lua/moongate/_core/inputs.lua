@@ -123,6 +123,8 @@ end
 
 -- ---- the world around a script
 
+-- luacheck: push ignore 121 122
+
 -- What the functions below go by. A script may keep any of them from its top level on (local time = os.time): what it keeps
 -- changes with the world.
 local is_seeded = false
@@ -156,27 +158,28 @@ function inputs.begin()
   math.random = function(...) return world.random(...) end
   io.open = function(...) return world.open(...) end
   io.lines = function(...) return world.lines(...) end
-  loadfile = function(...) return world.loadfile(...) end -- luacheck: ignore 121
-  dofile = function(...) return world.dofile(...) end -- luacheck: ignore 121
+  loadfile = function(...) return world.loadfile(...) end
+  dofile = function(...) return world.dofile(...) end
   package.loaders[3] = search
-  coroutines.install()
+  coroutines.install() -- modules keep coroutine.resume in locals
   os.exit = refuse "os.exit"
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
-  if native.vm then coroutines.install() end -- modules keep coroutine.resume in locals
 end
 
 --- After it, where workers go on: time is the loop's.
 function inputs.settle(abi, vm)
   world = {
-    getenv = real.getenv, open = real.open, lines = real.lines, loadfile = real.loadfile, dofile = real.dofile,
-    random = real.random,
+    getenv = real.getenv, open = real.open, lines = real.lines, random = real.random,
+    loadfile = real.loadfile, dofile = real.dofile,
     now = function() return abi.moon_abi_now(vm) end,
     clock = function() return abi.moon_abi_clock(vm) end,
   }
   -- Those that are looked up anew cost nothing more.
   math.random, math.randomseed, os.getenv = real.random, real.randomseed, real.getenv
 end
+
+-- luacheck: pop
 
 return inputs

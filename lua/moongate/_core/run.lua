@@ -35,8 +35,8 @@ local function isolate()
 end
 
 local function refuse_module(name)
-  error(("module '%s' was not loaded before traffic: require it at the top of the script, or of " ..
-    "the plugin's handler.lua"):format(name), 3)
+  error(("module '%s' was not loaded before traffic: require it at the top of the script, or " ..
+    "of the plugin's handler.lua"):format(name), 3)
 end
 
 --- After the script and the plugins. Gives the core what it calls.
@@ -47,7 +47,10 @@ function run.settle()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
   package.loaders[1] = refuse_module
   isolate()
-  return { exchange = exchange, configure = plugins.configure }
+  return {
+    exchange = exchange.metatable, configure = plugins.configure, vars = exchange.vars,
+    globals = own,
+  }
 end
 
 -- A handler of LuaJIT's trace events: they are rare once a script is warm.

@@ -36,10 +36,8 @@ local function check_fields(problems, path, fields, value)
   for key in pairs(value) do
     if not fields[key] then
       local nearest = native.nearest(tostring(key), names)
-      add(problems, join(path, tostring(key)),
-        nearest and ('did you mean "%s"?'):format(nearest)
-          or "known are: " .. table.concat(names, ", "),
-        "unknown key")
+      add(problems, join(path, tostring(key)), nearest and ('did you mean "%s"?'):format(nearest)
+        or "known are: " .. table.concat(names, ", "), "unknown key")
     end
   end
   for _, name in ipairs(names) do
