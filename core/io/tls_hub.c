@@ -25,6 +25,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
     pthread_mutex_init(&hub->lock, NULL);
     pthread_mutex_init(&hub->seat_lock, NULL);
     moon_list_init(&hub->servers);
+    moon_list_init(&hub->clients);
     hub->tickets = tls_tickets_new(world);
     hub->bio = tls_bio_new();
     hub->worker_count = 1;

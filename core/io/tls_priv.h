@@ -22,6 +22,7 @@ enum {
     TLS_SNI_MAX_LEN = 255,
 };
 
+struct tls_stream;
 struct tls_tickets;
 
 // One worker's part of OpenSSL. Only it uses what is below, but for making contexts.
@@ -44,6 +45,7 @@ struct moon_tls_hub {
     pthread_mutex_t seat_lock; // of making seats
     pthread_mutex_t lock;      // of servers
     struct moon_list servers; // of struct moon_tls_server
+    struct moon_list clients; // of struct moon_tls_client; under the lock too
 };
 
 // ---- tls_hub.c
@@ -81,6 +83,20 @@ struct moon_tls_terms {
     unsigned depth;
     uint8_t id[MOON_TLS_ID_LEN];
 };
+
+// Fills the problem; MOON_ECONFIG.
+__attribute__((format(printf, 3, 4))) int tls_refuse(struct moon_tls_problem *problem,
+                                                     const char *path, const char *format, ...);
+// 0 or MOON_ECONFIG.
+int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
+                  struct moon_tls_problem *problem);
+bool tls_file_is_fresh(const struct tls_file *file);
+void tls_file_fini(struct tls_file *file);
+// The CAs of a file into a store; how many there were. `names` may be NULL.
+size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
+                     STACK_OF(X509_NAME) *names);
+int tls_version(int version, int absent);
+extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
 // A context with the settings of the terms, without certificates. NULL: OpenSSL says no, see its queue.
 SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
@@ -135,6 +151,12 @@ void tls_tickets_stand(struct tls_seat *seat);
 // Sessions of connections of this context are resumed by ticket.
 void tls_tickets_use(SSL_CTX *context);
 
+// ---- tls_client.c
+
+// The handshake is done: whether the peer is who was meant. NULL, or why not.
+const char *tls_client_judge(const struct tls_stream *stream);
+void tls_session_taken(struct tls_stream *stream);
+
 // ---- tls_facts.c
 
 struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint8_t *id);
@@ -154,7 +176,8 @@ struct tls_stream {
     SSL *ssl;
     struct moon_tls_facts *facts; // once it is
     const char *failure_text;     // static
-    char *sni;                    // until the handshake is done; NULL: none
+    char *sni;                    // until the handshake is done; NULL: none. Of a client it stays
+    struct moon_tls_client *client; // a reference; NULL: the server role
     char *pending;                // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
@@ -162,7 +185,6 @@ struct tls_stream {
     int error;              // it failed with
     uint16_t host;          // index of the terms, while there are contexts
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
-    bool is_client : 1;
     bool is_dry : 1; // nothing to decrypt before something comes
     bool wants_write : 1;
     bool is_slow : 1;   // its peer has not taken all that was sent

@@ -92,7 +92,7 @@ static int bio_read(BIO *bio, char *to, int len)
     BIO_clear_retry_flags(bio);
     ssize_t n = moon_stream_read(stream->inner, to, (size_t)len);
     if (n > 0) {
-        if (!stream->has_begun && !stream->is_client)
+        if (!stream->has_begun && !stream->client)
             stream->is_plain = to[0] != SSL3_RT_HANDSHAKE && to[0] != SSL3_RT_ALERT;
         stream->has_begun = true;
         return (int)n;
@@ -206,12 +206,26 @@ static int take_error(struct tls_stream *stream, int kind)
     stream->failure = (uint8_t)failure_of(stream, error);
     stream->failure_text = text_of(stream, error);
     ERR_clear_error();
-    int err = is_cut ? MOON_ECUT : stream->error ? stream->error : MOON_ETLS;
+    int err = stream->failure == MOON_TLS_CERTIFICATE ? MOON_ECERT
+              : is_cut                                 ? MOON_ECUT
+              : stream->error                          ? stream->error
+                                                       : MOON_ETLS;
     scratch_flush(stream); // an alert says why
     return fail(stream, err);
 }
 
 // ---- the handshake
+
+static bool is_meant(struct tls_stream *stream)
+{
+    const char *why = stream->client ? tls_client_judge(stream) : NULL;
+    if (!why)
+        return true;
+    stream->failure = MOON_TLS_CERTIFICATE;
+    stream->failure_text = why;
+    fail(stream, MOON_ECERT);
+    return false;
+}
 
 static void handshake_done(struct tls_stream *stream)
 {
@@ -219,10 +233,12 @@ static void handshake_done(struct tls_stream *stream)
     const uint8_t *id = stream->contexts ? tls_contexts_id(stream->contexts, stream->host) : NULL;
     stream->state = TLS_OPEN;
     stream->facts = tls_facts_new(stream->ssl, sni, id);
-    free(stream->sni);
-    stream->sni = NULL;
     tls_contexts_unref(stream->contexts);
     stream->contexts = NULL;
+    if (stream->client)
+        return;
+    free(stream->sni);
+    stream->sni = NULL;
 }
 
 // What the owner is to be told.
@@ -232,6 +248,10 @@ static unsigned handshake(struct tls_stream *stream)
     int done = SSL_do_handshake(stream->ssl);
     int kind = done == 1 ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, done);
     if (kind == SSL_ERROR_NONE) {
+        if (!is_meant(stream)) {
+            stream->seat->scratch_len = 0;
+            return MOON_READY_ERROR | MOON_READY_WRITE;
+        }
         scratch_flush(stream);
         handshake_done(stream);
         return MOON_READY_WRITE | MOON_READY_READ;
@@ -275,7 +295,12 @@ static void on_ready(void *owner, unsigned ready)
             stream->is_slow = false;
     }
     if (stream->state == TLS_HANDSHAKE) {
-        tell(stream, handshake(stream));
+        int err = stream->client ? moon_stream_connected(stream->inner) : 0;
+        if (err == -EINPROGRESS)
+            return;
+        if (err)
+            fail(stream, err);
+        tell(stream, err ? MOON_READY_ERROR | MOON_READY_WRITE : handshake(stream));
         return;
     }
     unsigned up = ready & ~(unsigned)MOON_READY_WRITE;
@@ -465,6 +490,8 @@ static void discard(struct tls_stream *stream)
     tls_contexts_unref(stream->contexts);
     stream->contexts = NULL;
     free(stream->sni);
+    moon_tls_client_unref(stream->client);
+    stream->client = NULL;
     moon_loop_defer(stream->loop, &stream->task);
 }
 
@@ -586,6 +613,11 @@ const char *moon_tls_failure_text(const struct moon_stream *stream)
 {
     const char *text = ((const struct tls_stream *)stream)->failure_text;
     return text ? text : "";
+}
+
+const char *moon_tls_why(const struct moon_stream *stream)
+{
+    return stream->ops == &stream_ops ? ((const struct tls_stream *)stream)->failure_text : NULL;
 }
 
 struct moon_stream *moon_tls_strip(struct moon_stream *s)
