@@ -192,11 +192,15 @@ static const char *part_build(struct moon_tls_client *client, struct tls_seat *s
     return client->own.cert.path ? tls_context_add(context, seat, &client->own) : NULL;
 }
 
+// Contexts for workers that have none yet.
 static int build(struct moon_tls_client *client, struct moon_tls_problem *problem)
 {
-    client->parts = calloc(client->hub->seat_count, sizeof *client->parts);
-    if (!client->parts)
+    size_t count = client->hub->seat_count;
+    struct worker_part *parts = realloc(client->parts, count * sizeof *parts);
+    if (!parts)
         abort();
+    memset(parts + client->part_count, 0, (count - client->part_count) * sizeof *parts);
+    client->parts = parts;
     while (client->part_count < client->hub->seat_count) {
         size_t at = client->part_count++;
         const char *wrong = part_build(client, client->hub->seats[at], &client->parts[at]);
@@ -210,6 +214,13 @@ static int build(struct moon_tls_client *client, struct moon_tls_problem *proble
                           is_key ? wrong + 5 : wrong);
     }
     return 0;
+}
+
+void tls_clients_fill(struct moon_tls_hub *hub)
+{
+    struct moon_tls_problem problem; // there was none with the first worker
+    for (struct moon_list *at = hub->clients.next; at != &hub->clients; at = at->next)
+        build(MOON_CONTAINER(at, struct moon_tls_client, node), &problem);
 }
 
 static void client_free(struct moon_tls_client *client)
@@ -368,13 +379,14 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
     struct tls_stream *stream =
         tls_stream_new(client->hub->seats[worker], client->hub, part->context, loop, inner);
     stream->client = moon_tls_client_ref(client);
-    stream->sni = strdup(host);
+    size_t len = strlen(host);
+    stream->sni = strndup(host, len > 1 && host[len - 1] == '.' ? len - 1 : len); // RFC 6066 3
     if (!stream->sni)
         abort();
     SSL_set_connect_state(stream->ssl);
-    expect(stream, host);
+    expect(stream, stream->sni);
     moon_stream_address(inner, true, &address);
-    struct session *session = find_session(part, host, &address);
+    struct session *session = find_session(part, stream->sni, &address);
     if (session && session->session)
         SSL_set_session(stream->ssl, session->session);
     return &stream->base;

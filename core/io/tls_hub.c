@@ -59,6 +59,7 @@ void moon_tls_hub_set_workers(struct moon_tls_hub *hub, size_t count)
     tls_hub_fill(hub);
     for (struct moon_list *at = hub->servers.next; at != &hub->servers; at = at->next)
         tls_server_fill(MOON_CONTAINER(at, struct moon_tls_server, node));
+    tls_clients_fill(hub);
 }
 
 void moon_tls_hub_free(struct moon_tls_hub *hub)

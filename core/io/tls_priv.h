@@ -153,9 +153,9 @@ void tls_tickets_use(SSL_CTX *context);
 
 // ---- tls_client.c
 
+void tls_clients_fill(struct moon_tls_hub *hub);
 // The handshake is done: whether the peer is who was meant. NULL, or why not.
 const char *tls_client_judge(const struct tls_stream *stream);
-void tls_session_taken(struct tls_stream *stream);
 
 // ---- tls_facts.c
 
