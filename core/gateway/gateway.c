@@ -449,9 +449,9 @@ static void start_workers(void *owner)
         return;
     }
     moon_gateway_run_control(gateway);
-    moon_certificates_watch(gateway);
     gateway->is_running = true;
     tell_ready(gateway);
+    moon_certificates_watch(gateway);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

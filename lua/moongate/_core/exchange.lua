@@ -284,7 +284,7 @@ function request:chunks()
     local code = C.moon_abi_chunk_ask(handle)
     if code == 0 then coroutines.wait() end
     if code < 0 then
-      if code == INVALID then raise("the body has been read whole already (body)") end
+      if code == INVALID then raise("more than the bound of body() has been read already") end
       fail(code, "request:chunks", "rewrite and access")
     end
     if C.moon_abi_chunk_take(handle, text) ~= 0 then return nil end
