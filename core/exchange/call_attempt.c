@@ -287,9 +287,8 @@ static struct moon_tls_client *client_of(struct moon_resources *res)
 
 static int lend_to(struct moon_call *call, bool is_fresh)
 {
-    struct moon_lend_to_args args = {.address = &call->addresses[call->address_at],
-                                     .host = call->host,
-                                     .fresh = is_fresh};
+    struct moon_lend_to_args args = {
+        .address = &call->addresses[call->address_at], .host = call->host, .fresh = is_fresh};
     if (call->is_secure)
         args.tls = client_of(call->service->res);
     if (call->is_secure && !args.tls)

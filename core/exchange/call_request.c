@@ -61,9 +61,7 @@ static struct moon_slice without_fragment(struct moon_slice url)
 static void read_authority(struct moon_call *call, const struct moon_authority *authority)
 {
     struct moon_slice host = authority->host;
-    uint16_t port = authority->port    ? authority->port
-                    : call->is_secure ? PORT_HTTPS
-                                      : PORT_HTTP;
+    uint16_t port = authority->port ? authority->port : call->is_secure ? PORT_HTTPS : PORT_HTTP;
     if (host.len > 2 && host.ptr[0] == '[')
         host = (struct moon_slice){host.ptr + 1, host.len - 2};
     if (moon_address_parse_ip(host, port, &call->host_address))

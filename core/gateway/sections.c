@@ -43,7 +43,7 @@ void moon_sections_init(struct moon_sections *sections,
     // access before its rank: it bounds the names that later sections count by
     const struct moon_section *order[SECTION_COUNT] = {
         &moon_settings_section,     &sections->access,   &sections->upstreams,
-        &sections->listeners,     &moon_route_section, &sections->actions,
+        &sections->listeners,       &moon_route_section, &sections->actions,
         &sections->listener_plugins};
     memcpy(sections->order, order, sizeof order);
 }

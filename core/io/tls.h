@@ -39,8 +39,8 @@ int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path);
 // Looks whether certificate files have changed, and gives new connections what is in them now: no listener, no connection
 // notices. `tell` gets a line for each server that took new ones, and for each file that is refused (the old ones serve on).
 // Reads files; on control.
-void moon_tls_hub_poll(struct moon_tls_hub *hub, void (*tell)(void *owner, bool is_fine, const char *text),
-                       void *owner);
+void moon_tls_hub_poll(struct moon_tls_hub *hub,
+                       void (*tell)(void *owner, bool is_fine, const char *text), void *owner);
 
 // ---- terms
 
@@ -53,7 +53,8 @@ struct moon_tls_options {
     const struct moon_tls_pair *pairs; // the first is the default
     size_t pair_count;
     int min_version, max_version; // 0: 1.2, 1.3
-    const char *ciphers;          // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
+    // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
+    const char *ciphers;
     bool has_tickets;
     enum moon_tls_verify verify; // of clients
     const char *ca, *crl;        // paths; NULL: none
@@ -94,8 +95,8 @@ void moon_tls_server_free(struct moon_tls_server *server);
 struct moon_tls_client;
 
 struct moon_tls_client_options {
-    bool is_unverified;          // whoever answers is believed
-    const char *ca;              // path; NULL: the system's
+    bool is_unverified;               // whoever answers is believed
+    const char *ca;                   // path; NULL: the system's
     const struct moon_tls_pair *pair; // our own certificate; NULL: none
     // The peer's certificate has one of these among its alternative names, to the letter: "spiffe://example/a", "a.example".
     // None: the name that it was asked for by.

@@ -32,9 +32,9 @@ struct moon_tls_client {
     struct moon_tls_hub *hub;
     uint8_t digest[DIGEST_LEN];
     bool is_unverified;
-    struct tls_file ca;             // path NULL: the system's
-    struct tls_certificate own;     // cert.path NULL: none
-    struct moon_slice *sans;        // malloc'd
+    struct tls_file ca;         // path NULL: the system's
+    struct tls_certificate own; // cert.path NULL: none
+    struct moon_slice *sans;    // malloc'd
     size_t san_count;
     int min_version, max_version;
     struct worker_part *parts;
@@ -106,8 +106,9 @@ static bool has_uri(const X509 *x509, struct moon_slice wanted)
         if (name->type != GEN_URI)
             continue;
         const ASN1_STRING *uri = name->d.uniformResourceIdentifier;
-        has |= moon_slice_equal(wanted, (struct moon_slice){(const char *)ASN1_STRING_get0_data(uri),
-                                                            (size_t)ASN1_STRING_length(uri)});
+        has |=
+            moon_slice_equal(wanted, (struct moon_slice){(const char *)ASN1_STRING_get0_data(uri),
+                                                         (size_t)ASN1_STRING_length(uri)});
     }
     GENERAL_NAMES_free(all);
     return has;
@@ -118,7 +119,8 @@ static bool has_san(X509 *x509, struct moon_slice wanted)
     if (memmem(wanted.ptr, wanted.len, "://", 3))
         return has_uri(x509, wanted);
     return X509_check_host(x509, wanted.ptr, wanted.len,
-                           X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
+                           X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
                            NULL) == 1;
 }
 

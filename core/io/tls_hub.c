@@ -36,8 +36,7 @@ void tls_hub_fill(struct moon_tls_hub *hub)
 {
     pthread_mutex_lock(&hub->seat_lock);
     if (hub->worker_count > hub->seat_count) {
-        hub->seats =
-            realloc((void *)hub->seats, hub->worker_count * sizeof(struct tls_seat *));
+        hub->seats = realloc((void *)hub->seats, hub->worker_count * sizeof(struct tls_seat *));
         if (!hub->seats)
             abort();
     }

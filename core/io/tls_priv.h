@@ -14,10 +14,10 @@
 #include <sys/types.h>
 
 enum {
-    TLS_KEY_TYPE_COUNT = 4,     // certificates of one name: RSA, ECDSA, Ed25519 ...
-    TLS_PLAIN_LEN = 65536,      // encrypted in one go
-    TLS_RECORD_LEN = 16384,     // of it in a record
-    TLS_SCRATCH_LEN = 69632,    // what TLS_PLAIN_LEN becomes
+    TLS_KEY_TYPE_COUNT = 4,       // certificates of one name: RSA, ECDSA, Ed25519 ...
+    TLS_PLAIN_LEN = 65536,        // encrypted in one go
+    TLS_RECORD_LEN = 16384,       // of it in a record
+    TLS_SCRATCH_LEN = 69632,      // what TLS_PLAIN_LEN becomes
     TLS_PENDING_MAX_LEN = 131072, // ciphertext that the peer does not take
     TLS_SNI_MAX_LEN = 255,
 };
@@ -44,8 +44,8 @@ struct moon_tls_hub {
     FILE *key_log;
     pthread_mutex_t seat_lock; // of making seats
     pthread_mutex_t lock;      // of servers
-    struct moon_list servers; // of struct moon_tls_server
-    struct moon_list clients; // of struct moon_tls_client; under the lock too
+    struct moon_list servers;  // of struct moon_tls_server
+    struct moon_list clients;  // of struct moon_tls_client; under the lock too
 };
 
 // ---- tls_hub.c
@@ -94,7 +94,7 @@ bool tls_file_is_fresh(const struct tls_file *file);
 void tls_file_fini(struct tls_file *file);
 // The CAs of a file into a store; how many there were. `names` may be NULL.
 size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
-                     STACK_OF(X509_NAME) *names);
+                     STACK_OF(X509_NAME) * names);
 int tls_version(int version, int absent);
 extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
@@ -174,18 +174,18 @@ struct tls_stream {
     struct tls_seat *seat;
     struct tls_contexts *contexts; // of the server role, until the handshake is done
     SSL *ssl;
-    struct moon_tls_facts *facts; // once it is
-    const char *failure_text;     // static
-    char *sni;                    // until the handshake is done; NULL: none. Of a client it stays
+    struct moon_tls_facts *facts;   // once it is
+    const char *failure_text;       // static
+    char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
     struct moon_tls_client *client; // a reference; NULL: the server role
-    char *pending;                // ciphertext that the stream below did not take; NULL: none
+    char *pending;                  // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
     int error;              // it failed with
     uint16_t host;          // index of the terms, while there are contexts
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
-    bool is_dry : 1; // nothing to decrypt before something comes
+    bool is_dry : 1;        // nothing to decrypt before something comes
     bool wants_write : 1;
     bool is_slow : 1;   // its peer has not taken all that was sent
     bool is_shut : 1;   // close_notify was sent

@@ -202,14 +202,15 @@ static const char *text_of(const struct tls_stream *stream, unsigned long error)
 static int take_error(struct tls_stream *stream, int kind)
 {
     unsigned long error = kind == SSL_ERROR_SSL ? ERR_peek_error() : 0;
-    bool is_cut = stream->is_eof || (error && ERR_GET_REASON(error) == SSL_R_UNEXPECTED_EOF_WHILE_READING);
+    bool is_cut =
+        stream->is_eof || (error && ERR_GET_REASON(error) == SSL_R_UNEXPECTED_EOF_WHILE_READING);
     stream->failure = (uint8_t)failure_of(stream, error);
     stream->failure_text = text_of(stream, error);
     ERR_clear_error();
     int err = stream->failure == MOON_TLS_CERTIFICATE ? MOON_ECERT
-              : is_cut                                 ? MOON_ECUT
-              : stream->error                          ? stream->error
-                                                       : MOON_ETLS;
+              : is_cut                                ? MOON_ECUT
+              : stream->error                         ? stream->error
+                                                      : MOON_ETLS;
     scratch_flush(stream); // an alert says why
     return fail(stream, err);
 }
@@ -229,7 +230,8 @@ static bool is_meant(struct tls_stream *stream)
 
 static void handshake_done(struct tls_stream *stream)
 {
-    struct moon_slice sni = stream->sni ? moon_slice_from(stream->sni) : (struct moon_slice){NULL, 0};
+    struct moon_slice sni =
+        stream->sni ? moon_slice_from(stream->sni) : (struct moon_slice){NULL, 0};
     const uint8_t *id = stream->contexts ? tls_contexts_id(stream->contexts, stream->host) : NULL;
     stream->state = TLS_OPEN;
     stream->facts = tls_facts_new(stream->ssl, sni, id);
@@ -357,7 +359,8 @@ static size_t offered_len(const struct iovec *iov, int iov_count)
 // Bytes written so far of those that are pending: in proportion to their ciphertext, the last one with its end.
 static size_t settle(struct tls_stream *stream)
 {
-    uint32_t before_len = stream->pending_len - stream->pending_at, plain_len = stream->pending_plain_len;
+    uint32_t before_len = stream->pending_len - stream->pending_at,
+             plain_len = stream->pending_plain_len;
     pending_flush(stream);
     uint32_t left_len = stream->pending_len - stream->pending_at;
     uint32_t kept = left_len ? (uint32_t)((uint64_t)plain_len * left_len / before_len) : 0;
@@ -368,7 +371,8 @@ static size_t settle(struct tls_stream *stream)
 }
 
 // Encrypts what fits, in as few records as it takes: short pieces are put together. -1: OpenSSL says no.
-static ssize_t encrypt(struct tls_stream *stream, const struct iovec *iov, int iov_count, size_t skip)
+static ssize_t encrypt(struct tls_stream *stream, const struct iovec *iov, int iov_count,
+                       size_t skip)
 {
     char together[TLS_RECORD_LEN];
     size_t max_len = stream->is_slow ? TLS_RECORD_LEN : TLS_PLAIN_LEN, total = 0, n;
@@ -439,12 +443,15 @@ static ssize_t tls_writev(struct moon_stream *s, const struct iovec *iov, int io
     if (stream->pending) {
         uint32_t left_len = stream->pending_len - stream->pending_at;
         uint64_t kept = sealed_len ? (uint64_t)total * left_len / sealed_len : (uint64_t)total;
-        stream->pending_plain_len = (uint32_t)(kept == 0 ? 1 : kept > (uint64_t)total ? (uint64_t)total : kept);
+        stream->pending_plain_len = (uint32_t)(kept == 0                ? 1
+                                               : kept > (uint64_t)total ? (uint64_t)total
+                                                                        : kept);
         total -= stream->pending_plain_len;
     }
     done += (size_t)total;
     stream->wants_write = done < offered;
-    if (stream->wants_write && !stream->pending) // it was the bound of one call: the rest is due at once
+    // it was the bound of one call: the rest is due at once
+    if (stream->wants_write && !stream->pending)
         moon_loop_defer(stream->loop, &stream->more);
     return (ssize_t)done;
 }
@@ -597,8 +604,8 @@ struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worke
                                     struct moon_loop *loop, struct moon_stream *inner)
 {
     struct tls_contexts *contexts = tls_server_contexts(server, worker);
-    struct tls_stream *stream = tls_stream_new(contexts->seat, server->hub,
-                                               tls_contexts_first(contexts), loop, inner);
+    struct tls_stream *stream =
+        tls_stream_new(contexts->seat, server->hub, tls_contexts_first(contexts), loop, inner);
     stream->contexts = contexts;
     SSL_set_accept_state(stream->ssl);
     return &stream->base;

@@ -190,7 +190,8 @@ static void read_names(const X509 *x509, struct tls_certificate *out)
     for (int i = 0; i < sk_GENERAL_NAME_num(all); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(all, i);
         if (name->type == GEN_DNS)
-            add_name(out, ASN1_STRING_get0_data(name->d.dNSName), ASN1_STRING_length(name->d.dNSName));
+            add_name(out, ASN1_STRING_get0_data(name->d.dNSName),
+                     ASN1_STRING_length(name->d.dNSName));
     }
     GENERAL_NAMES_free(all);
     X509_NAME *subject = X509_get_subject_name(x509);
@@ -246,8 +247,9 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
     bool is_key = wrong && strncmp(wrong, "key: ", 5) == 0;
     snprintf(key, sizeof key, "certificates[%zu].%s", index + 1, is_key ? "key" : "cert");
     if (wrong)
-        return tls_refuse(problem, key, "%s %s", is_key ? certificate->key.path : certificate->cert.path,
-                      is_key ? wrong + 5 : wrong);
+        return tls_refuse(problem, key, "%s %s",
+                          is_key ? certificate->key.path : certificate->cert.path,
+                          is_key ? wrong + 5 : wrong);
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
@@ -257,7 +259,7 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
 // ---- clients' certificates
 
 size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
-                     STACK_OF(X509_NAME) *names)
+                     STACK_OF(X509_NAME) * names)
 {
     BIO *bio = bio_of(file);
     X509 *ca;
@@ -284,7 +286,8 @@ static size_t add_crls(X509_STORE *store, const struct tls_file *file, struct tl
         X509_CRL_free(crl);
     }
     // Of one CA, what it has signed itself; of several, the whole chain.
-    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | (count > 1 ? X509_V_FLAG_CRL_CHECK_ALL : 0));
+    X509_STORE_set_flags(store,
+                         X509_V_FLAG_CRL_CHECK | (count > 1 ? X509_V_FLAG_CRL_CHECK_ALL : 0));
     BIO_free(bio);
     ERR_clear_error();
     return count;
@@ -306,11 +309,11 @@ static const char *use_clients(SSL_CTX *context, const struct moon_tls_terms *te
     SSL_CTX_set1_verify_cert_store(context, store);
     SSL_CTX_set_client_CA_list(context, names);
     SSL_CTX_set_verify_depth(context, (int)terms->depth);
-    SSL_CTX_set_verify(context,
-                       SSL_VERIFY_PEER | (terms->verify == MOON_TLS_VERIFY_REQUIRED
-                                              ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
-                                              : 0),
-                       NULL);
+    SSL_CTX_set_verify(
+        context,
+        SSL_VERIFY_PEER |
+            (terms->verify == MOON_TLS_VERIFY_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+        NULL);
     X509_STORE_free(store);
     return wrong;
 }
@@ -331,9 +334,9 @@ SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *se
     SSL_CTX_set_session_id_context(context, terms->id, sizeof terms->id);
     if (!SSL_CTX_set_min_proto_version(context, terms->min_version) ||
         !SSL_CTX_set_max_proto_version(context, terms->max_version) ||
-        !SSL_CTX_set_ciphersuites(context, tls_suites) || !SSL_CTX_set1_groups_list(context, tls_groups) ||
-        !SSL_CTX_set_cipher_list(context, terms->ciphers) ||
-        use_clients(context, terms, seat)) {
+        !SSL_CTX_set_ciphersuites(context, tls_suites) ||
+        !SSL_CTX_set1_groups_list(context, tls_groups) ||
+        !SSL_CTX_set_cipher_list(context, terms->ciphers) || use_clients(context, terms, seat)) {
         SSL_CTX_free(context);
         return NULL;
     }
@@ -423,7 +426,8 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
     atomic_init(&terms->ref_count, 1);
     terms->hub = hub;
     terms->certificates = certificates;
-    terms->hostname = strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
+    terms->hostname =
+        strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
     terms->min_version = tls_version(options->min_version, TLS1_2_VERSION);
     terms->max_version = tls_version(options->max_version, TLS1_3_VERSION);
     terms->ciphers = strdup(options->ciphers ? options->ciphers : tls_ciphers);
@@ -497,7 +501,8 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
 bool tls_terms_are_read(const struct moon_tls_terms *terms)
 {
     for (size_t i = 0; i < terms->certificate_count; i++)
-        if (!tls_file_is_fresh(&terms->certificates[i].cert) || !tls_file_is_fresh(&terms->certificates[i].key))
+        if (!tls_file_is_fresh(&terms->certificates[i].cert) ||
+            !tls_file_is_fresh(&terms->certificates[i].key))
             return false;
     return tls_file_is_fresh(&terms->ca) && tls_file_is_fresh(&terms->crl);
 }

@@ -265,11 +265,12 @@ static bool read_protocol(const struct reading *at)
                                       &at->listener->tls);
     if (!at->listener->is_secure && !tls)
         return true;
-    moon_report_addf(at->compile->report, at->object->place, at->title, "tls",
-                     tls ? "add protocol = \"https\""
-                         : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
-                     tls ? "only a listener with protocol = \"https\" has certificates"
-                         : "missing: protocol = \"https\" needs a certificate");
+    moon_report_addf(
+        at->compile->report, at->object->place, at->title, "tls",
+        tls ? "add protocol = \"https\""
+            : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+        tls ? "only a listener with protocol = \"https\" has certificates"
+            : "missing: protocol = \"https\" needs a certificate");
     return false;
 }
 

@@ -122,7 +122,8 @@ static bool is_of(const struct slot *slot, const struct identity *identity)
 {
     if (slot->limit != identity->limit || slot->tls != identity->tls)
         return false;
-    return !slot->tls || moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
+    return !slot->tls ||
+           moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
 }
 
 // States are unique by address, so they stand for it. NULL: there is none.

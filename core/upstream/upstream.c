@@ -3,8 +3,8 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
-#include "obs/series.h"
 #include "io/tls.h"
+#include "obs/series.h"
 #include "upstream/registry.h"
 #include "upstream/upstream_tls.h"
 

@@ -104,14 +104,15 @@ static bool read_client(struct reading *at, struct moon_upstream *out)
     const struct moon_value *sans = moon_value_get(at->tls, "sans");
     struct moon_slice wanted[SAN_MAX_COUNT];
     struct moon_tls_problem problem;
-    struct moon_tls_client_options options = {
-        .is_unverified = !moon_value_bool(at->tls, "verify", true),
-        .ca = at->ca,
-        .sans = wanted,
-        .min_version = version_of(at->tls, "min_version"),
-        .max_version = version_of(at->tls, "max_version")};
+    struct moon_tls_client_options options = {.is_unverified =
+                                                  !moon_value_bool(at->tls, "verify", true),
+                                              .ca = at->ca,
+                                              .sans = wanted,
+                                              .min_version = version_of(at->tls, "min_version"),
+                                              .max_version = version_of(at->tls, "max_version")};
     if (!at->cert != !at->key)
-        return tell(at, at->cert ? "key" : "cert", NULL, "missing: a certificate and its key go together");
+        return tell(at, at->cert ? "key" : "cert", NULL,
+                    "missing: a certificate and its key go together");
     for (uint32_t i = 0; sans && i < sans->table.item_count; i++) {
         if (i == SAN_MAX_COUNT)
             return tell(at, "sans", NULL, "more than 64 names");
@@ -130,9 +131,8 @@ static bool read_client(struct reading *at, struct moon_upstream *out)
 bool moon_upstream_tls_read(const struct moon_compile *compile, const struct moon_object *object,
                             struct moon_upstream *out)
 {
-    struct reading at = {.compile = compile,
-                         .object = object,
-                         .tls = moon_value_get(&object->value, "tls")};
+    struct reading at = {
+        .compile = compile, .object = object, .tls = moon_value_get(&object->value, "tls")};
     if (!at.tls)
         return true;
     if (out->builtin)

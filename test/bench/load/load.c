@@ -63,7 +63,8 @@ static bool answers(uint16_t port)
         is_fine = errno == EAGAIN && poll(&ready, 1, 1000) == 1;
     while (is_fine && (n = peer_recv(fd, answer, sizeof answer)) <= 12)
         is_fine = n < 0 && errno == EAGAIN && poll(&ready, 1, 1000) == 1;
-    is_fine = is_fine && memcmp(answer, "HTTP/1.1 ", 9) == 0 && answer[9] != '5'; // 401: it wants a key
+    // 401: it wants a key
+    is_fine = is_fine && memcmp(answer, "HTTP/1.1 ", 9) == 0 && answer[9] != '5';
     peer_close(fd);
     return is_fine;
 }

@@ -57,10 +57,10 @@ struct options {
     uint64_t response_len, upload_len;
     enum fields fields; // of the request
     enum tls tls;
-    bool closes;        // a new connection for each request
-    int pid;            // the proxy; 0: none is watched
-    uint32_t pipeline;  // open loop: so many requests that are due go out at once on one connection
-    const char *also;   // every second request asks for this path; NULL: none does
+    bool closes;       // a new connection for each request
+    int pid;           // the proxy; 0: none is watched
+    uint32_t pipeline; // open loop: so many requests that are due go out at once on one connection
+    const char *also;  // every second request asks for this path; NULL: none does
     uint32_t route_count; // requests take turns between so many routes; 0: one for all
     const char
         *marker; // response field with the number of the configuration; NULL: none is expected
