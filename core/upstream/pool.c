@@ -182,6 +182,19 @@ static void make_room(struct moon_pool *pool)
         grow(pool);
 }
 
+// NUL-terminated, unlike what it comes from; NULL where it is empty.
+static char *copy_host(struct moon_slice host)
+{
+    if (host.len == 0)
+        return NULL;
+    char *copy = malloc(host.len + 1);
+    if (!copy)
+        abort();
+    memcpy(copy, host.ptr, host.len);
+    copy[host.len] = '\0';
+    return copy;
+}
+
 static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
                             const struct identity *identity)
 {
@@ -198,7 +211,7 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
     slot->state = moon_endpoint_state_ref(state);
     slot->limit = identity->limit ? moon_limit_ref(identity->limit) : NULL;
     slot->tls = identity->tls ? moon_tls_client_ref(identity->tls) : NULL;
-    slot->host = identity->host.len ? strndup(identity->host.ptr, identity->host.len) : NULL;
+    slot->host = copy_host(identity->host);
     moon_list_init(&slot->idle);
     moon_tally_add(state, &slot->tally);
     struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
