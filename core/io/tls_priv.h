@@ -1,6 +1,7 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way
 #pragma once
 
 #include "base/list.h"
@@ -163,8 +164,15 @@ struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint
 
 // ---- tls_stream.c
 
+// ---- tls_bio.c
+
 // The way from OpenSSL to the stream below.
 BIO_METHOD *tls_bio_new(void);
+// What the call to OpenSSL has left in the scratch goes out, or waits.
+void tls_scratch_flush(struct tls_stream *stream);
+// Offers what waits.
+void tls_pending_flush(struct tls_stream *stream);
+void tls_pending_drop(struct tls_stream *stream);
 
 struct tls_stream {
     struct moon_stream base; // first
@@ -183,6 +191,7 @@ struct tls_stream {
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
     int error;              // it failed with
+    uint32_t odd_count;     // records since the last that was the caller's
     uint16_t host;          // index of the terms, while there are contexts
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
     bool is_dry : 1;        // nothing to decrypt before something comes

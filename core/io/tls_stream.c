@@ -4,6 +4,8 @@
 //   read:   inner --recv, as much as is there--> OpenSSL's buffer --> caller; a caller that stops early reads on later
 //   write:  caller --up to 4 records--> the seat's scratch --one send--> inner; what it does not take waits in `pending`
 //
+// How ciphertext goes out, and what waits of it: tls_bio.c.
+//
 //   HANDSHAKE --done--> OPEN     HANDSHAKE, OPEN --error--> FAILED
 //
 // Invariants: nothing is read for the caller before the handshake is done. What is encrypted is sent in order; bytes count as
@@ -18,139 +20,11 @@
 #include <string.h>
 
 enum tls_state { TLS_HANDSHAKE, TLS_OPEN, TLS_FAILED };
+enum { ODD_MAX_COUNT = 4096 };
 
 static struct tls_stream *tls_of(struct moon_stream *s)
 {
     return (struct tls_stream *)s;
-}
-
-// ---- ciphertext out
-
-static void pending_drop(struct tls_stream *stream)
-{
-    free(stream->pending);
-    stream->pending = NULL;
-    stream->pending_at = stream->pending_len = 0;
-}
-
-static void pending_add(struct tls_stream *stream, struct moon_slice bytes)
-{
-    size_t left = stream->pending_len - stream->pending_at;
-    char *grown = malloc(left + bytes.len);
-    if (!grown)
-        abort();
-    if (left)
-        memcpy(grown, stream->pending + stream->pending_at, left);
-    memcpy(grown + left, bytes.ptr, bytes.len);
-    pending_drop(stream);
-    stream->pending = grown;
-    stream->pending_len = (uint32_t)(left + bytes.len);
-}
-
-// Offers bytes to the stream below; how many it took.
-static size_t offer(struct tls_stream *stream, struct moon_slice bytes)
-{
-    struct iovec iov = {(void *)bytes.ptr, bytes.len};
-    ssize_t n = bytes.len ? moon_stream_writev(stream->inner, &iov, 1) : 0;
-    if (n >= 0)
-        return (size_t)n;
-    stream->error = stream->error ? stream->error : (int)n;
-    return bytes.len; // nobody will get them
-}
-
-static void pending_flush(struct tls_stream *stream)
-{
-    struct moon_slice bytes = {stream->pending + stream->pending_at,
-                               stream->pending_len - stream->pending_at};
-    if (!stream->pending)
-        return;
-    stream->pending_at += (uint32_t)offer(stream, bytes);
-    if (stream->pending_at == stream->pending_len)
-        pending_drop(stream);
-}
-
-// What the call to OpenSSL has left in the scratch.
-static void scratch_flush(struct tls_stream *stream)
-{
-    struct moon_slice bytes = {stream->seat->scratch, stream->seat->scratch_len};
-    stream->seat->scratch_len = 0;
-    if (bytes.len == 0 || stream->is_plain) // no alert to one who would read it as text
-        return;
-    if (!stream->pending)
-        bytes = moon_slice_skip(bytes, offer(stream, bytes));
-    if (bytes.len == 0)
-        return;
-    stream->is_slow = true;
-    pending_add(stream, bytes);
-}
-
-// ---- OpenSSL's way to the stream below
-
-static int bio_read(BIO *bio, char *to, int len)
-{
-    struct tls_stream *stream = BIO_get_data(bio);
-    BIO_clear_retry_flags(bio);
-    ssize_t n = moon_stream_read(stream->inner, to, (size_t)len);
-    if (n > 0) {
-        if (!stream->has_begun && !stream->client)
-            stream->is_plain = to[0] != SSL3_RT_HANDSHAKE && to[0] != SSL3_RT_ALERT;
-        stream->has_begun = true;
-        return (int)n;
-    }
-    if (n == 0) {
-        BIO_set_retry_read(bio);
-        return -1;
-    }
-    stream->is_eof = n == MOON_EOF;
-    if (!stream->is_eof)
-        stream->error = (int)n;
-    return stream->is_eof ? 0 : -1;
-}
-
-static int bio_write(BIO *bio, const char *bytes, int len)
-{
-    struct tls_stream *stream = BIO_get_data(bio);
-    struct tls_seat *seat = stream->seat;
-    BIO_clear_retry_flags(bio);
-    if (stream->pending_len - stream->pending_at > TLS_PENDING_MAX_LEN) {
-        BIO_set_retry_write(bio);
-        return -1;
-    }
-    if (seat->scratch_len + (size_t)len > TLS_SCRATCH_LEN)
-        scratch_flush(stream);
-    if (len > TLS_SCRATCH_LEN)
-        len = TLS_SCRATCH_LEN;
-    memcpy(seat->scratch + seat->scratch_len, bytes, (size_t)len);
-    seat->scratch_len += (size_t)len;
-    return len;
-}
-
-static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
-{
-    (void)number;
-    (void)pointer;
-    const struct tls_stream *stream = BIO_get_data(bio);
-    switch (command) {
-    case BIO_CTRL_FLUSH:
-    case BIO_CTRL_DUP:
-        return 1;
-    case BIO_CTRL_EOF:
-        return stream->is_eof;
-    default:
-        return 0;
-    }
-}
-
-BIO_METHOD *tls_bio_new(void)
-{
-    enum { OWN_TYPE = 100 };
-    BIO_METHOD *bio = BIO_meth_new(BIO_TYPE_SOURCE_SINK | OWN_TYPE, "moongate stream");
-    if (!bio)
-        abort();
-    BIO_meth_set_read(bio, bio_read);
-    BIO_meth_set_write(bio, bio_write);
-    BIO_meth_set_ctrl(bio, bio_ctrl);
-    return bio;
 }
 
 // ---- errors
@@ -211,7 +85,7 @@ static int take_error(struct tls_stream *stream, int kind)
               : is_cut                                ? MOON_ECUT
               : stream->error                         ? stream->error
                                                       : MOON_ETLS;
-    scratch_flush(stream); // an alert says why
+    tls_scratch_flush(stream); // an alert says why
     return fail(stream, err);
 }
 
@@ -254,12 +128,12 @@ static unsigned handshake(struct tls_stream *stream)
             stream->seat->scratch_len = 0;
             return MOON_READY_ERROR | MOON_READY_WRITE;
         }
-        scratch_flush(stream);
+        tls_scratch_flush(stream);
         handshake_done(stream);
         return MOON_READY_WRITE | MOON_READY_READ;
     }
     if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) {
-        scratch_flush(stream);
+        tls_scratch_flush(stream);
         return 0;
     }
     take_error(stream, kind);
@@ -291,7 +165,7 @@ static void on_ready(void *owner, unsigned ready)
     if (ready & ~(unsigned)MOON_READY_WRITE)
         stream->is_dry = false;
     if (ready & MOON_READY_WRITE) {
-        pending_flush(stream);
+        tls_pending_flush(stream);
         send_fin(stream);
         if (!stream->pending)
             stream->is_slow = false;
@@ -317,35 +191,52 @@ static void on_ready(void *owner, unsigned ready)
 
 // ---- what a stream does
 
+// OpenSSL has met a record that is not the caller's: a ticket, new keys. True: read on. Too many at once wait for another turn,
+// too many in all are an attack (A61).
+static bool goes_on(struct tls_stream *stream, unsigned *turn_count)
+{
+    enum { TURN_COUNT = 32 };
+    if (stream->is_dry)
+        return false;
+    if (++stream->odd_count > ODD_MAX_COUNT)
+        return false;
+    if (++*turn_count <= TURN_COUNT)
+        return true;
+    moon_stream_again(stream->inner);
+    return false;
+}
+
 static ssize_t tls_read(struct moon_stream *s, void *to, size_t len)
 {
     struct tls_stream *stream = tls_of(s);
     size_t total = 0, n;
+    unsigned turn_count = 0;
+    int err = 0;
     if (stream->state == TLS_FAILED)
         return stream->error;
     if (stream->state == TLS_HANDSHAKE || stream->is_dry)
         return 0;
     ERR_clear_error();
-    while (total < len) {
+    while (total < len && !err) {
         int done = SSL_read_ex(stream->ssl, (char *)to + total, len - total, &n);
         if (done) {
             total += n;
+            stream->odd_count = 0;
             continue;
         }
         int kind = SSL_get_error(stream->ssl, done);
-        if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) {
-            stream->is_dry = true;
+        bool is_later = kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE;
+        if (is_later && kind == SSL_ERROR_WANT_READ && goes_on(stream, &turn_count))
+            continue;
+        if (stream->odd_count > ODD_MAX_COUNT)
+            return fail(stream, MOON_EPROTO);
+        stream->is_dry = stream->is_dry || kind == SSL_ERROR_WANT_WRITE;
+        if (is_later || total) // an end is told the next time
             break;
-        }
-        if (total) // told the next time
-            break;
-        if (kind == SSL_ERROR_ZERO_RETURN)
-            return MOON_EOF;
-        return take_error(stream, kind);
+        err = kind == SSL_ERROR_ZERO_RETURN ? MOON_EOF : take_error(stream, kind);
     }
-    if (stream->seat->scratch_len) // what it had to say in between
-        scratch_flush(stream);
-    return (ssize_t)total;
+    tls_scratch_flush(stream); // what it had to say in between
+    return err ? err : (ssize_t)total;
 }
 
 static size_t offered_len(const struct iovec *iov, int iov_count)
@@ -361,7 +252,7 @@ static size_t settle(struct tls_stream *stream)
 {
     uint32_t before_len = stream->pending_len - stream->pending_at,
              plain_len = stream->pending_plain_len;
-    pending_flush(stream);
+    tls_pending_flush(stream);
     uint32_t left_len = stream->pending_len - stream->pending_at;
     uint32_t kept = left_len ? (uint32_t)((uint64_t)plain_len * left_len / before_len) : 0;
     if (left_len && plain_len && kept == 0)
@@ -370,45 +261,42 @@ static size_t settle(struct tls_stream *stream)
     return plain_len - kept;
 }
 
-// Encrypts what fits, in as few records as it takes: short pieces are put together. -1: OpenSSL says no.
+// What lies behind the first `skip` bytes: a long piece as it is, short ones put together, a record at most. Empty at the end.
+static struct moon_slice next_piece(const struct iovec *iov, int iov_count, size_t skip,
+                                    char together[TLS_RECORD_LEN])
+{
+    size_t len = 0;
+    int i = 0;
+    while (i < iov_count && skip >= iov[i].iov_len)
+        skip -= iov[i++].iov_len;
+    if (i == iov_count)
+        return (struct moon_slice){NULL, 0};
+    if (i + 1 == iov_count || iov[i].iov_len - skip >= TLS_RECORD_LEN)
+        return (struct moon_slice){(const char *)iov[i].iov_base + skip, iov[i].iov_len - skip};
+    for (; i < iov_count && len < TLS_RECORD_LEN; i++, skip = 0) {
+        size_t part = iov[i].iov_len - skip, room = TLS_RECORD_LEN - len;
+        part = part < room ? part : room;
+        memcpy(together + len, (const char *)iov[i].iov_base + skip, part);
+        len += part;
+    }
+    return (struct moon_slice){together, len};
+}
+
+// Encrypts what fits behind the first `skip` bytes, in as few records as it takes. -1: OpenSSL says no.
 static ssize_t encrypt(struct tls_stream *stream, const struct iovec *iov, int iov_count,
                        size_t skip)
 {
     char together[TLS_RECORD_LEN];
     size_t max_len = stream->is_slow ? TLS_RECORD_LEN : TLS_PLAIN_LEN, total = 0, n;
-    for (int i = 0; i < iov_count && total < max_len;) {
-        const char *bytes = iov[i].iov_base;
-        size_t len = iov[i].iov_len;
-        if (skip >= len) {
-            skip -= len;
-            i++;
-            continue;
-        }
-        bytes += skip;
-        len -= skip;
-        if (len < TLS_RECORD_LEN && i + 1 < iov_count) {
-            size_t at = 0;
-            for (; i < iov_count && at < sizeof together; i++, skip = 0) {
-                size_t part = iov[i].iov_len - skip, room = sizeof together - at;
-                size_t taken = part < room ? part : room;
-                memcpy(together + at, (const char *)iov[i].iov_base + skip, taken);
-                at += taken;
-                if (taken < part) {
-                    skip += taken;
-                    break;
-                }
-            }
-            bytes = together;
-            len = at;
-        } else {
-            size_t taken = len < max_len - total ? len : max_len - total;
-            skip += taken;
-            len = taken;
-        }
-        for (size_t at = 0; at < len; at += n)
-            if (!SSL_write_ex(stream->ssl, bytes + at, len - at, &n))
+    while (total < max_len) {
+        struct moon_slice piece = next_piece(iov, iov_count, skip + total, together);
+        if (piece.len == 0)
+            break;
+        if (piece.len > max_len - total)
+            piece.len = max_len - total;
+        for (; piece.len; piece = moon_slice_skip(piece, n), total += n)
+            if (!SSL_write_ex(stream->ssl, piece.ptr, piece.len, &n))
                 return -1;
-        total += len;
     }
     return (ssize_t)total;
 }
@@ -437,7 +325,7 @@ static ssize_t tls_writev(struct moon_stream *s, const struct iovec *iov, int io
     if (total < 0)
         return take_error(stream, SSL_ERROR_SSL);
     size_t sealed_len = stream->seat->scratch_len;
-    scratch_flush(stream);
+    tls_scratch_flush(stream);
     if (stream->error)
         return fail(stream, stream->error);
     if (stream->pending) {
@@ -465,7 +353,7 @@ static void say_goodbye(struct tls_stream *stream)
     ERR_clear_error();
     SSL_shutdown(stream->ssl);
     ERR_clear_error();
-    scratch_flush(stream);
+    tls_scratch_flush(stream);
 }
 
 static int tls_shutdown(struct moon_stream *s)
@@ -491,7 +379,7 @@ static void discard(struct tls_stream *stream)
     moon_task_cancel(&stream->more);
     SSL_free(stream->ssl);
     stream->ssl = NULL;
-    pending_drop(stream);
+    tls_pending_drop(stream);
     moon_tls_facts_unref(stream->facts);
     stream->facts = NULL;
     tls_contexts_unref(stream->contexts);

@@ -148,6 +148,14 @@ describe("TLS", function()
     gateway:expect_quiet()
   end))
 
+  it("changes keys when a client asks", test(function()
+    local gateway = serve()
+    local output = s_client(gateway, "-servername site.example",
+      [[sleep 0.2; echo K; sleep 0.2; echo K; sleep 0.2; printf 'GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n'; sleep 0.3]])
+    assert.truthy(output:find "KEYUPDATE")
+    assert.truthy(output:find "HTTP/1.1 200 ", output)
+  end))
+
   it("ends with close_notify", test(function()
     local gateway = serve()
     local output = s_client(gateway, "-servername site.example -ign_eof -msg",
