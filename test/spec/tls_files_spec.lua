@@ -72,6 +72,20 @@ describe("certificate files", function()
     os.execute("rm -r " .. dir)
   end))
 
+  it("are found by the last good configuration, too", test(function()
+    local path, dir = h.write_file(config { certificates = { { cert = "a.crt", key = "a.key" } } })
+    os.execute(("cp %s %s/a.crt; cp %s %s/a.key; mkdir %s/state"):format(site.cert, dir, site.key, dir, dir))
+    local first = h.gateway { file = path, args = { "--state", dir .. "/state" } }
+    first:wait_log "the last good configuration is kept in"
+    first:stop()
+    os.execute(("echo nonsense > %s"):format(path))
+    local gateway = h.gateway { file = path, args = { "--state", dir .. "/state" } }
+    gateway:expect_log "."
+    assert.equal("site", subject(gateway))
+    gateway:stop()
+    os.execute("rm -r " .. dir)
+  end))
+
   it("need a listener for HTTPS, and the other way round", test(function()
     local path = h.write_file(h.gateway_config { listener = { tls = pair "site.crt" },
       upstreams = { backend = { "builtin:echo" } } })

@@ -295,6 +295,17 @@ moongate.route { path = "/", backends = "echo" }
     assert.truthy(s_client(gateway, "-servername site.example -tls1_2"):find "subject=CN = site")
   end))
 
+  it("do not resume each other's sessions", test(function()
+    local gateway = start(([[, client = { verify = "optional", ca = %q }]]):format(set.ca))
+    local ask = [[printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'; sleep 0.3]]
+    for _, version in ipairs { "-tls1_2", "-tls1_3" } do
+      s_client(gateway, ("-servername site.example %s -sess_out %s"):format(version, set:path "session"), ask)
+      local again = ("%s -sess_in %s"):format(version, set:path "session")
+      assert.truthy(s_client(gateway, "-servername site.example " .. again):find "Reused, TLS")
+      assert.falsy(s_client(gateway, "-servername other.example " .. again):find "Reused, TLS")
+    end
+  end))
+
   it("answer 421 where the host is another's than the handshake's", test(function()
     local gateway = start()
     local output = curl(gateway, "site.example", "-i -H 'Host: other.example'")
