@@ -103,12 +103,19 @@ static bool read_hostname(const struct reading *at)
     return true;
 }
 
+static bool is_secure(const struct moon_object *object)
+{
+    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
+                            MOON_SLICE("https"));
+}
+
 // Routes name listeners: a name says which.
 static bool read_name(const struct reading *at)
 {
     struct moon_slice name = moon_value_string(&at->object->value, "name", MOON_SLICE(""));
     at->listener->is_named = name.len != 0;
-    at->listener->name = name.len ? strndup(name.ptr, name.len) : strdup("http");
+    at->listener->name =
+        name.len ? strndup(name.ptr, name.len) : strdup(is_secure(at->object) ? "https" : "http");
     for (int i = 0; name.len && i < at->index; i++) {
         const struct moon_listener *other = &at->all->listeners[i];
         if (!other->is_named || strcmp(other->name, at->listener->name) != 0)
@@ -166,12 +173,6 @@ static bool tell_conflict(const struct reading *at, const struct moon_listener *
                          "give one of them a hostname, or another port",
                          "%s is taken by the listener of line %u", text, other->place.line);
     return false;
-}
-
-static bool is_secure(const struct moon_object *object)
-{
-    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
-                            MOON_SLICE("https"));
 }
 
 static bool tell_protocol(const struct reading *at, const struct moon_listener *other)

@@ -101,6 +101,14 @@ describe("certificate files", function()
     refused({ certificates = { site }, client = { ca = set.ca, crl = set:path "text" } }, "text holds no CRL")
   end))
 
+  it("are what `explain` wants for https", test(function()
+    local path = h.write_file(config { certificates = { site } })
+    local answer = h.exec { "explain", "GET", "https://site.example/", "--config", path }
+    assert.truthy(answer.stdout:find("%(https%)"), answer.stdout .. answer.stderr)
+    answer = h.exec { "explain", "GET", "http://site.example/", "--config", path }
+    assert.truthy((answer.stdout .. answer.stderr):find "no listener there has that scheme")
+  end))
+
   it("that are no good do not pass a reload: the old ones serve", test(function()
     set:write("live.crt", set:read "site.crt")
     set:write("live.key", set:read "site.key")
