@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@ void tls_pending_drop(struct tls_stream *stream)
 
 static void pending_add(struct tls_stream *stream, struct moon_slice bytes)
 {
-    size_t left = stream->pending_len - stream->pending_at;
+    size_t left = stream->pending ? stream->pending_len - stream->pending_at : 0;
     char *grown = malloc(left + bytes.len);
     if (!grown)
         abort();
@@ -67,19 +68,69 @@ void tls_scratch_flush(struct tls_stream *stream)
     pending_add(stream, bytes);
 }
 
+// ---- the first record
+
+enum { RECORD_HEAD_LEN = 5, RECORD_MAX_LEN = RECORD_HEAD_LEN + TLS_RECORD_LEN };
+
+void tls_hello_drop(struct tls_stream *stream)
+{
+    free(stream->hello);
+    stream->hello = NULL;
+    stream->hello_at = stream->hello_len = 0;
+}
+
+// Whether OpenSSL can say yes or no to it.
+static bool is_complete(const struct tls_stream *stream)
+{
+    const unsigned char *bytes = (const unsigned char *)stream->hello;
+    if (bytes && bytes[0] != SSL3_RT_HANDSHAKE)
+        return true;
+    if (!bytes || stream->hello_len < RECORD_HEAD_LEN)
+        return false;
+    size_t len = RECORD_HEAD_LEN + (size_t)(bytes[3] << 8 | bytes[4]);
+    return stream->hello_len >= len || len > RECORD_MAX_LEN;
+}
+
+int tls_hello_gather(struct tls_stream *stream)
+{
+    char *room = stream->seat->scratch;
+    while (!is_complete(stream)) {
+        ssize_t n = moon_stream_read(stream->inner, room, RECORD_MAX_LEN - stream->hello_len);
+        if (n <= 0)
+            return (int)n;
+        char *grown = realloc(stream->hello, stream->hello_len + (size_t)n);
+        if (!grown)
+            return -ENOMEM;
+        memcpy(grown + stream->hello_len, room, (size_t)n);
+        stream->hello = grown;
+        stream->hello_len += (uint32_t)n;
+    }
+    stream->is_plain = stream->hello[0] != SSL3_RT_HANDSHAKE && stream->hello[0] != SSL3_RT_ALERT;
+    return 1;
+}
+
+static int hello_take(struct tls_stream *stream, char *to, int len)
+{
+    uint32_t left = stream->hello_len - stream->hello_at;
+    uint32_t taken = left < (uint32_t)len ? left : (uint32_t)len;
+    memcpy(to, stream->hello + stream->hello_at, taken);
+    stream->hello_at += taken;
+    if (taken == left)
+        tls_hello_drop(stream);
+    return (int)taken;
+}
+
 // ---- OpenSSL's way to the stream below
 
 static int bio_read(BIO *bio, char *to, int len)
 {
     struct tls_stream *stream = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (stream->hello)
+        return hello_take(stream, to, len);
     ssize_t n = moon_stream_read(stream->inner, to, (size_t)len);
-    if (n > 0) {
-        if (!stream->has_begun && !stream->client)
-            stream->is_plain = to[0] != SSL3_RT_HANDSHAKE && to[0] != SSL3_RT_ALERT;
-        stream->has_begun = true;
+    if (n > 0)
         return (int)n;
-    }
     if (n == 0) {
         stream->is_dry = true;
         BIO_set_retry_read(bio);

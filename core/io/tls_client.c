@@ -380,7 +380,8 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
     struct moon_address address;
     struct worker_part *part = &client->parts[worker];
     struct tls_stream *stream =
-        tls_stream_new(client->hub->seats[worker], client->hub, part->context, loop, inner);
+        tls_stream_new(client->hub, client->hub->seats[worker], loop, inner);
+    tls_stream_begin(stream, part->context);
     stream->client = moon_tls_client_ref(client);
     size_t len = strlen(host);
     stream->sni = strndup(host, len > 1 && host[len - 1] == '.' ? len - 1 : len); // RFC 6066 3

@@ -168,6 +168,10 @@ struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint
 
 // The way from OpenSSL to the stream below.
 BIO_METHOD *tls_bio_new(void);
+// Gathers a client's first record: who does not send a whole one costs what it has sent. > 0: OpenSSL may have it; 0: more has to
+// come; MOON_EOF, -errno.
+int tls_hello_gather(struct tls_stream *stream);
+void tls_hello_drop(struct tls_stream *stream);
 // What the call to OpenSSL has left in the scratch goes out, or waits.
 void tls_scratch_flush(struct tls_stream *stream);
 // Offers what waits.
@@ -180,13 +184,15 @@ struct tls_stream {
     struct moon_loop *loop;
     struct moon_tls_hub *hub;
     struct tls_seat *seat;
-    struct tls_contexts *contexts; // of the server role, until the handshake is done
-    SSL *ssl;
+    struct tls_contexts *contexts;  // of the server role, until the handshake is done
+    SSL *ssl;                       // NULL: nothing to begin with has come
     struct moon_tls_facts *facts;   // once it is
     const char *failure_text;       // static
     char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
     struct moon_tls_client *client; // a reference; NULL: the server role
-    char *pending;                  // ciphertext that the stream below did not take; NULL: none
+    char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
+    uint32_t hello_at, hello_len;
+    char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
@@ -199,14 +205,14 @@ struct tls_stream {
     bool is_slow : 1;   // its peer has not taken all that was sent
     bool is_shut : 1;   // close_notify was sent
     bool wants_fin : 1; // behind what is pending
-    bool has_begun : 1; // a byte has come
-    bool is_plain : 1;  // and it was none of TLS
+    bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
     struct moon_task task; // frees
     struct moon_task more; // tells of room
 };
 
-// A stream without a role yet.
-struct tls_stream *tls_stream_new(struct tls_seat *seat, struct moon_tls_hub *hub, SSL_CTX *context,
+// A stream without a role yet, and without OpenSSL's part.
+struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *seat,
                                   struct moon_loop *loop, struct moon_stream *inner);
+void tls_stream_begin(struct tls_stream *stream, SSL_CTX *context);

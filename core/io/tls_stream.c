@@ -61,7 +61,7 @@ static enum moon_tls_failure failure_of(const struct tls_stream *stream, unsigne
 
 static const char *text_of(const struct tls_stream *stream, unsigned long error)
 {
-    long verified = SSL_get_verify_result(stream->ssl);
+    long verified = stream->ssl ? SSL_get_verify_result(stream->ssl) : X509_V_OK;
     const char *text = error ? ERR_reason_error_string(error) : NULL;
     if (stream->is_plain)
         return "what came is no TLS";
@@ -120,6 +120,19 @@ static void handshake_done(struct tls_stream *stream)
 // What the owner is to be told.
 static unsigned handshake(struct tls_stream *stream)
 {
+    int hello = stream->ssl ? 1 : tls_hello_gather(stream);
+    if (hello == 0)
+        return 0;
+    if (hello < 0) {
+        stream->is_eof = hello == MOON_EOF;
+        stream->error = hello == MOON_EOF ? 0 : hello;
+        take_error(stream, SSL_ERROR_SYSCALL);
+        return MOON_READY_ERROR | MOON_READY_WRITE;
+    }
+    if (!stream->ssl) {
+        tls_stream_begin(stream, tls_contexts_first(stream->contexts));
+        SSL_set_accept_state(stream->ssl);
+    }
     ERR_clear_error();
     int done = SSL_do_handshake(stream->ssl);
     int kind = done == 1 ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, done);
@@ -380,6 +393,7 @@ static void discard(struct tls_stream *stream)
     SSL_free(stream->ssl);
     stream->ssl = NULL;
     tls_pending_drop(stream);
+    tls_hello_drop(stream);
     moon_tls_facts_unref(stream->facts);
     stream->facts = NULL;
     tls_contexts_unref(stream->contexts);
@@ -463,12 +477,11 @@ static void on_more(struct moon_task *task)
     tell(stream, MOON_READY_WRITE);
 }
 
-struct tls_stream *tls_stream_new(struct tls_seat *seat, struct moon_tls_hub *hub, SSL_CTX *context,
+struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *seat,
                                   struct moon_loop *loop, struct moon_stream *inner)
 {
     struct tls_stream *stream = calloc(1, sizeof *stream);
-    BIO *bio = BIO_new_ex(seat->library, hub->bio);
-    if (!stream || !bio)
+    if (!stream)
         abort();
     stream->base.ops = &stream_ops;
     stream->inner = inner;
@@ -477,25 +490,28 @@ struct tls_stream *tls_stream_new(struct tls_seat *seat, struct moon_tls_hub *hu
     stream->seat = seat;
     stream->task.fn = tls_free;
     stream->more.fn = on_more;
+    moon_stream_set_owner(inner, on_ready, stream);
+    return stream;
+}
+
+void tls_stream_begin(struct tls_stream *stream, SSL_CTX *context)
+{
+    BIO *bio = BIO_new_ex(stream->seat->library, stream->hub->bio);
     stream->ssl = SSL_new(context);
-    if (!stream->ssl)
+    if (!stream->ssl || !bio)
         abort();
     BIO_set_data(bio, stream);
     BIO_set_init(bio, 1);
     SSL_set_bio(stream->ssl, bio, bio);
     SSL_set_app_data(stream->ssl, stream);
-    moon_stream_set_owner(inner, on_ready, stream);
-    return stream;
 }
 
 struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worker,
                                     struct moon_loop *loop, struct moon_stream *inner)
 {
     struct tls_contexts *contexts = tls_server_contexts(server, worker);
-    struct tls_stream *stream =
-        tls_stream_new(contexts->seat, server->hub, tls_contexts_first(contexts), loop, inner);
+    struct tls_stream *stream = tls_stream_new(server->hub, contexts->seat, loop, inner);
     stream->contexts = contexts;
-    SSL_set_accept_state(stream->ssl);
     return &stream->base;
 }
 
