@@ -2,13 +2,13 @@
 local h = require "test.support.harness"
 local tls = require "test.support.tls"
 
-local set, site, next_site
+local set, site
 
 setup(function()
   set = tls.certs()
   if not set then return end
   site = set:issue { name = "site", sans = "DNS:site.example" }
-  next_site = set:issue { name = "next", sans = "DNS:site.example" }
+  set:issue { name = "next", sans = "DNS:site.example" }
   set:issue { name = "old", from = "20200101000000Z", to = "20200201000000Z" }
   set:issue { name = "future", from = "20600101000000Z", to = "20610101000000Z" }
   os.execute(("openssl ec -in %s -aes128 -passout pass:secret -out %s 2>/dev/null"):format(site.key, set:path "encrypted.key"))

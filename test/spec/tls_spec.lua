@@ -151,7 +151,8 @@ describe("TLS", function()
   it("changes keys when a client asks", test(function()
     local gateway = serve()
     local output = s_client(gateway, "-servername site.example",
-      [[sleep 0.2; echo K; sleep 0.2; echo K; sleep 0.2; printf 'GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n'; sleep 0.3]])
+      [[sleep 0.2; echo K; sleep 0.2; echo K; sleep 0.2
+printf 'GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n'; sleep 0.3]])
     assert.truthy(output:find "KEYUPDATE")
     assert.truthy(output:find "HTTP/1.1 200 ", output)
   end))

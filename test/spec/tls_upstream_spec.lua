@@ -127,7 +127,8 @@ describe("an upstream with TLS", function()
     assert.truthy(response.body:find "TLS with the upstream failed", response.body)
     local dead = serve(h.dead_port(), { ca = set.ca })
     assert.truthy(dead:get("/").body:find "refused the connection")
-    local mute = h.gateway { config = (config(h.black_hole(), { ca = set.ca }):gsub("workers = 1", "workers = 1, timeouts = { connect = 0.2 }")) }
+    local text = config(h.black_hole(), { ca = set.ca })
+    local mute = h.gateway { config = (text:gsub("workers = 1", "workers = 1, timeouts = { connect = 0.2 }")) }
     assert.equal(504, mute:get("/").status)
   end))
 
