@@ -108,6 +108,11 @@ describe("an upstream with TLS", function()
     assert.truthy(gateway:get("/").body:find "%-%-%-\nNew, TLSv1.3")
     assert.truthy(gateway:get("/").body:find "%-%-%-\nReused, TLSv1.3") -- s_server closes after each answer
 
+    local closing = tls.serve({ certificates = { good } }, { settings = { keepalive_requests = 1 } })
+    local again = serve(closing.port, { ca = set.ca })
+    for _ = 1, 6 do assert.equal(200, again:get("/").status) end
+    assert.equal(5, closing:metrics().moongate_tls_resumed_total)
+
     local behind = tls.serve({ certificates = { good } })
     local front = serve(behind.port, { ca = set.ca })
     for _ = 1, 5 do assert.equal(200, front:get("/").status) end
