@@ -19,8 +19,9 @@ enum moon_err {
     MOON_EUPSTREAM = -10013,   // no such upstream
     MOON_ENOENDPOINT = -10014, // the upstream has no endpoint
     // of TLS
-    MOON_ETLS = -10015,  // the handshake failed, or what came is no TLS; the stream says why
-    MOON_ECUT = -10016,  // the connection ended without the peer's close_notify: what came may not be all
+    MOON_ETLS = -10015, // the handshake failed, or what came is no TLS; the stream says why
+    // the connection ended without the peer's close_notify: what came may not be all
+    MOON_ECUT = -10016,
     MOON_ECERT = -10017, // the peer's certificate is not accepted
 };
 

@@ -22,10 +22,9 @@
     }
 
 static const struct moon_schema_key timeout_keys[] = {
-    SECONDS("connect"),      SECONDS("response"),      SECONDS("idle"),
-    SECONDS("request_head"), SECONDS("upstream_idle"), SECONDS("body"),
-    SECONDS("drain"),        SECONDS("linger"),        SECONDS("handshake"),
-    {.name = NULL},
+    SECONDS("connect"),       SECONDS("response"), SECONDS("idle"),  SECONDS("request_head"),
+    SECONDS("upstream_idle"), SECONDS("body"),     SECONDS("drain"), SECONDS("linger"),
+    SECONDS("handshake"),     {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 

@@ -54,6 +54,13 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case -ECONNREFUSED:
         moon_exchange_answer(ex, status, "the upstream refused the connection");
         return;
+    case MOON_ECERT:
+        moon_exchange_answer(ex, status, "the upstream's certificate is not accepted");
+        return;
+    case MOON_ETLS:
+    case MOON_ECUT:
+        moon_exchange_answer(ex, status, "TLS with the upstream failed");
+        return;
     case MOON_EOF:
         moon_exchange_answer(ex, status, "the upstream closed the connection without an answer");
         return;

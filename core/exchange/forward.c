@@ -105,8 +105,8 @@ static size_t write_names(char *to, struct moon_slice sans, struct moon_slice ki
         if (!moon_slice_starts(name, kind) || name.ptr[kind.len] != ':')
             continue;
         name = moon_slice_skip(name, kind.len + 1);
-        len += (size_t)sprintf(to + len, ";%.*s=\"%.*s\"", MOON_SLICE_ARG(kind),
-                               MOON_SLICE_ARG(name));
+        len +=
+            (size_t)sprintf(to + len, ";%.*s=\"%.*s\"", MOON_SLICE_ARG(kind), MOON_SLICE_ARG(name));
     }
     return len;
 }

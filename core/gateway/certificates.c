@@ -13,8 +13,10 @@ static void tell(void *owner, bool is_fine, const char *text)
 {
     const struct moon_gateway *gateway = owner;
     if (is_fine)
-        moon_log_info(gateway->args.log, "certificates changed: new connections get what is in %s "
-                                         "and its like now", text);
+        moon_log_info(gateway->args.log,
+                      "certificates changed: new connections get what is in %s "
+                      "and its like now",
+                      text);
     else
         moon_log_error(gateway->args.log, "new certificates are refused, the old ones serve: %s",
                        text);

@@ -210,8 +210,8 @@ static int cli_explain(void *owner, const struct moon_run_options *options, stru
     struct source source = {world, options->file};
     int err = load(&source, report, &model);
     if (!err)
-        err = moon_gateway_explain(
-            &(struct moon_explain_args){world, model, owner, query}, report, answer);
+        err = moon_gateway_explain(&(struct moon_explain_args){world, model, owner, query}, report,
+                                   answer);
     moon_world_free(world);
     return err;
 }

@@ -7,8 +7,8 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
-#include "gateway/explain.h"
 #include "gateway/certificates.h"
+#include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/tls.h"
@@ -176,6 +176,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                         is_control ? NULL : moon_snapshot_generation(snapshot),
                                     .on_started = is_control ? NULL : on_started,
                                     .on_retired = on_retired,
+                                    .tls = gateway->tls,
                                     .names = gateway->name_desk,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
@@ -278,8 +279,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->registry = moon_registry_new();
     gateway->tls = moon_tls_hub_new(args->world);
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
-    moon_sections_init(&gateway->sections, args->filters, gateway->registry,
-                       gateway->tls, NULL, moon_telemetry_names(gateway->telemetry));
+    moon_sections_init(&gateway->sections, args->filters, gateway->registry, gateway->tls, NULL,
+                       moon_telemetry_names(gateway->telemetry));
     int err =
         moon_sections_compile(&gateway->sections, args->model, NULL, report, &gateway->snapshot);
     if (args->is_refused)

@@ -78,8 +78,7 @@ struct moon_gateway {
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
                         struct moon_registry *registry, struct moon_tls_hub *tls,
-                        const struct moon_builtin *extra,
-                        struct moon_series_names *series);
+                        const struct moon_builtin *extra, struct moon_series_names *series);
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. `before`: what did not change is taken from
 // it; NULL: nothing is. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,

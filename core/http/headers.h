@@ -11,50 +11,50 @@
 struct moon_arena;
 
 // X(enum suffix, "wire name"). At most 63 names: ids index the bits of `present`.
-#define MOON_HEADER_NAMES(X)                      \
-    X(HOST, "Host")                               \
-    X(CONNECTION, "Connection")                   \
-    X(CONTENT_LENGTH, "Content-Length")           \
-    X(TRANSFER_ENCODING, "Transfer-Encoding")     \
-    X(TE, "TE")                                   \
-    X(TRAILER, "Trailer")                         \
-    X(UPGRADE, "Upgrade")                         \
-    X(KEEP_ALIVE, "Keep-Alive")                   \
-    X(PROXY_CONNECTION, "Proxy-Connection")       \
-    X(PROXY_AUTHENTICATE, "Proxy-Authenticate")   \
-    X(PROXY_AUTHORIZATION, "Proxy-Authorization") \
-    X(HTTP2_SETTINGS, "HTTP2-Settings")           \
-    X(EXPECT, "Expect")                           \
-    X(DATE, "Date")                               \
-    X(SERVER, "Server")                           \
-    X(VIA, "Via")                                 \
-    X(FORWARDED, "Forwarded")                     \
-    X(X_FORWARDED_FOR, "X-Forwarded-For")         \
-    X(X_FORWARDED_PROTO, "X-Forwarded-Proto")     \
-    X(X_FORWARDED_HOST, "X-Forwarded-Host")       \
+#define MOON_HEADER_NAMES(X)                              \
+    X(HOST, "Host")                                       \
+    X(CONNECTION, "Connection")                           \
+    X(CONTENT_LENGTH, "Content-Length")                   \
+    X(TRANSFER_ENCODING, "Transfer-Encoding")             \
+    X(TE, "TE")                                           \
+    X(TRAILER, "Trailer")                                 \
+    X(UPGRADE, "Upgrade")                                 \
+    X(KEEP_ALIVE, "Keep-Alive")                           \
+    X(PROXY_CONNECTION, "Proxy-Connection")               \
+    X(PROXY_AUTHENTICATE, "Proxy-Authenticate")           \
+    X(PROXY_AUTHORIZATION, "Proxy-Authorization")         \
+    X(HTTP2_SETTINGS, "HTTP2-Settings")                   \
+    X(EXPECT, "Expect")                                   \
+    X(DATE, "Date")                                       \
+    X(SERVER, "Server")                                   \
+    X(VIA, "Via")                                         \
+    X(FORWARDED, "Forwarded")                             \
+    X(X_FORWARDED_FOR, "X-Forwarded-For")                 \
+    X(X_FORWARDED_PROTO, "X-Forwarded-Proto")             \
+    X(X_FORWARDED_HOST, "X-Forwarded-Host")               \
     X(X_FORWARDED_CLIENT_CERT, "X-Forwarded-Client-Cert") \
-    X(X_REQUEST_ID, "X-Request-Id")               \
-    X(ACCEPT, "Accept")                           \
-    X(ACCEPT_ENCODING, "Accept-Encoding")         \
-    X(ACCEPT_LANGUAGE, "Accept-Language")         \
-    X(AUTHORIZATION, "Authorization")             \
-    X(CONTENT_TYPE, "Content-Type")               \
-    X(CONTENT_ENCODING, "Content-Encoding")       \
-    X(CONTENT_RANGE, "Content-Range")             \
-    X(CACHE_CONTROL, "Cache-Control")             \
-    X(COOKIE, "Cookie")                           \
-    X(SET_COOKIE, "Set-Cookie")                   \
-    X(LOCATION, "Location")                       \
-    X(USER_AGENT, "User-Agent")                   \
-    X(REFERER, "Referer")                         \
-    X(ORIGIN, "Origin")                           \
-    X(RETRY_AFTER, "Retry-After")                 \
-    X(MAX_FORWARDS, "Max-Forwards")               \
-    X(FROM, "From")                               \
-    X(IF_MODIFIED_SINCE, "If-Modified-Since")     \
-    X(IF_NONE_MATCH, "If-None-Match")             \
-    X(ETAG, "ETag")                               \
-    X(LAST_MODIFIED, "Last-Modified")             \
+    X(X_REQUEST_ID, "X-Request-Id")                       \
+    X(ACCEPT, "Accept")                                   \
+    X(ACCEPT_ENCODING, "Accept-Encoding")                 \
+    X(ACCEPT_LANGUAGE, "Accept-Language")                 \
+    X(AUTHORIZATION, "Authorization")                     \
+    X(CONTENT_TYPE, "Content-Type")                       \
+    X(CONTENT_ENCODING, "Content-Encoding")               \
+    X(CONTENT_RANGE, "Content-Range")                     \
+    X(CACHE_CONTROL, "Cache-Control")                     \
+    X(COOKIE, "Cookie")                                   \
+    X(SET_COOKIE, "Set-Cookie")                           \
+    X(LOCATION, "Location")                               \
+    X(USER_AGENT, "User-Agent")                           \
+    X(REFERER, "Referer")                                 \
+    X(ORIGIN, "Origin")                                   \
+    X(RETRY_AFTER, "Retry-After")                         \
+    X(MAX_FORWARDS, "Max-Forwards")                       \
+    X(FROM, "From")                                       \
+    X(IF_MODIFIED_SINCE, "If-Modified-Since")             \
+    X(IF_NONE_MATCH, "If-None-Match")                     \
+    X(ETAG, "ETag")                                       \
+    X(LAST_MODIFIED, "Last-Modified")                     \
     X(CONTENT_DIGEST, "Content-Digest")
 
 enum moon_header_id {

@@ -39,8 +39,8 @@ int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path);
 // Looks whether certificate files have changed, and gives new connections what is in them now: no listener, no connection
 // notices. `tell` gets a line for each server that took new ones, and for each file that is refused (the old ones serve on).
 // Reads files; on control.
-void moon_tls_hub_poll(struct moon_tls_hub *hub, void (*tell)(void *owner, bool is_fine, const char *text),
-                       void *owner);
+void moon_tls_hub_poll(struct moon_tls_hub *hub,
+                       void (*tell)(void *owner, bool is_fine, const char *text), void *owner);
 
 // ---- terms
 
@@ -53,7 +53,8 @@ struct moon_tls_options {
     const struct moon_tls_pair *pairs; // the first is the default
     size_t pair_count;
     int min_version, max_version; // 0: 1.2, 1.3
-    const char *ciphers;          // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
+    // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
+    const char *ciphers;
     bool has_tickets;
     enum moon_tls_verify verify; // of clients
     const char *ca, *crl;        // paths; NULL: none
@@ -87,6 +88,31 @@ struct moon_tls_server *moon_tls_server_new(struct moon_tls_hub *hub,
                                             struct moon_tls_terms *const *terms, size_t count);
 // NULL is fine. Connections live on.
 void moon_tls_server_free(struct moon_tls_server *server);
+
+// ---- clients: what connections of our own are made with. Equal settings over equal files are one client, however often it is
+// asked for, so that its pointer tells one identity from another.
+
+struct moon_tls_client;
+
+struct moon_tls_client_options {
+    bool is_unverified;               // whoever answers is believed
+    const char *ca;                   // path; NULL: the system's
+    const struct moon_tls_pair *pair; // our own certificate; NULL: none
+    // The peer's certificate has one of these among its alternative names, to the letter: "spiffe://example/a", "a.example".
+    // None: the name that it was asked for by.
+    const struct moon_slice *sans;
+    size_t san_count;
+    int min_version, max_version; // 0: 1.2, 1.3
+};
+
+// Reads and checks the files. One reference and 0, or MOON_ECONFIG and the problem. Blocks where there are files. Thread safe.
+int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_options *options,
+                        struct moon_tls_problem *problem, struct moon_tls_client **out);
+struct moon_tls_client *moon_tls_client_ref(struct moon_tls_client *client);
+// NULL is fine.
+void moon_tls_client_unref(struct moon_tls_client *client);
+// Whether what is in its files is what was read. Blocks.
+bool moon_tls_client_is_fresh(const struct moon_tls_client *client);
 
 // ---- streams
 
@@ -124,6 +150,13 @@ void moon_tls_facts_unref(struct moon_tls_facts *facts);
 // MOON_READY_ERROR; nothing is told before it is set. `worker`: an index below what the hub was told; on its loop.
 struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worker,
                                     struct moon_loop *loop, struct moon_stream *inner);
+// Puts TLS over a stream that connects or is connected. `host` (NUL-terminated, copied): whom to ask for, a name or an IP
+// address; the peer's certificate must be its. Results as of moon_tls_accept; sessions are resumed where they can be.
+struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
+                                     struct moon_loop *loop, struct moon_stream *inner,
+                                     const char *host);
+// NULL: the stream is no TLS stream of ours.
+const char *moon_tls_why(const struct moon_stream *stream);
 enum moon_tls_failure moon_tls_failure_of(const struct moon_stream *stream);
 // What went wrong in words, static or of the stream; never NULL.
 const char *moon_tls_failure_text(const struct moon_stream *stream);

@@ -11,17 +11,15 @@ static struct moon_slice text_of(BIO *bio)
 {
     char *text;
     long len = BIO_get_mem_data(bio, &text);
-    return (struct moon_slice){text, len < 0              ? 0
-                                     : len > TEXT_MAX_LEN ? TEXT_MAX_LEN
-                                                          : (size_t)len};
+    return (struct moon_slice){text, len < 0 ? 0 : len > TEXT_MAX_LEN ? TEXT_MAX_LEN : (size_t)len};
 }
 
 static void print_text(BIO *to, const ASN1_STRING *text)
 {
     const unsigned char *bytes = ASN1_STRING_get0_data(text);
     for (int i = 0; i < ASN1_STRING_length(text); i++) {
-        bool is_plain = bytes[i] > ' ' && bytes[i] < 0x7f && bytes[i] != ',' &&
-                        bytes[i] != '"' && bytes[i] != '\\';
+        bool is_plain = bytes[i] > ' ' && bytes[i] < 0x7f && bytes[i] != ',' && bytes[i] != '"' &&
+                        bytes[i] != '\\';
         BIO_printf(to, is_plain ? "%c" : "\\%02X", bytes[i]);
     }
 }

@@ -25,6 +25,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
     pthread_mutex_init(&hub->lock, NULL);
     pthread_mutex_init(&hub->seat_lock, NULL);
     moon_list_init(&hub->servers);
+    moon_list_init(&hub->clients);
     hub->tickets = tls_tickets_new(world);
     hub->bio = tls_bio_new();
     hub->worker_count = 1;
@@ -35,8 +36,7 @@ void tls_hub_fill(struct moon_tls_hub *hub)
 {
     pthread_mutex_lock(&hub->seat_lock);
     if (hub->worker_count > hub->seat_count) {
-        hub->seats =
-            realloc((void *)hub->seats, hub->worker_count * sizeof(struct tls_seat *));
+        hub->seats = realloc((void *)hub->seats, hub->worker_count * sizeof(struct tls_seat *));
         if (!hub->seats)
             abort();
     }
@@ -58,6 +58,7 @@ void moon_tls_hub_set_workers(struct moon_tls_hub *hub, size_t count)
     tls_hub_fill(hub);
     for (struct moon_list *at = hub->servers.next; at != &hub->servers; at = at->next)
         tls_server_fill(MOON_CONTAINER(at, struct moon_tls_server, node));
+    tls_clients_fill(hub);
 }
 
 void moon_tls_hub_free(struct moon_tls_hub *hub)

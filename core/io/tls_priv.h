@@ -1,6 +1,7 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way
 #pragma once
 
 #include "base/list.h"
@@ -14,14 +15,15 @@
 #include <sys/types.h>
 
 enum {
-    TLS_KEY_TYPE_COUNT = 4,     // certificates of one name: RSA, ECDSA, Ed25519 ...
-    TLS_PLAIN_LEN = 65536,      // encrypted in one go
-    TLS_RECORD_LEN = 16384,     // of it in a record
-    TLS_SCRATCH_LEN = 69632,    // what TLS_PLAIN_LEN becomes
+    TLS_KEY_TYPE_COUNT = 4,       // certificates of one name: RSA, ECDSA, Ed25519 ...
+    TLS_PLAIN_LEN = 65536,        // encrypted in one go
+    TLS_RECORD_LEN = 16384,       // of it in a record
+    TLS_SCRATCH_LEN = 69632,      // what TLS_PLAIN_LEN becomes
     TLS_PENDING_MAX_LEN = 131072, // ciphertext that the peer does not take
     TLS_SNI_MAX_LEN = 255,
 };
 
+struct tls_stream;
 struct tls_tickets;
 
 // One worker's part of OpenSSL. Only it uses what is below, but for making contexts.
@@ -43,7 +45,8 @@ struct moon_tls_hub {
     FILE *key_log;
     pthread_mutex_t seat_lock; // of making seats
     pthread_mutex_t lock;      // of servers
-    struct moon_list servers; // of struct moon_tls_server
+    struct moon_list servers;  // of struct moon_tls_server
+    struct moon_list clients;  // of struct moon_tls_client; under the lock too
 };
 
 // ---- tls_hub.c
@@ -81,6 +84,20 @@ struct moon_tls_terms {
     unsigned depth;
     uint8_t id[MOON_TLS_ID_LEN];
 };
+
+// Fills the problem; MOON_ECONFIG.
+__attribute__((format(printf, 3, 4))) int tls_refuse(struct moon_tls_problem *problem,
+                                                     const char *path, const char *format, ...);
+// 0 or MOON_ECONFIG.
+int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
+                  struct moon_tls_problem *problem);
+bool tls_file_is_fresh(const struct tls_file *file);
+void tls_file_fini(struct tls_file *file);
+// The CAs of a file into a store; how many there were. `names` may be NULL.
+size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
+                     STACK_OF(X509_NAME) * names);
+int tls_version(int version, int absent);
+extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
 // A context with the settings of the terms, without certificates. NULL: OpenSSL says no, see its queue.
 SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
@@ -135,14 +152,31 @@ void tls_tickets_stand(struct tls_seat *seat);
 // Sessions of connections of this context are resumed by ticket.
 void tls_tickets_use(SSL_CTX *context);
 
+// ---- tls_client.c
+
+void tls_clients_fill(struct moon_tls_hub *hub);
+// The handshake is done: whether the peer is who was meant. NULL, or why not.
+const char *tls_client_judge(const struct tls_stream *stream);
+
 // ---- tls_facts.c
 
 struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint8_t *id);
 
 // ---- tls_stream.c
 
+// ---- tls_bio.c
+
 // The way from OpenSSL to the stream below.
 BIO_METHOD *tls_bio_new(void);
+// Gathers a client's first record: who does not send a whole one costs what it has sent. > 0: OpenSSL may have it; 0: more has to
+// come; MOON_EOF, -errno.
+int tls_hello_gather(struct tls_stream *stream);
+void tls_hello_drop(struct tls_stream *stream);
+// What the call to OpenSSL has left in the scratch goes out, or waits.
+void tls_scratch_flush(struct tls_stream *stream);
+// Offers what waits.
+void tls_pending_flush(struct tls_stream *stream);
+void tls_pending_drop(struct tls_stream *stream);
 
 struct tls_stream {
     struct moon_stream base; // first
@@ -150,32 +184,35 @@ struct tls_stream {
     struct moon_loop *loop;
     struct moon_tls_hub *hub;
     struct tls_seat *seat;
-    struct tls_contexts *contexts; // of the server role, until the handshake is done
-    SSL *ssl;
-    struct moon_tls_facts *facts; // once it is
-    const char *failure_text;     // static
-    char *sni;                    // until the handshake is done; NULL: none
-    char *pending;                // ciphertext that the stream below did not take; NULL: none
+    struct tls_contexts *contexts;  // of the server role, until the handshake is done
+    SSL *ssl;                       // NULL: nothing to begin with has come
+    struct moon_tls_facts *facts;   // once it is
+    const char *failure_text;       // static
+    char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
+    struct moon_tls_client *client; // a reference; NULL: the server role
+    char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
+    uint32_t hello_at, hello_len;
+    char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
     int error;              // it failed with
+    uint32_t odd_count;     // records since the last that was the caller's
     uint16_t host;          // index of the terms, while there are contexts
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
-    bool is_client : 1;
-    bool is_dry : 1; // nothing to decrypt before something comes
+    bool is_dry : 1;        // nothing to decrypt before something comes
     bool wants_write : 1;
     bool is_slow : 1;   // its peer has not taken all that was sent
     bool is_shut : 1;   // close_notify was sent
     bool wants_fin : 1; // behind what is pending
-    bool has_begun : 1; // a byte has come
-    bool is_plain : 1;  // and it was none of TLS
+    bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
     struct moon_task task; // frees
     struct moon_task more; // tells of room
 };
 
-// A stream without a role yet.
-struct tls_stream *tls_stream_new(struct tls_seat *seat, struct moon_tls_hub *hub, SSL_CTX *context,
+// A stream without a role yet, and without OpenSSL's part.
+struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *seat,
                                   struct moon_loop *loop, struct moon_stream *inner);
+void tls_stream_begin(struct tls_stream *stream, SSL_CTX *context);

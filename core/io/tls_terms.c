@@ -15,16 +15,15 @@
 enum { FILE_MAX_LEN = 4 << 20, DEPTH = 4 };
 
 // With forward secrecy and AEAD; the rest of TLS 1.2 is history (RFC 9325).
-static const char default_ciphers[] =
+const char tls_ciphers[] =
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 // The shorter key and digest first: as safe as the rest, and cheaper.
-static const char suites[] =
+const char tls_suites[] =
     "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
-static const char groups[] = "X25519:P-256:P-384";
+const char tls_groups[] = "X25519:P-256:P-384";
 
-__attribute__((format(printf, 3, 4))) static int refuse(struct moon_tls_problem *problem,
-                                                        const char *path, const char *format, ...)
+int tls_refuse(struct moon_tls_problem *problem, const char *path, const char *format, ...)
 {
     va_list args;
     snprintf(problem->path, sizeof problem->path, "%s", path);
@@ -54,7 +53,7 @@ static void stat_file(const char *path, struct tls_file *out)
     out->size = at.st_size;
 }
 
-static bool is_fresh(const struct tls_file *file)
+bool tls_file_is_fresh(const struct tls_file *file)
 {
     struct tls_file now;
     if (!file->path)
@@ -63,8 +62,8 @@ static bool is_fresh(const struct tls_file *file)
     return now.mtime_ns == file->mtime_ns && now.size == file->size;
 }
 
-static int read_file(struct moon_tls_hub *hub, const char *key, const char *path,
-                     struct tls_file *out, struct moon_tls_problem *problem)
+int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
+                  struct moon_tls_problem *problem)
 {
     char *text;
     size_t len;
@@ -74,12 +73,12 @@ static int read_file(struct moon_tls_hub *hub, const char *key, const char *path
     stat_file(path, out);
     int err = moon_world_read_file(hub->world, path, FILE_MAX_LEN, &text, &len);
     if (err)
-        return refuse(problem, key, "cannot read %s: %s", path, moon_err_text(err));
+        return tls_refuse(problem, key, "cannot read %s: %s", path, moon_err_text(err));
     out->bytes = (struct moon_slice){text, len};
     return 0;
 }
 
-static void file_free(struct tls_file *file)
+void tls_file_fini(struct tls_file *file)
 {
     free((char *)file->bytes.ptr);
     free(file->path);
@@ -191,7 +190,8 @@ static void read_names(const X509 *x509, struct tls_certificate *out)
     for (int i = 0; i < sk_GENERAL_NAME_num(all); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(all, i);
         if (name->type == GEN_DNS)
-            add_name(out, ASN1_STRING_get0_data(name->d.dNSName), ASN1_STRING_length(name->d.dNSName));
+            add_name(out, ASN1_STRING_get0_data(name->d.dNSName),
+                     ASN1_STRING_length(name->d.dNSName));
     }
     GENERAL_NAMES_free(all);
     X509_NAME *subject = X509_get_subject_name(x509);
@@ -228,11 +228,11 @@ static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *k
     out->expires_s = seconds_of(X509_get0_notAfter(x509));
     if (out->expires_s < now_s) {
         format_time(X509_get0_notAfter(x509), text);
-        return refuse(problem, key, "%s has expired: %s", out->cert.path, text);
+        return tls_refuse(problem, key, "%s has expired: %s", out->cert.path, text);
     }
     if (seconds_of(X509_get0_notBefore(x509)) > now_s) {
         format_time(X509_get0_notBefore(x509), text);
-        return refuse(problem, key, "%s is not valid before %s", out->cert.path, text);
+        return tls_refuse(problem, key, "%s is not valid before %s", out->cert.path, text);
     }
     return 0;
 }
@@ -247,8 +247,9 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
     bool is_key = wrong && strncmp(wrong, "key: ", 5) == 0;
     snprintf(key, sizeof key, "certificates[%zu].%s", index + 1, is_key ? "key" : "cert");
     if (wrong)
-        return refuse(problem, key, "%s %s", is_key ? certificate->key.path : certificate->cert.path,
-                      is_key ? wrong + 5 : wrong);
+        return tls_refuse(problem, key, "%s %s",
+                          is_key ? certificate->key.path : certificate->cert.path,
+                          is_key ? wrong + 5 : wrong);
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
@@ -257,58 +258,62 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
 
 // ---- clients' certificates
 
-static X509_STORE *store_new(const struct moon_tls_terms *terms, OSSL_LIB_CTX *library,
-                             STACK_OF(X509_NAME) *names, const char **wrong)
+size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
+                     STACK_OF(X509_NAME) * names)
 {
-    X509_STORE *store = X509_STORE_new();
-    BIO *bio = bio_of(&terms->ca);
+    BIO *bio = bio_of(file);
     X509 *ca;
-    X509_CRL *crl;
     size_t count = 0;
-    if (!store)
-        abort();
-    *wrong = NULL;
-    while ((ca = read_certificate(bio, library)) != NULL) {
-        X509_NAME *name = X509_NAME_dup(X509_get_subject_name(ca));
-        if (!X509_STORE_add_cert(store, ca) || !name || !sk_X509_NAME_push(names, name))
+    while ((ca = read_certificate(bio, seat->library)) != NULL) {
+        X509_NAME *name = names ? X509_NAME_dup(X509_get_subject_name(ca)) : NULL;
+        if (!X509_STORE_add_cert(store, ca) || (names && !sk_X509_NAME_push(names, name)))
             abort();
         X509_free(ca);
         count++;
     }
     BIO_free(bio);
-    if (count == 0)
-        *wrong = "ca";
-    bio = terms->crl.path ? bio_of(&terms->crl) : NULL;
-    for (count = 0; bio && (crl = read_crl(bio, library)) != NULL; count++) {
+    ERR_clear_error(); // the end of a file is one
+    return count;
+}
+
+static size_t add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat)
+{
+    BIO *bio = bio_of(file);
+    X509_CRL *crl;
+    size_t count = 0;
+    for (; (crl = read_crl(bio, seat->library)) != NULL; count++) {
         X509_STORE_add_crl(store, crl);
         X509_CRL_free(crl);
     }
-    if (bio && count == 0)
-        *wrong = "crl";
-    if (bio)
-        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | (count > 1 ? X509_V_FLAG_CRL_CHECK_ALL : 0));
+    // Of one CA, what it has signed itself; of several, the whole chain.
+    X509_STORE_set_flags(store,
+                         X509_V_FLAG_CRL_CHECK | (count > 1 ? X509_V_FLAG_CRL_CHECK_ALL : 0));
     BIO_free(bio);
-    ERR_clear_error(); // the end of a file is one
-    return store;
+    ERR_clear_error();
+    return count;
 }
 
 // NULL, or the option whose file is no good.
 static const char *use_clients(SSL_CTX *context, const struct moon_tls_terms *terms,
-                               OSSL_LIB_CTX *library)
+                               struct tls_seat *seat)
 {
-    const char *wrong;
     if (terms->verify == MOON_TLS_VERIFY_NONE)
         return NULL;
     STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
-    X509_STORE *store = store_new(terms, library, names, &wrong);
+    X509_STORE *store = X509_STORE_new();
+    if (!names || !store)
+        abort();
+    const char *wrong = tls_store_add(store, &terms->ca, seat, names) ? NULL : "ca";
+    if (terms->crl.path && !add_crls(store, &terms->crl, seat))
+        wrong = wrong ? wrong : "crl";
     SSL_CTX_set1_verify_cert_store(context, store);
     SSL_CTX_set_client_CA_list(context, names);
     SSL_CTX_set_verify_depth(context, (int)terms->depth);
-    SSL_CTX_set_verify(context,
-                       SSL_VERIFY_PEER | (terms->verify == MOON_TLS_VERIFY_REQUIRED
-                                              ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT
-                                              : 0),
-                       NULL);
+    SSL_CTX_set_verify(
+        context,
+        SSL_VERIFY_PEER |
+            (terms->verify == MOON_TLS_VERIFY_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+        NULL);
     X509_STORE_free(store);
     return wrong;
 }
@@ -324,14 +329,15 @@ SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *se
                                      SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY); // records of others are counted
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(context, terms->id, sizeof terms->id);
     if (!SSL_CTX_set_min_proto_version(context, terms->min_version) ||
         !SSL_CTX_set_max_proto_version(context, terms->max_version) ||
-        !SSL_CTX_set_ciphersuites(context, suites) || !SSL_CTX_set1_groups_list(context, groups) ||
-        !SSL_CTX_set_cipher_list(context, terms->ciphers) ||
-        use_clients(context, terms, seat->library)) {
+        !SSL_CTX_set_ciphersuites(context, tls_suites) ||
+        !SSL_CTX_set1_groups_list(context, tls_groups) ||
+        !SSL_CTX_set_cipher_list(context, terms->ciphers) || use_clients(context, terms, seat)) {
         SSL_CTX_free(context);
         return NULL;
     }
@@ -352,12 +358,12 @@ static int check(struct moon_tls_terms *terms, struct moon_tls_problem *problem)
     if (!context)
         abort();
     if (!SSL_CTX_set_cipher_list(context, terms->ciphers))
-        err = refuse(problem, "ciphers", "OpenSSL knows none of \"%s\"", terms->ciphers);
-    const char *wrong = err ? NULL : use_clients(context, terms, seat->library);
+        err = tls_refuse(problem, "ciphers", "OpenSSL knows none of \"%s\"", terms->ciphers);
+    const char *wrong = err ? NULL : use_clients(context, terms, seat);
     if (wrong && strcmp(wrong, "ca") == 0)
-        err = refuse(problem, "client.ca", "%s holds no certificate in PEM", terms->ca.path);
+        err = tls_refuse(problem, "client.ca", "%s holds no certificate in PEM", terms->ca.path);
     else if (wrong)
-        err = refuse(problem, "client.crl", "%s holds no CRL in PEM", terms->crl.path);
+        err = tls_refuse(problem, "client.crl", "%s holds no CRL in PEM", terms->crl.path);
     for (size_t i = 0; i < terms->certificate_count && !err; i++)
         err = check_certificate(terms, context, i, problem);
     SSL_CTX_free(context);
@@ -366,7 +372,7 @@ static int check(struct moon_tls_terms *terms, struct moon_tls_problem *problem)
 
 // ---- terms
 
-static int openssl_version(int version, int absent)
+int tls_version(int version, int absent)
 {
     return version == MOON_TLS_1_2   ? TLS1_2_VERSION
            : version == MOON_TLS_1_3 ? TLS1_3_VERSION
@@ -398,15 +404,15 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
     for (size_t i = 0; i < options->pair_count && !err; i++) {
         struct tls_certificate *certificate = &terms->certificates[terms->certificate_count++];
         snprintf(key, sizeof key, "certificates[%zu].cert", i + 1);
-        err = read_file(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
+        err = tls_file_read(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
         snprintf(key, sizeof key, "certificates[%zu].key", i + 1);
         if (!err)
-            err = read_file(terms->hub, key, options->pairs[i].key, &certificate->key, problem);
+            err = tls_file_read(terms->hub, key, options->pairs[i].key, &certificate->key, problem);
     }
     if (!err && options->ca)
-        err = read_file(terms->hub, "client.ca", options->ca, &terms->ca, problem);
+        err = tls_file_read(terms->hub, "client.ca", options->ca, &terms->ca, problem);
     if (!err && options->crl)
-        err = read_file(terms->hub, "client.crl", options->crl, &terms->crl, problem);
+        err = tls_file_read(terms->hub, "client.crl", options->crl, &terms->crl, problem);
     return err;
 }
 
@@ -421,10 +427,11 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
     atomic_init(&terms->ref_count, 1);
     terms->hub = hub;
     terms->certificates = certificates;
-    terms->hostname = strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
-    terms->min_version = openssl_version(options->min_version, TLS1_2_VERSION);
-    terms->max_version = openssl_version(options->max_version, TLS1_3_VERSION);
-    terms->ciphers = strdup(options->ciphers ? options->ciphers : default_ciphers);
+    terms->hostname =
+        strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
+    terms->min_version = tls_version(options->min_version, TLS1_2_VERSION);
+    terms->max_version = tls_version(options->max_version, TLS1_3_VERSION);
+    terms->ciphers = strdup(options->ciphers ? options->ciphers : tls_ciphers);
     terms->has_tickets = options->has_tickets;
     terms->verify = options->verify;
     terms->depth = options->depth ? options->depth : DEPTH;
@@ -478,14 +485,14 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
     for (size_t i = 0; i < terms->certificate_count; i++) {
         struct tls_certificate *certificate = &terms->certificates[i];
         OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
-        file_free(&certificate->cert);
-        file_free(&certificate->key);
+        tls_file_fini(&certificate->cert);
+        tls_file_fini(&certificate->key);
         for (size_t k = 0; k < certificate->name_count; k++)
             free(certificate->names[k]);
         free((void *)certificate->names);
     }
-    file_free(&terms->ca);
-    file_free(&terms->crl);
+    tls_file_fini(&terms->ca);
+    tls_file_fini(&terms->crl);
     free(terms->certificates);
     free(terms->hostname);
     free(terms->ciphers);
@@ -495,9 +502,10 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
 bool tls_terms_are_read(const struct moon_tls_terms *terms)
 {
     for (size_t i = 0; i < terms->certificate_count; i++)
-        if (!is_fresh(&terms->certificates[i].cert) || !is_fresh(&terms->certificates[i].key))
+        if (!tls_file_is_fresh(&terms->certificates[i].cert) ||
+            !tls_file_is_fresh(&terms->certificates[i].key))
             return false;
-    return is_fresh(&terms->ca) && is_fresh(&terms->crl);
+    return tls_file_is_fresh(&terms->ca) && tls_file_is_fresh(&terms->crl);
 }
 
 bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms)

@@ -131,7 +131,8 @@ static int on_ticket(SSL *ssl, unsigned char name[NAME_LEN], unsigned char iv[EV
             continue;
         if (!seal(stream->seat, &keys->keys[i], iv, cipher, mac, false))
             return -1;
-        return i == 0 ? 1 : 2;
+        // Clients use a ticket of TLS 1.3 once (RFC 8446 C.4): each resumption brings the next.
+        return i == 0 && SSL_version(ssl) < TLS1_3_VERSION ? 1 : 2;
     }
     return 0;
 }

@@ -103,6 +103,12 @@ static bool read_hostname(const struct reading *at)
     return true;
 }
 
+static bool is_secure(const struct moon_object *object)
+{
+    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
+                            MOON_SLICE("https"));
+}
+
 // Routes name listeners: a name says which.
 static bool read_name(const struct reading *at)
 {
@@ -169,12 +175,6 @@ static bool tell_conflict(const struct reading *at, const struct moon_listener *
                          "give one of them a hostname, or another port",
                          "%s is taken by the listener of line %u", text, other->place.line);
     return false;
-}
-
-static bool is_secure(const struct moon_object *object)
-{
-    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
-                            MOON_SLICE("https"));
 }
 
 static bool tell_protocol(const struct reading *at, const struct moon_listener *other)
@@ -268,11 +268,12 @@ static bool read_protocol(const struct reading *at)
                                       &at->listener->tls);
     if (!at->listener->is_secure && !tls)
         return true;
-    moon_report_addf(at->compile->report, at->object->place, at->title, "tls",
-                     tls ? "add protocol = \"https\""
-                         : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
-                     tls ? "only a listener with protocol = \"https\" has certificates"
-                         : "missing: protocol = \"https\" needs a certificate");
+    moon_report_addf(
+        at->compile->report, at->object->place, at->title, "tls",
+        tls ? "add protocol = \"https\""
+            : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+        tls ? "only a listener with protocol = \"https\" has certificates"
+            : "missing: protocol = \"https\" needs a certificate");
     return false;
 }
 

@@ -32,8 +32,8 @@ struct moon_bind {
     struct moon_address address; // port 0: any free one, shared with no other listener
     int *members;                // indexes of its listeners
     uint32_t member_count;
-    struct moon_match *hosts; // for the index
-    struct moon_index *index; // of hostnames; NULL: the only member takes every host
+    struct moon_match *hosts;    // for the index
+    struct moon_index *index;    // of hostnames; NULL: the only member takes every host
     struct moon_tls_server *tls; // of all members, or NULL: plain
 };
 

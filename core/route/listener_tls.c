@@ -23,10 +23,10 @@ static const struct moon_schema_key pair_keys[] = {
     {.name = NULL},
 };
 static const struct moon_schema pair_schema = {pair_keys, NULL, NULL};
-static const struct moon_schema_key pair_item = {
-    .types = MOON_TYPE_TABLE,
-    .table = &pair_schema,
-    .expected = "{ cert = \"site.crt\", key = \"site.key\" }"};
+static const struct moon_schema_key pair_item = {.types = MOON_TYPE_TABLE,
+                                                 .table = &pair_schema,
+                                                 .expected =
+                                                     "{ cert = \"site.crt\", key = \"site.key\" }"};
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema pairs_schema = {no_keys, &pair_item, NULL};
 

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
@@ -31,6 +32,8 @@ struct slot {
     struct slot *next; // in its bucket
     struct moon_endpoint_state *state;
     struct moon_limit *limit;        // NULL: none
+    struct moon_tls_client *tls;     // NULL: plain
+    char *host;                      // whom TLS asks for; NULL: the address itself
     struct moon_list idle;           // of struct moon_pooled, the newest first
     uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
     uint32_t mark;                   // of the last change whose new endpoints it is among
@@ -103,12 +106,32 @@ static void grow(struct moon_pool *pool)
     free(old);
 }
 
+// What makes links to one address interchangeable. Clients are one where their settings and files are equal.
+struct identity {
+    struct moon_limit *limit;
+    struct moon_tls_client *tls;
+    struct moon_slice host;
+};
+
+static struct identity identity_of(const struct moon_upstream *upstream)
+{
+    return (struct identity){upstream->limit, upstream->tls, upstream->tls_host};
+}
+
+static bool is_of(const struct slot *slot, const struct identity *identity)
+{
+    if (slot->limit != identity->limit || slot->tls != identity->tls)
+        return false;
+    return !slot->tls ||
+           moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
+}
+
 // States are unique by address, so they stand for it. NULL: there is none.
 static struct slot *find_slot(struct moon_pool *pool, const struct moon_endpoint_state *state,
-                              const struct moon_limit *limit)
+                              const struct identity *identity)
 {
     struct slot *slot = pool->buckets[bucket_of(pool, state)];
-    while (slot && (slot->state != state || slot->limit != limit))
+    while (slot && (slot->state != state || !is_of(slot, identity)))
         slot = slot->next;
     return slot;
 }
@@ -120,6 +143,8 @@ static void slot_free(struct moon_pool *pool, struct slot *slot)
     moon_tally_del(slot->state, &slot->tally);
     moon_endpoint_state_unref(slot->state);
     moon_limit_unref(slot->limit);
+    moon_tls_client_unref(slot->tls);
+    free(slot->host);
     free(slot);
 }
 
@@ -157,10 +182,23 @@ static void make_room(struct moon_pool *pool)
         grow(pool);
 }
 
-static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
-                            struct moon_limit *limit)
+// NUL-terminated, unlike what it comes from; NULL where it is empty.
+static char *copy_host(struct moon_slice host)
 {
-    struct slot *slot = find_slot(pool, state, limit);
+    if (host.len == 0)
+        return NULL;
+    char *copy = malloc(host.len + 1);
+    if (!copy)
+        abort();
+    memcpy(copy, host.ptr, host.len);
+    copy[host.len] = '\0';
+    return copy;
+}
+
+static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
+                            const struct identity *identity)
+{
+    struct slot *slot = find_slot(pool, state, identity);
     if (slot) {
         slot->is_gone = false;
         return slot;
@@ -171,7 +209,9 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
     if (!slot)
         abort();
     slot->state = moon_endpoint_state_ref(state);
-    slot->limit = limit ? moon_limit_ref(limit) : NULL;
+    slot->limit = identity->limit ? moon_limit_ref(identity->limit) : NULL;
+    slot->tls = identity->tls ? moon_tls_client_ref(identity->tls) : NULL;
+    slot->host = copy_host(identity->host);
     moon_list_init(&slot->idle);
     moon_tally_add(state, &slot->tally);
     struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
@@ -399,7 +439,7 @@ static void slot_leave(struct moon_pool *pool, struct slot *slot)
 }
 
 // Endpoints that are in `before` but not in `now`.
-static void leave_endpoints(struct moon_pool *pool, const struct moon_limit *limit,
+static void leave_endpoints(struct moon_pool *pool, const struct identity *identity,
                             const struct moon_endpoint_set *before,
                             const struct moon_endpoint_set *now)
 {
@@ -412,12 +452,12 @@ static void leave_endpoints(struct moon_pool *pool, const struct moon_limit *lim
         before_end--, now_end--;
     pool->mark++;
     for (uint32_t i = from; i < now_end; i++) {
-        struct slot *slot = find_slot(pool, now->endpoints[i].state, limit);
+        struct slot *slot = find_slot(pool, now->endpoints[i].state, identity);
         if (slot)
             slot->mark = pool->mark;
     }
     for (uint32_t i = from; i < before_end; i++) {
-        struct slot *slot = find_slot(pool, before->endpoints[i].state, limit);
+        struct slot *slot = find_slot(pool, before->endpoints[i].state, identity);
         if (slot && slot->mark != pool->mark)
             slot_leave(pool, slot);
     }
@@ -428,8 +468,9 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     uint64_t now_ms = moon_loop_now_ms(pool->res->loop);
     struct moon_endpoint_set *before = seat->set ? moon_endpoint_set_ref(seat->set) : NULL;
     moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set);
+    struct identity identity = identity_of(upstream);
     if (before)
-        leave_endpoints(pool, upstream->limit, before, seat->set);
+        leave_endpoints(pool, &identity, before, seat->set);
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
         sweep(pool);
@@ -502,6 +543,17 @@ static bool counts_load(const struct moon_lend_args *args)
     return args->upstream->balance == MOON_BALANCE_LEAST_REQUEST;
 }
 
+// TLS over it, for the name that is asked for, or for the address.
+static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,
+                                  struct moon_stream *stream)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (!slot->host)
+        moon_address_format_ip(&slot->state->address, text);
+    return moon_tls_connect(slot->tls, pool->res->worker, pool->res->loop, stream,
+                            slot->host ? slot->host : text);
+}
+
 static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled **out)
 {
     struct moon_stream *stream;
@@ -517,6 +569,8 @@ static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled
                               : &counters->upstream_connect_failures_total);
         return err;
     }
+    if (slot->tls)
+        stream = secure(pool, slot, stream);
     struct moon_pooled *pooled = calloc(1, sizeof *pooled);
     if (!pooled)
         abort();
@@ -558,7 +612,8 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
         *link = take_kept(pool, limit); // NULL: it has died meanwhile
         break;
     }
-    if (!*link || !args->fresh)
+    struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
+    if (!*link || (!args->fresh && is_of((*link)->slot, &identity)))
         return false;
     struct slot *slot = (*link)->slot;
     moon_link_close((*link)->link);
@@ -590,24 +645,26 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
 }
 
 // The slot without limit of an address; found without the registry's lock.
-static struct slot *slot_to(struct moon_pool *pool, const struct moon_address *address)
+static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
 {
+    const struct moon_address *address = args->address;
+    struct identity identity = {NULL, args->tls, args->tls ? args->host : MOON_SLICE("")};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
     for (; slot; slot = slot->next)
-        if (!slot->limit && moon_address_equal(&slot->state->address, address))
+        if (is_of(slot, &identity) && moon_address_equal(&slot->state->address, address))
             return slot;
     struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
-    slot = slot_of(pool, state, NULL);
+    slot = slot_of(pool, state, &identity);
     moon_endpoint_state_unref(state); // the slot has one of its own
     return slot;
 }
 
-int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease)
 {
-    struct slot *slot = slot_to(pool, address);
+    struct slot *slot = slot_to(pool, args);
     struct moon_pooled *pooled;
-    bool is_reused = !fresh && !moon_list_is_empty(&slot->idle);
+    bool is_reused = !args->fresh && !moon_list_is_empty(&slot->idle);
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
     if (is_reused) {
         pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
@@ -627,12 +684,13 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
     const struct moon_endpoint_set *set = endpoints_of(pool, args->upstream);
     struct moon_limit *limit = args->upstream->limit;
     struct moon_pooled *pooled;
+    struct identity identity = identity_of(args->upstream);
     bool has_permit = take_grant(pool, args, &pooled);
     *lease = (struct moon_lease){.endpoint_count = set->count};
     struct slot *slot = NULL;
     if (!pooled) {
         const struct moon_endpoint *endpoint = choose(pool, args, set);
-        slot = endpoint ? slot_of(pool, endpoint->state, limit) : NULL;
+        slot = endpoint ? slot_of(pool, endpoint->state, &identity) : NULL;
         lease->state = slot ? slot->state : NULL;
     }
     if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {

@@ -1,8 +1,10 @@
 // The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out.
-// Identity is everything that makes two connections interchangeable, compared by value (now: the address), and the limit that
+// Identity is everything that makes two connections interchangeable, compared by value (the address; of TLS the settings, the
+// files and whom it was asked for), and the limit that
 // a connection counts for: an upstream with limits has connections of its own.
 #pragma once
 
+#include "base/slice.h"
 #include "upstream/limit.h"
 
 #include <stdbool.h>
@@ -15,6 +17,7 @@ struct moon_pool;
 struct moon_pooled;
 struct moon_resources;
 struct moon_split;
+struct moon_tls_client;
 struct moon_upstream;
 
 struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry);
@@ -49,9 +52,16 @@ struct moon_lease {
 // begun, lease->state says to where.
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
                    struct moon_lease *lease);
+struct moon_lend_to_args {
+    const struct moon_address *address;
+    struct moon_tls_client *tls; // NULL: plain
+    struct moon_slice host;      // whom TLS asks for; empty: the address
+    bool fresh;
+};
+
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and
 // the like. Its idle connections are those of the upstreams without limits that have this endpoint.
-int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease);
 // Queues the waiter of an exchange that got -EAGAIN; its fn is called when lend may be tried again. 0, or MOON_ELIMIT when
 // as many as may wait do. `is_again`: it has waited and was disappointed.

@@ -3,8 +3,10 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "io/tls.h"
 #include "obs/series.h"
 #include "upstream/registry.h"
+#include "upstream/upstream_tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,7 +86,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .table = &limits_schema,
      .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_upstream_tls_schema,
+     .expected = "{ ca = \"backends.pem\" }"},
     {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = NULL},
 };
@@ -309,6 +314,8 @@ static void upstreams_unref(void *part)
         free(upstream->origins);
         free((void *)upstream->name.ptr);
         moon_limit_unref(upstream->limit);
+        moon_tls_client_unref(upstream->tls);
+        free((void *)upstream->tls_host.ptr);
         moon_feed_fini(&upstream->feed);
     }
     free(all->upstreams);
@@ -336,7 +343,8 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return compile_endpoints(compile, object, upstream);
+    return compile_endpoints(compile, object, upstream) &&
+           moon_upstream_tls_read(compile, object, upstream);
 }
 
 // moongate.settings { metrics = { endpoints = n } }: before the first endpoint is made. Nothing where nothing is counted.
@@ -420,6 +428,14 @@ size_t moon_upstreams_count(const struct moon_upstreams *upstreams)
 struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index)
 {
     return &upstreams->upstreams[index];
+}
+
+bool moon_upstreams_are_fresh(const struct moon_upstreams *upstreams)
+{
+    for (size_t i = 0; i < upstreams->count; i++)
+        if (upstreams->upstreams[i].tls && !moon_tls_client_is_fresh(upstreams->upstreams[i].tls))
+            return false;
+    return true;
 }
 
 struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams)

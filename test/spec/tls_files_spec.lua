@@ -2,13 +2,13 @@
 local h = require "test.support.harness"
 local tls = require "test.support.tls"
 
-local set, site, next_site
+local set, site
 
 setup(function()
   set = tls.certs()
   if not set then return end
   site = set:issue { name = "site", sans = "DNS:site.example" }
-  next_site = set:issue { name = "next", sans = "DNS:site.example" }
+  set:issue { name = "next", sans = "DNS:site.example" }
   set:issue { name = "old", from = "20200101000000Z", to = "20200201000000Z" }
   set:issue { name = "future", from = "20600101000000Z", to = "20610101000000Z" }
   os.execute(("openssl ec -in %s -aes128 -passout pass:secret -out %s 2>/dev/null"):format(site.key, set:path "encrypted.key"))
@@ -72,6 +72,20 @@ describe("certificate files", function()
     os.execute("rm -r " .. dir)
   end))
 
+  it("are found by the last good configuration, too", test(function()
+    local path, dir = h.write_file(config { certificates = { { cert = "a.crt", key = "a.key" } } })
+    os.execute(("cp %s %s/a.crt; cp %s %s/a.key; mkdir %s/state"):format(site.cert, dir, site.key, dir, dir))
+    local first = h.gateway { file = path, args = { "--state", dir .. "/state" } }
+    first:wait_log "the last good configuration is kept in"
+    first:stop()
+    os.execute(("echo nonsense > %s"):format(path))
+    local gateway = h.gateway { file = path, args = { "--state", dir .. "/state" } }
+    gateway:expect_log "."
+    assert.equal("site", subject(gateway))
+    gateway:stop()
+    os.execute("rm -r " .. dir)
+  end))
+
   it("need a listener for HTTPS, and the other way round", test(function()
     local path = h.write_file(h.gateway_config { listener = { tls = pair "site.crt" },
       upstreams = { backend = { "builtin:echo" } } })
@@ -85,6 +99,14 @@ describe("certificate files", function()
     refused({ certificates = { site }, client = { verify = "required" } }, "tls.client.ca")
     refused({ certificates = { site }, client = { ca = set:path "text" } }, "text holds no certificate")
     refused({ certificates = { site }, client = { ca = set.ca, crl = set:path "text" } }, "text holds no CRL")
+  end))
+
+  it("are what `explain` wants for https", test(function()
+    local path = h.write_file(config { certificates = { site } })
+    local answer = h.exec { "explain", "GET", "https://site.example/", "--config", path }
+    assert.truthy(answer.stdout:find("%(https%)"), answer.stdout .. answer.stderr)
+    answer = h.exec { "explain", "GET", "http://site.example/", "--config", path }
+    assert.truthy((answer.stdout .. answer.stderr):find "no listener there has that scheme")
   end))
 
   it("that are no good do not pass a reload: the old ones serve", test(function()

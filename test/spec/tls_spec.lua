@@ -148,6 +148,15 @@ describe("TLS", function()
     gateway:expect_quiet()
   end))
 
+  it("changes keys when a client asks", test(function()
+    local gateway = serve()
+    local output = s_client(gateway, "-servername site.example",
+      [[sleep 0.2; echo K; sleep 0.2; echo K; sleep 0.2
+printf 'GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n'; sleep 0.3]])
+    assert.truthy(output:find "KEYUPDATE")
+    assert.truthy(output:find "HTTP/1.1 200 ", output)
+  end))
+
   it("ends with close_notify", test(function()
     local gateway = serve()
     local output = s_client(gateway, "-servername site.example -ign_eof -msg",
@@ -285,6 +294,17 @@ moongate.route { path = "/", backends = "echo" }
     assert.equal(0, select(2, curl(gateway, "other.example")))
     assert.truthy(s_client(gateway, "-servername other.example -tls1_2"):find "alert protocol version")
     assert.truthy(s_client(gateway, "-servername site.example -tls1_2"):find "subject=CN = site")
+  end))
+
+  it("do not resume each other's sessions", test(function()
+    local gateway = start(([[, client = { verify = "optional", ca = %q }]]):format(set.ca))
+    local ask = [[printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'; sleep 0.3]]
+    for _, version in ipairs { "-tls1_2", "-tls1_3" } do
+      s_client(gateway, ("-servername site.example %s -sess_out %s"):format(version, set:path "session"), ask)
+      local again = ("%s -sess_in %s"):format(version, set:path "session")
+      assert.truthy(s_client(gateway, "-servername site.example " .. again):find "Reused, TLS")
+      assert.falsy(s_client(gateway, "-servername other.example " .. again):find "Reused, TLS")
+    end
   end))
 
   it("answer 421 where the host is another's than the handshake's", test(function()

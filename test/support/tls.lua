@@ -6,10 +6,11 @@ local tls = {}
 
 -- A test with a set of certificates; pending without openssl.
 function tls.test(set, body)
-  return h.test(function()
-    if not set() then getfenv(body).pending "there is no openssl" end
+  local own = getfenv(body) -- busted's words live there
+  return h.test(setfenv(function()
+    if not set() then own.pending "there is no openssl" end
     body()
-  end)
+  end, own))
 end
 
 function tls.certs()
