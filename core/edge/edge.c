@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/preface.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
 #include "io/loop.h"
@@ -22,8 +23,9 @@ enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
 struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
-    struct moon_link *link;
-    struct acceptor *acceptor; // it came through
+    struct moon_link *link;       // NULL: not yet
+    struct moon_preface *preface; // before the link; NULL: there is none, or it is done
+    struct acceptor *acceptor;    // it came through
 };
 
 // Lives until its socket is closed and its last connection is gone.
@@ -91,7 +93,38 @@ static const struct moon_link_events connection_events = {
     .closed = on_closed,
 };
 
-static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
+// The bytes of the stream are the client's requests from here on.
+static void link_start(struct connection *connection, struct moon_stream *stream,
+                       struct moon_proxied *proxied)
+{
+    struct moon_edge *edge = connection->edge;
+    connection->link =
+        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
+    struct moon_link *link = connection->link;
+    moon_link_set_proxied(link, proxied);
+    if (connection->acceptor->is_closing)
+        moon_link_drain_next(link);
+    moon_link_start(link);
+}
+
+static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
+{
+    struct connection *connection = owner;
+    connection->preface = NULL;
+    if (stream)
+        link_start(connection, stream, proxied);
+    else
+        on_closed(connection);
+}
+
+static const struct moon_front *front_of(const struct acceptor *acceptor)
+{
+    const struct moon_arrival *arrival = &acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+    return moon_bind_front(hold->listeners, &hold->listeners->binds[arrival->bind]);
+}
+
+static struct connection *connection_new(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     struct connection *connection = calloc(1, sizeof *connection);
@@ -105,12 +138,36 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
     moon_count_up(&counters->connections_total);
-    connection->link =
-        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
-    struct moon_link *link = connection->link;
-    if (acceptor->is_closing)
-        moon_link_drain_next(link);
-    moon_link_start(link);
+    return connection;
+}
+
+// Whether the port takes anything from that peer.
+static bool is_welcome(const struct acceptor *acceptor, const struct moon_front *front,
+                       const struct moon_stream *stream)
+{
+    struct moon_address peer;
+    if (!front->has_proxy_header)
+        return true;
+    moon_stream_address(stream, true, &peer);
+    if (moon_front_trusts(front, &peer))
+        return true;
+    moon_count_up(&acceptor->edge->service->res->counters->refused_proxy_untrusted);
+    return false;
+}
+
+static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
+{
+    struct moon_resources *res = acceptor->edge->service->res;
+    const struct moon_front *front = front_of(acceptor);
+    struct connection *connection = connection_new(acceptor);
+    if (!is_welcome(acceptor, front, stream)) {
+        moon_preface_refuse(res, stream);
+        on_closed(connection);
+    } else if (front->has_proxy_header) {
+        connection->preface = moon_preface_new(res, stream, on_preface, connection);
+    } else {
+        link_start(connection, stream, NULL);
+    }
 }
 
 // ---- accepting
@@ -270,7 +327,7 @@ static void drain_connections(struct moon_edge *edge, const struct acceptor *acc
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
-        if (!acceptor || connection->acceptor == acceptor)
+        if (connection->link && (!acceptor || connection->acceptor == acceptor))
             moon_link_drain(connection->link);
     }
 }
@@ -308,6 +365,7 @@ void moon_edge_close_all(struct moon_edge *edge)
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
+        moon_preface_free(connection->preface);
         moon_link_close(connection->link);
         on_closed(connection);
     }
@@ -331,7 +389,7 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
     for (const struct moon_list *at = all->next; at != all; at = at->next) {
         const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
         struct moon_link *link = connection->link;
-        if (moon_link_lane(link)->owner)
+        if (!link || moon_link_lane(link)->owner) // none: its preface has not come
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),
                                       .state = moon_link_is_ending(link)    ? "ending"

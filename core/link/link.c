@@ -66,6 +66,7 @@ static void link_free(struct moon_link *link)
     moon_buffer_fini(&link->in, link->res->buffers);
     moon_buffer_fini(&link->out, link->res->buffers);
     moon_body_fini(&link->body);
+    free(link->proxied);
     free(link);
 }
 
@@ -565,4 +566,14 @@ bool moon_link_is_ending(const struct moon_link *link)
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out)
 {
     moon_stream_address(link->stream, peer, out);
+}
+
+void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied)
+{
+    link->proxied = proxied;
+}
+
+const struct moon_proxied *moon_link_proxied(const struct moon_link *link)
+{
+    return link->proxied;
 }

@@ -23,6 +23,7 @@ struct moon_arena;
 struct moon_buffer;
 struct moon_lane;
 struct moon_link;
+struct moon_proxied;
 struct moon_resources;
 struct moon_stream;
 
@@ -92,6 +93,9 @@ uint64_t moon_link_number(const struct moon_link *link);
 bool moon_link_is_in_head(const struct moon_link *link);
 // It only waits for its end: what is queued is written, what comes is thrown away.
 bool moon_link_is_ending(const struct moon_link *link);
+// What a PROXY header in front of it said (malloc'd; the link frees it). NULL: nothing.
+void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied);
+const struct moon_proxied *moon_link_proxied(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // The link's lane (client role: to attach to).

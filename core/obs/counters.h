@@ -31,6 +31,12 @@
     X(coroutines_live, "gauge", "Functions of scripts that run or wait now")                      \
     X(lua_states, "gauge", "Lua states that workers hold, those of old generations included")     \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
+    X(refused_proxy_untrusted, "counter", "Connections closed before a request")                  \
+    X(refused_proxy_malformed, "counter", "Connections closed before a request")                  \
+    X(refused_proxy_cut, "counter", "Connections closed before a request")                        \
+    X(refused_proxy_timeout, "counter", "Connections closed before a request")                    \
+    X(refused_listener_limit, "counter", "Connections closed before a request")                   \
+    X(refused_client_limit, "counter", "Connections closed before a request")                     \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \
     X(responses_2xx, "counter", "Responses sent")                                                 \
