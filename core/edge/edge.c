@@ -14,6 +14,7 @@
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/listener.h"
+#include "upstream/pool.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct connection {
     struct moon_edge *edge;
     struct moon_link *link;       // NULL: not yet
     struct moon_preface *preface; // before the link; NULL: there is none, or it is done
+    uint64_t number;              // of the link; 0 before
     struct acceptor *acceptor;    // it came through
 };
 
@@ -76,6 +78,8 @@ static void on_closed(void *owner)
 {
     struct connection *connection = owner;
     struct moon_edge *edge = connection->edge;
+    if (connection->number)
+        moon_pool_forget(edge->service->pool, connection->number);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -101,6 +105,7 @@ static void link_start(struct connection *connection, struct moon_stream *stream
     connection->link =
         moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
     struct moon_link *link = connection->link;
+    connection->number = moon_link_number(link);
     moon_link_set_proxied(link, proxied);
     if (connection->acceptor->is_closing)
         moon_link_drain_next(link);

@@ -577,3 +577,14 @@ const struct moon_proxied *moon_link_proxied(const struct moon_link *link)
 {
     return link->proxied;
 }
+
+void moon_link_send_first(struct moon_link *link, struct moon_slice bytes)
+{
+    queue(link, bytes);
+    moon_link_flush_later(link);
+}
+
+const struct moon_stream *moon_link_stream(const struct moon_link *link)
+{
+    return link->stream;
+}

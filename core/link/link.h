@@ -96,6 +96,10 @@ bool moon_link_is_ending(const struct moon_link *link);
 // What a PROXY header in front of it said (malloc'd; the link frees it). NULL: nothing.
 void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied);
 const struct moon_proxied *moon_link_proxied(const struct moon_link *link);
+// Client role, new: bytes that go out before everything else, as soon as the connection stands.
+void moon_link_send_first(struct moon_link *link, struct moon_slice bytes);
+// The stream underneath, the link's.
+const struct moon_stream *moon_link_stream(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // The link's lane (client role: to attach to).

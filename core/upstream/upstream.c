@@ -22,6 +22,7 @@ struct moon_upstreams {
 enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253 };
 
 static const char *const balance_choices[] = {"round_robin", "least_request", NULL};
+static const char *const proxy_choices[] = {"v1", "v2", NULL};
 static const char *const address_hint =
     "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
     "\"users.internal:8000\"";
@@ -83,6 +84,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &limits_schema,
      .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
+    {.name = "proxy_protocol",
+     .types = MOON_TYPE_STRING,
+     .choices = proxy_choices,
+     .expected = "\"v1\" or \"v2\""},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
@@ -229,6 +234,9 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice balance = moon_value_string(&object->value, "balance", MOON_SLICE(""));
     if (moon_slice_equal(balance, MOON_SLICE("least_request")))
         out->balance = MOON_BALANCE_LEAST_REQUEST;
+    struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
+    if (proxy.len)
+        out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
     if (!limits)
         return;
     out->limit = moon_limit_get(parts->registry, out->name);

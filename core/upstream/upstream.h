@@ -3,6 +3,7 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
+#include "http/proxy_header.h"
 #include "upstream/endpoint.h"
 #include "upstream/limit.h"
 
@@ -29,6 +30,7 @@ struct moon_upstream {
     struct moon_origin *origins;
     uint32_t origin_count;
     enum moon_balance balance;
+    enum moon_proxy_version proxy; // what connections begin with
     struct moon_limit *limit; // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling

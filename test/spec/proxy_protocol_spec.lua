@@ -186,3 +186,125 @@ describe("the check of proxy_protocol", function()
     end
   end))
 end)
+
+-- A backend that expects a PROXY header of version 1 or 2 on each connection: .headers lists them.
+local function proxied_backend(version)
+  local self
+  self = h.backend(function(connection)
+    local header
+    if version == "v1" then
+      header = connection:read_until "\r\n"
+    else
+      header = connection:read(16)
+      header = header and header .. connection:read(header:byte(15) * 256 + header:byte(16))
+    end
+    if not header then return end
+    self.headers[#self.headers + 1] = header
+    while true do
+      local request = connection:read_request()
+      if not request then return end
+      connection:send(("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d"):format(#self.headers))
+    end
+  end)
+  self.headers = {}
+  return self
+end
+
+local function start_out(version, backend, options)
+  options = options or {}
+  return h.gateway { config = ([[
+local m = require "moongate"
+m.settings { workers = 1, timeouts = { upstream_idle = %s } }
+m.listener { port = 0, address = "127.0.0.1"%s }
+m.upstream { name = "b", endpoints = { "%s" }, proxy_protocol = "%s"%s }
+m.route { path = "/", backends = "b" }
+]]):format(options.idle or 60, options.listener or "", backend:address(), version, options.upstream or "") }
+end
+
+describe("PROXY headers for an upstream", function()
+  it("name the client, and the link serves that client connection alone", h.test(function()
+    for _, version in ipairs { "v1", "v2" } do
+      local backend = proxied_backend(version)
+      local gateway = start_out(version, backend)
+      local clients = {}
+      for i = 1, 3 do
+        local client = gateway:connect { source = "127.0.0." .. (1 + i) }
+        clients[i] = client
+        for _ = 1, 3 do
+          client:send(GET:format "/")
+          local response = h.read_response(client)
+          assert.equal(200, response.status)
+          assert.equal(tostring(i), response.body) -- no further connection was made
+        end
+        local header = backend.headers[i]
+        if version == "v1" then
+          assert.equal(("PROXY TCP4 127.0.0.%d 127.0.0.1 %d %d\r\n"):format(1 + i, client:local_port(), gateway.port), header)
+        else
+          assert.equal(SIGNATURE .. "\33\17\0\12\127\0\0" .. string.char(1 + i) .. "\127\0\0\1", header:sub(1, 24))
+          assert.equal(client:local_port(), header:byte(25) * 256 + header:byte(26))
+        end
+      end
+      clients[2]:send(GET:format "/")
+      h.read_response(clients[2])
+      assert.equal(3, #backend.headers)
+      assert.equal(3, gateway:metrics().moongate_upstream_idle)
+      clients[2]:close() -- its link goes with it
+      gateway:wait_metrics("two links", function(m) return m.moongate_upstream_connections_live == 2 end)
+      clients[1]:close()
+      clients[3]:close()
+      gateway:wait_metrics("no link", function(m) return m.moongate_upstream_connections_live == 0 end)
+      gateway:expect_quiet()
+    end
+  end))
+
+  it("pass on what a header in front has said", h.test(function()
+    local backend = proxied_backend "v1"
+    local gateway = start_out("v1", backend, { listener = ', proxy_protocol = { trusted = { "127.0.0.1" } }' })
+    for _, header in ipairs { V2, "PROXY UNKNOWN\r\n" } do
+      local client = gateway:connect()
+      client:send(header .. GET:format "/")
+      assert.equal(200, h.read_response(client).status)
+      client:close()
+    end
+    assert.equal("PROXY TCP4 192.0.2.7 198.51.100.2 56324 443\r\n", backend.headers[1])
+    assert.is_not_nil(backend.headers[2]:find "^PROXY TCP4 127%.0%.0%.1 127%.0%.0%.1 ")
+  end))
+
+  it("keep within the limits of the upstream", h.test(function()
+    local backend = proxied_backend "v2"
+    local gateway = start_out("v2", backend, { upstream = ", limits = { connections = 1, pending_timeout = 5 }" })
+    local clients = { gateway:connect(), gateway:connect(), gateway:connect() }
+    for _ = 1, 2 do
+      for _, client in ipairs(clients) do client:send(GET:format "/") end
+      for _, client in ipairs(clients) do assert.equal(200, h.read_response(client).status) end
+    end
+    assert.is_true(gateway:metrics().moongate_upstream_connections_live <= 1)
+    assert.is_true(#backend.headers >= 3)
+    for _, client in ipairs(clients) do client:close() end
+    gateway:wait_metrics("no link", function(m) return m.moongate_upstream_connections_live == 0 end)
+  end))
+
+  it("are understood by HAProxy", h.test(function()
+    local backend, probe, port = h.backend(), h.dead_port(), h.dead_port()
+    if not haproxy.start(h, probe, ([[
+frontend probe
+  bind 127.0.0.1:%d
+  http-request return status 200
+frontend in
+  bind 127.0.0.1:%d accept-proxy
+  http-request set-header X-Src %%[src]:%%[src_port]
+  default_backend b
+backend b
+  server s %s
+]]):format(probe, port, backend:address())) then return pending "no haproxy" end
+    for _, version in ipairs { "v1", "v2" } do
+      local gateway = start_out(version, { address = function() return "127.0.0.1:" .. port end })
+      local client = gateway:connect { source = "127.0.0.9" }
+      client:send(GET:format "/")
+      assert.equal(200, h.read_response(client).status)
+      assert.equal("127.0.0.9:" .. client:local_port(), backend.requests[#backend.requests].headers["x-src"])
+      client:close()
+      gateway:stop()
+    end
+  end))
+end)
