@@ -39,6 +39,11 @@ static const struct moon_schema_key timeout_keys[] = {
      .min = 0.001,
      .max = 86400,
      .expected = "seconds, 0.001 to 86400"},
+    {.name = "idle",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
     {.name = NULL},
 };
 static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
@@ -252,6 +257,7 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     action->name = moon_route_name(value);
     action->timeouts.request_ms = ms_of(timeouts, "request", 0);
     action->timeouts.response_ms = ms_of(timeouts, "response", 0);
+    action->timeouts.idle_ms = ms_of(timeouts, "idle", 0);
     action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,
                                            moon_slice_from(action->name));
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
