@@ -4,10 +4,12 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/handshake.h"
 #include "edge/preface.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "link/link.h"
 #include "link/resources.h"
@@ -24,10 +26,12 @@ enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
 struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
-    struct moon_link *link;       // NULL: not yet
-    struct moon_preface *preface; // before the link; NULL: there is none, or it is done
-    uint64_t number;              // of the link; 0 before
-    struct acceptor *acceptor;    // it came through
+    struct moon_link *link;           // NULL: not yet
+    struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
+    struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
+    struct moon_proxied *proxied;     // until the link has it
+    uint64_t number;                  // of the link; 0 before
+    struct acceptor *acceptor;        // it came through
 };
 
 // Lives until its socket is closed and its last connection is gone.
@@ -86,6 +90,7 @@ static void on_closed(void *owner)
     moon_count_down(&edge->service->res->counters->connections_live);
     connection->acceptor->connection_count--;
     acceptor_free_unused(connection->acceptor);
+    free(connection->proxied);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);
@@ -98,35 +103,66 @@ static const struct moon_link_events connection_events = {
 };
 
 // The bytes of the stream are the client's requests from here on.
-static void link_start(struct connection *connection, struct moon_stream *stream,
-                       struct moon_proxied *proxied)
+static void link_start(struct connection *connection, struct moon_stream *stream)
 {
     struct moon_edge *edge = connection->edge;
     connection->link =
         moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
     struct moon_link *link = connection->link;
     connection->number = moon_link_number(link);
-    moon_link_set_proxied(link, proxied);
+    moon_link_set_proxied(link, connection->proxied);
+    connection->proxied = NULL;
     if (connection->acceptor->is_closing)
         moon_link_drain_next(link);
     moon_link_start(link);
 }
 
-static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
+static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct connection *connection = owner;
-    connection->preface = NULL;
+    connection->handshake = NULL;
     if (stream)
-        link_start(connection, stream, proxied);
+        link_start(connection, stream);
     else
         on_closed(connection);
+}
+
+static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+{
+    const struct moon_arrival *arrival = &acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+    return &hold->listeners->binds[arrival->bind];
 }
 
 static const struct moon_front *front_of(const struct acceptor *acceptor)
 {
     const struct moon_arrival *arrival = &acceptor->arrival;
     const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-    return moon_bind_front(hold->listeners, &hold->listeners->binds[arrival->bind]);
+    return moon_bind_front(hold->listeners, bind_of(acceptor));
+}
+
+// The protocol of the port begins.
+static void protocol_start(struct connection *connection, struct moon_stream *stream)
+{
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    struct moon_resources *res = connection->edge->service->res;
+    if (!bind->tls) {
+        link_start(connection, stream);
+        return;
+    }
+    stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
+    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
+}
+
+static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
+{
+    struct connection *connection = owner;
+    connection->preface = NULL;
+    connection->proxied = proxied;
+    if (stream)
+        protocol_start(connection, stream);
+    else
+        on_closed(connection);
 }
 
 static struct connection *connection_new(struct acceptor *acceptor)
@@ -171,7 +207,7 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     } else if (front->has_proxy_header) {
         connection->preface = moon_preface_new(res, stream, on_preface, connection);
     } else {
-        link_start(connection, stream, NULL);
+        protocol_start(connection, stream);
     }
 }
 
@@ -371,6 +407,7 @@ void moon_edge_close_all(struct moon_edge *edge)
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
         moon_preface_free(connection->preface);
+        moon_handshake_free(connection->handshake);
         moon_link_close(connection->link);
         on_closed(connection);
     }
@@ -379,9 +416,10 @@ void moon_edge_close_all(struct moon_edge *edge)
 // Its listener, where its port has one alone.
 static struct moon_slice listener_of(const struct connection *connection)
 {
-    const struct moon_arrival *arrival = &connection->acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : connection->edge->service->hold;
-    const struct moon_bind *bind = &hold->listeners->binds[arrival->bind];
+    const struct acceptor *acceptor = connection->acceptor;
+    const struct moon_hold *hold =
+        acceptor->arrival.hold ? acceptor->arrival.hold : connection->edge->service->hold;
+    const struct moon_bind *bind = bind_of(acceptor);
     if (bind->member_count > 1)
         return (struct moon_slice){NULL, 0};
     return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
@@ -394,7 +432,7 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
     for (const struct moon_list *at = all->next; at != all; at = at->next) {
         const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
         struct moon_link *link = connection->link;
-        if (!link || moon_link_lane(link)->owner) // none: its preface has not come
+        if (!link || moon_link_lane(link)->owner) // none: what comes before is under way
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),
                                       .state = moon_link_is_ending(link)    ? "ending"

@@ -32,6 +32,7 @@ struct moon_arena;
     X(X_FORWARDED_FOR, "X-Forwarded-For")         \
     X(X_FORWARDED_PROTO, "X-Forwarded-Proto")     \
     X(X_FORWARDED_HOST, "X-Forwarded-Host")       \
+    X(X_FORWARDED_CLIENT_CERT, "X-Forwarded-Client-Cert") \
     X(X_REQUEST_ID, "X-Request-Id")               \
     X(ACCEPT, "Accept")                           \
     X(ACCEPT_ENCODING, "Accept-Encoding")         \

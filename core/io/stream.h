@@ -21,6 +21,7 @@ enum {
 
 struct moon_stream;
 struct moon_pipe;
+struct moon_tls_facts;
 
 // May close the stream.
 typedef void moon_ready_fn(void *owner, unsigned ready);
@@ -38,6 +39,7 @@ struct moon_stream_ops {
     void (*address)(const struct moon_stream *s, bool peer, struct moon_address *out);
     ssize_t (*peek)(struct moon_stream *s, void *to, size_t len);
     void (*set_peer)(struct moon_stream *s, const struct moon_address *peer);
+    struct moon_tls_facts *(*tls)(const struct moon_stream *s); // NULL: plain
 };
 
 struct moon_stream {
@@ -136,4 +138,10 @@ static inline ssize_t moon_stream_peek(struct moon_stream *s, void *to, size_t l
 static inline void moon_stream_set_peer(struct moon_stream *s, const struct moon_address *peer)
 {
     s->ops->set_peer(s, peer);
+}
+
+// What is known of the TLS connection (io/tls.h), the stream's; NULL: it is none, or not made yet.
+static inline struct moon_tls_facts *moon_stream_tls(const struct moon_stream *s)
+{
+    return s->ops->tls ? s->ops->tls(s) : NULL;
 }

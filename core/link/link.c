@@ -588,3 +588,8 @@ const struct moon_stream *moon_link_stream(const struct moon_link *link)
 {
     return link->stream;
 }
+
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link)
+{
+    return moon_stream_tls(link->stream);
+}

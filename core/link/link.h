@@ -26,6 +26,7 @@ struct moon_link;
 struct moon_proxied;
 struct moon_resources;
 struct moon_stream;
+struct moon_tls_facts;
 
 enum moon_link_role { MOON_LINK_SERVER, MOON_LINK_CLIENT };
 
@@ -102,6 +103,8 @@ void moon_link_send_first(struct moon_link *link, struct moon_slice bytes);
 const struct moon_stream *moon_link_stream(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
+// What is known of its TLS connection (io/tls.h), the link's; NULL: it is plain.
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link);
 // The link's lane (client role: to attach to).
 struct moon_lane *moon_link_lane(struct moon_link *link);
 struct moon_link *moon_lane_link(struct moon_lane *lane);

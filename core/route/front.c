@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const char *const moon_protocol_choices[] = {"http", "tcp", "udp", NULL};
+const char *const moon_protocol_choices[] = {"http", "https", "tcp", "udp", NULL};
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key network_item = {
@@ -63,10 +63,10 @@ static enum moon_protocol protocol_of(const struct moon_object *object)
 // What has no meaning without requests.
 static bool check_protocol(const struct reading *at)
 {
-    static const char *const requests[] = {"hostname", "plugins", "tls", NULL};
+    static const char *const requests[] = {"hostname", "plugins", NULL};
     struct moon_slice name = moon_slice_from(moon_protocol_name(at->front->protocol));
     bool is_fine = true;
-    if (at->front->protocol == MOON_PROTOCOL_HTTP)
+    if (moon_protocol_is_http(at->front->protocol))
         return true;
     for (const char *const *key = requests; *key; key++)
         if (moon_value_get(&at->object->value, *key))

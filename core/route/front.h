@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum moon_protocol { MOON_PROTOCOL_HTTP, MOON_PROTOCOL_TCP, MOON_PROTOCOL_UDP };
+enum moon_protocol { MOON_PROTOCOL_HTTP, MOON_PROTOCOL_HTTPS, MOON_PROTOCOL_TCP, MOON_PROTOCOL_UDP };
 
 struct moon_front {
     enum moon_protocol protocol;
@@ -23,6 +23,11 @@ struct moon_front {
 
 extern const char *const moon_protocol_choices[];
 extern const struct moon_schema moon_front_proxy_schema, moon_front_limits_schema;
+
+static inline bool moon_protocol_is_http(enum moon_protocol protocol)
+{
+    return protocol == MOON_PROTOCOL_HTTP || protocol == MOON_PROTOCOL_HTTPS;
+}
 
 const char *moon_protocol_name(enum moon_protocol protocol);
 // Reads protocol, proxy_protocol, limits and mode of moongate.listener { ... }. False, with the problems told; wants

@@ -4,8 +4,10 @@
 
 #include "base/err.h"
 #include "http/head.h"
+#include "io/tls.h"
 #include "route/host.h"
 #include "route/index.h"
+#include "route/listener_tls.h"
 #include "route/match.h"
 
 #include <stdio.h>
@@ -32,7 +34,7 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
      .choices = moon_protocol_choices,
-     .expected = "\"http\", \"tcp\" or \"udp\""},
+     .expected = "\"http\", \"https\", \"tcp\" or \"udp\""},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname",
      .types = MOON_TYPE_STRING,
@@ -48,7 +50,10 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "mode",
      .types = MOON_TYPE_STRING,
      .expected = "the mode of the file of a unix socket, \"0660\""},
-    {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_listener_tls_schema,
+     .expected = "{ certificates = { { cert = \"site.crt\", key = \"site.key\" } } }"},
     {.name = NULL},
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
@@ -63,9 +68,11 @@ static void listeners_unref(void *part)
         free((void *)all->listeners[i].hostname.ptr);
         free((void *)all->listeners[i].place.file);
         moon_front_fini(&all->listeners[i].front);
+        moon_tls_terms_unref(all->listeners[i].tls);
     }
     for (size_t i = 0; i < all->bind_count; i++) {
         moon_index_free(all->binds[i].index);
+        moon_tls_server_free(all->binds[i].tls);
         free(all->binds[i].hosts);
         free(all->binds[i].members);
         free((void *)all->binds[i].path);
@@ -188,7 +195,7 @@ static bool tell_conflict(const struct reading *at, const struct moon_listener *
     else
         moon_report_addf(at->compile->report, at->object->place, at->title,
                          bind->path ? "address" : "port",
-                         other->front.protocol == MOON_PROTOCOL_HTTP
+                         moon_protocol_is_http(other->front.protocol)
                              ? "give one of them a hostname, or another port"
                              : "give one of them another port",
                          "%s is taken by the listener of line %u", text, other->place.line);
@@ -199,9 +206,9 @@ static bool tell_difference(const struct reading *at, const struct moon_listener
                             const char *key)
 {
     char hint[96];
-    snprintf(hint, sizeof hint, "listeners of one port have the same %s", key);
+    snprintf(hint, sizeof hint, "listeners of one port have one %s", key);
     moon_report_addf(at->compile->report, at->object->place, at->title, key, hint,
-                     "the listener of line %u, on the same port, has another", other->place.line);
+                     "the listener of line %u has another on this port", other->place.line);
     return false;
 }
 
@@ -318,6 +325,25 @@ static bool read_addresses(const struct reading *at)
     return is_fine;
 }
 
+static bool read_protocol(const struct reading *at)
+{
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    bool is_secure = at->listener->front.protocol == MOON_PROTOCOL_HTTPS;
+    at->listener->sends_client_cert =
+        moon_value_bool(moon_value_get(tls, "client"), "header", false);
+    if (is_secure && tls)
+        return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
+                                      &at->listener->tls);
+    if (!is_secure && !tls)
+        return true;
+    moon_report_addf(at->compile->report, at->object->place, at->title, "tls",
+                     tls ? "add protocol = \"https\""
+                         : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+                     tls ? "only a listener with protocol = \"https\" has certificates"
+                         : "missing: protocol = \"https\" needs a certificate");
+    return false;
+}
+
 static bool compile_one(struct reading *at)
 {
     at->listener->place = at->object->place;
@@ -325,7 +351,7 @@ static bool compile_one(struct reading *at)
     at->all->count++;
     bool is_fine = read_name(at);
     is_fine = moon_front_read(at->compile, at->object, &at->listener->front) && is_fine;
-    return read_hostname(at) && read_addresses(at) && is_fine;
+    return read_hostname(at) && read_protocol(at) && read_addresses(at) && is_fine;
 }
 
 // ---- all of them
@@ -349,6 +375,27 @@ static void index_hosts(struct moon_listeners *all, struct moon_bind *bind)
     bind->index = moon_index_new(bind->hosts, bind->member_count);
 }
 
+// One for the port, with the terms of its members in their order.
+static bool make_server(const struct moon_compile *compile, const struct moon_listeners *all,
+                        struct moon_bind *bind)
+{
+    struct moon_tls_terms **terms = calloc(bind->member_count, sizeof *terms);
+    const struct moon_listener *first = &all->listeners[bind->members[0]];
+    if (!terms)
+        abort();
+    for (uint32_t i = 0; i < bind->member_count; i++)
+        terms[i] = all->listeners[bind->members[i]].tls;
+    if (first->tls)
+        bind->tls = moon_tls_server_new((struct moon_tls_hub *)compile->section->registry, terms,
+                                        bind->member_count);
+    free((void *)terms);
+    if (bind->tls || !first->tls)
+        return true;
+    moon_report_addf(compile->report, first->place, "listener", "tls", NULL,
+                     "OpenSSL refuses these settings together");
+    return false;
+}
+
 static int listeners_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listeners *all = calloc(1, sizeof *all);
@@ -370,6 +417,8 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
                          "add moongate.listener { port = 8080 }", "there is no listener");
         is_fine = false;
     }
+    for (size_t i = 0; i < all->bind_count && is_fine; i++)
+        is_fine = make_server(compile, all, &all->binds[i]);
     if (!is_fine) {
         listeners_unref(all);
         return MOON_ECONFIG;
@@ -380,11 +429,14 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
-// They are made of the listeners alone.
+// They are made of the listeners alone, and of files.
 static bool listeners_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
 {
-    (void)before;
     (void)now;
+    const struct moon_listeners *all = moon_snapshot_listeners(before);
+    for (size_t i = 0; i < all->count; i++)
+        if (all->listeners[i].tls && !moon_tls_terms_are_fresh(all->listeners[i].tls))
+            return false;
     return true;
 }
 
@@ -407,6 +459,14 @@ int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
 {
     const struct moon_bind *at = &all->binds[bind];
     return at->index ? moon_index_find(at->index, head, scratch) : at->members[0];
+}
+
+bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
+                         struct moon_slice sni)
+{
+    if (!listener->tls || memcmp(id, moon_tls_terms_id(listener->tls), MOON_TLS_ID_LEN) == 0)
+        return true;
+    return sni.len == 0 && !is_verified && !moon_tls_terms_verify(listener->tls);
 }
 
 char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind)

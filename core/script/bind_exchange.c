@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "http/head.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "script/abi.h"
 #include "script/vm_priv.h"
 
@@ -35,8 +36,11 @@ static int put(struct moon_slice text, struct moon_abi_text *out)
 
 uint32_t moon_abi_slot_index(const void *handle)
 {
-    const struct moon_abi_exchange *exchange = handle;
-    return flow_of(handle) ? ((const struct moon_slot *)exchange->slot)->index : 0;
+    struct moon_slot *slot = slot_of(handle);
+    if (!flow_of(handle))
+        return 0;
+    slot->has_tables = true;
+    return slot->index;
 }
 
 // ---- texts
@@ -46,6 +50,28 @@ static int client_address(struct moon_slot *slot, struct moon_abi_text *out)
     if (!slot->client[0])
         moon_address_format_ip(&slot->flow->client, slot->client);
     return put(moon_slice_from(slot->client), out);
+}
+
+static int get_tls(const struct moon_tls_facts *tls, int what, struct moon_abi_text *out)
+{
+    switch (tls ? what : 0) {
+    case 'V':
+        return put(moon_slice_from(tls->version), out);
+    case 'C':
+        return put(moon_slice_from(tls->cipher), out);
+    case 'S':
+        return put(tls->sni, out);
+    case 'J':
+        return put(tls->subject, out);
+    case 'A':
+        return put(tls->sans, out);
+    case 'F':
+        return put(tls->fingerprint, out);
+    case 'N':
+        return put(tls->serial, out);
+    default:
+        return MOON_ABI_NONE;
+    }
 }
 
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
@@ -76,7 +102,7 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
     case 'a':
         return client_address(slot_of(handle), out);
     default:
-        return MOON_ABI_NONE;
+        return get_tls(flow->tls, what, out);
     }
 }
 

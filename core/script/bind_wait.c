@@ -35,6 +35,7 @@ int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation)
     const struct moon_vm *self = vm;
     if (!self->current || !self->current->slot)
         return MOON_ABI_NONE;
+    self->current->slot->has_tables = true;
     *slot = self->current->slot->index;
     *generation = self->current->slot->generation;
     return MOON_ABI_OK;
@@ -62,7 +63,7 @@ int moon_abi_sleep(void *vm, double seconds)
     moon_coroutine_wait(self->current, NULL, NULL);
     double ms = seconds * 1000;
     moon_loop_timer_add(self->seat.loop, &self->current->timer,
-                        ms < 0      ? 0
+                        !(ms > 0)   ? 0 // NaN is no time
                         : ms > 1e12 ? UINT64_C(1000000000000)
                                     : (uint64_t)(ms + 0.5));
     return MOON_ABI_OK;

@@ -273,6 +273,20 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
     return MOON_RUN_DONE;
 }
 
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine)
+{
+    enum moon_run run;
+    do {
+        lua_settop(coroutine->thread, 0);
+        lua_pushnil(coroutine->thread);
+        lua_pushliteral(coroutine->thread,
+                        "a response's body can be read and written by the function "
+                        "of body_filter, not by a task or another phase");
+        run = moon_coroutine_resume(coroutine, 2);
+    } while (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES);
+    return run;
+}
+
 struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
 {
     struct moon_slice text;
@@ -315,12 +329,10 @@ static void go_on(struct moon_coroutine *coroutine)
         lua_settop(coroutine->thread, 0);
     int argument_count = is_first ? lua_gettop(coroutine->thread) - 1 : 0;
     enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
+    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
+        run = moon_coroutine_refuse(coroutine);
     if (run == MOON_RUN_WAITS)
         return;
-    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES) {
-        lua_pushliteral(coroutine->thread, "a body can be filtered by body_filter's own coroutine");
-        run = failed(coroutine);
-    }
     if (on_end)
         on_end(owner, run);
 }

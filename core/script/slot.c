@@ -21,6 +21,19 @@ static struct moon_slot *new_slot(struct moon_vm *vm)
     return slot;
 }
 
+// What Lua holds by the slot's index. A crowd of exchanges must not leave its variables behind.
+static void forget(struct moon_slot *slot)
+{
+    const struct moon_vm *vm = slot->vm;
+    const int refs[] = {vm->vars_ref, vm->globals_ref};
+    for (size_t i = 0; vm->state && i < sizeof refs / sizeof *refs; i++) {
+        lua_rawgeti(vm->state, LUA_REGISTRYINDEX, refs[i]);
+        lua_pushnil(vm->state);
+        lua_rawseti(vm->state, -2, (int)slot->index);
+        lua_pop(vm->state, 1);
+    }
+}
+
 // With the flow's arena.
 static void let_go(void *arg)
 {
@@ -31,8 +44,10 @@ static void let_go(void *arg)
     moon_collect_free(slot->collect);
     slot->collect = NULL;
     slot->flow = NULL;
+    if (slot->has_tables)
+        forget(slot);
     slot->generation++;
-    slot->has_handle = slot->is_answered = false;
+    slot->has_handle = slot->has_tables = slot->is_answered = false;
     slot->phase = MOON_ABI_EVALUATE;
     slot->client[0] = '\0';
     slot->next_free = vm->free_slot;

@@ -72,7 +72,7 @@ static int start_timer(lua_State *state)
         abort();
     timer->vm = vm;
     timer->timer.fn = on_due;
-    timer->delay_ms = seconds <= 0    ? 0
+    timer->delay_ms = !(seconds > 0)  ? 0
                       : seconds > 1e9 ? UINT64_C(1000000000000)
                                       : (uint64_t)(seconds * 1000 + 0.5);
     timer->repeats = lua_toboolean(state, 3);

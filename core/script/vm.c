@@ -50,15 +50,15 @@ static int find_extra(struct moon_vm *vm, const struct moon_vm_args *args,
     int err = 0;
     lua_pushnil(state);
     while (!err && lua_next(state, -2)) {
-        char *key = strdup(lua_tostring(state, -2)), *rest = NULL;
-        if (!key)
+        char *kind = strdup(lua_tostring(state, -2));
+        if (!kind)
             abort();
-        const char *kind = strtok_r(key, "\n", &rest);
-        const char *name = strtok_r(NULL, "\n", &rest), *phase = strtok_r(NULL, "\n", &rest);
-        if (phase && moon_code_find(args->code, kind, moon_slice_from(name), phase) < 0)
+        char *name = strchr(kind, '\n'), *phase = strrchr(kind, '\n'); // a name may hold some
+        *name++ = *phase++ = '\0';
+        if (moon_code_find(args->code, kind, moon_slice_from(name), phase) < 0)
             err = difference(args, report, kind, name, phase,
                              "is there when a worker runs the script, but was not before");
-        free(key);
+        free(kind);
         lua_pop(state, 1);
     }
     lua_pop(state, err ? 1 : 0);
@@ -165,6 +165,10 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     vm->exchange_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "configure");
     vm->configure_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "vars");
+    vm->vars_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "globals");
+    vm->globals_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_settop(state, 0);
     luaJIT_setmode(state, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
     lua_gc(state, LUA_GCCOLLECT, 0);

@@ -57,6 +57,7 @@ struct moon_slot {
     uint32_t index, generation;
     int handle_ref;  // where the registry has its handle; 0: it had none yet
     bool has_handle; // of this use
+    bool has_tables; // Lua has vars or globals of it
     bool is_answered;
     struct moon_list coroutines;
     struct moon_collect *collect; // the request's body, when Lua reads it
@@ -77,6 +78,8 @@ struct moon_vm {
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
     int exchange_ref;       // metatable of handles of exchanges
+    int vars_ref;           // slot index -> exchange.vars
+    int globals_ref;        // slot index -> globals of the exchange
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
     int *functions;         // by index of the code's
@@ -98,6 +101,8 @@ struct moon_vm {
 struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot *slot, int phase);
 // Runs it, or goes on where it waited. When it comes back DONE, ANSWERED or FAILED it is not the caller's any more.
 enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argument_count);
+// It came back PULLS or WRITES where there is no body: that fails in it, and it goes on. As moon_coroutine_resume, and neither.
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine);
 // What it writes, on its own stack until it is resumed.
 struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine);
 // It will not go on: what it waits for is taken back. Not while it runs. NULL is fine.

@@ -71,7 +71,10 @@ end
 io.stdout:setvbuf "line"
 local is_flat
 h.run(function()
-  local backend = h.backend()
+  local backend = h.backend(function(connection)
+    connection.idle_ms = 3600 * 1000 -- pooled connections may rest for as long
+    h.answer_all(connection)
+  end)
   local options = { backend = backend, settings = { workers = 2 } }
   local gateway = h.gateway { config = h.script_config(SCRIPT:format(0, "first"), options) }
   local is_over, answered = false, 0

@@ -159,8 +159,7 @@ describe("old generations", function()
     gateway:wait_log "waits"
     body:read_until "begun"
     for i = 1, 3 do gateway:reload_script(answers("number " .. i)) end
-    h.loop.pass(300)
-    assert.equal(2, gateway:metrics().moongate_lua_states) -- those that nobody waits in are gone
+    one_state(gateway, 2) -- those that nobody waits in go
     local others = {}
     for i = 4, 7 do
       gateway:reload_script(([[
@@ -322,6 +321,78 @@ describe("many reloads", function()
     gateway:expect_quiet()
     one_state(gateway, 2)
   end, 60000))
+
+  -- Whatever happens to an exchange, at whatever moment: nothing is left of it, and the gateway stays.
+  it("of code, while clients and upstreams go at any moment #threads", h.test(function()
+    local script = [[
+      moongate.init_worker(function() moongate.sleep(0.001) end)
+      local function nap() moongate.sleep(math.random() / 50) end
+      moongate.timer.every(0.003, nap)
+      moongate.route { path = "/", backends = "backend", retry = { attempts = 1, on = { "connect", "reset" } },
+        rewrite = function(exchange)
+          moongate.spawn(nap)
+          nap()
+          if exchange.request.path == "/pieces" then
+            local pieces = {}
+            for piece in exchange.request:chunks() do nap() pieces[#pieces + 1] = piece end
+            exchange.request:set_body(table.concat(pieces))
+          end
+        end,
+        access = function(exchange)
+          if exchange.request.path == "/whole" then exchange.request:body() end
+          moongate.wait_any(moongate.spawn(nap), moongate.spawn(nap))
+          if exchange.request.path == "/answer" then exchange:respond(200, ("%d"):rep(5000)) end
+          if exchange.request.path == "/error" then error "on purpose" end
+        end,
+        header_filter = function(exchange) nap() exchange.response.headers["x-mark"] = "%d" end,
+        body_filter = function(exchange)
+          for piece in exchange.response:chunks() do nap() exchange.response:write(piece) end
+        end,
+        log = function(exchange) nap() end }]]
+    local body = h.http1.pattern(100000)
+    local backend = h.backend(function(connection, index)
+      while true do
+        local request = connection:read_request()
+        if not request then return end
+        if index % 5 == 0 then return connection:reset() end
+        local answer = h.http1.response("200 OK", body)
+        connection:send(answer:sub(1, 50000))
+        h.loop.pass(2)
+        if index % 7 == 0 then return connection:reset() end
+        connection:send(answer:sub(50001))
+      end
+    end)
+    local gateway = h.script(script:format(0, 0), { backend = backend, settings = { workers = 2 } })
+    gateway:expect_log "."
+    local PATHS = { "/pieces", "/whole", "/answer", "/error", "/plain" }
+    local is_over, sent, tasks = false, 0, {}
+    for i = 1, 24 do
+      tasks[i] = h.task(function()
+        local state = i
+        while not is_over do
+          state = (state * 16807) % 2147483647
+          local client = gateway:connect()
+          local path = PATHS[state % #PATHS + 1]
+          client:send(("POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n%s"):format(path, body:sub(1, 10000)))
+          if state % 3 > 0 then
+            h.loop.pass(state % 17)
+            client:send(body:sub(10001, 20000))
+          end
+          client:has_more(state % 60, 1)
+          if state % 2 == 0 then client:reset() else client:close() end
+          sent = sent + 1
+        end
+      end)
+    end
+    for i = 1, h.loop.scale > 1 and 25 or 60 do gateway:reload_script(script:format(i % 10, i)) end
+    is_over = true
+    for _, task in ipairs(tasks) do
+      h.loop.wait(task.ended, 10000, "the clients", function() return task.done end)
+    end
+    assert.is_true(sent > 100)
+    gateway:expect_quiet(20000)
+    one_state(gateway, 2)
+  end, 90000))
 
   it("keep no memory of what they replaced", h.test(function()
     if h.loop.scale > 1 then return pending "a sanitizer's allocator keeps what is freed" end

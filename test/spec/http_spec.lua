@@ -227,7 +227,7 @@ moongate.route { path = "/", backends = "backend",
     gateway:expect_quiet()
   end))
 
-  it("works on control, by URL", h.test(function()
+  it("works on control, by URL #threads", h.test(function()
     local backend = h.backend()
     local gateway = script([[
 moongate.upstream { name = "a", endpoints = { "$1" } }
@@ -242,7 +242,7 @@ moongate.route { path = "/", backends = "a" }
     assert.equal(1, #backend.requests)
   end))
 
-  it("that waits on control does not hold up the end", h.test(function()
+  it("that waits on control does not hold up the end #threads", h.test(function()
     local backend = hanging()
     local gateway = script([[
 moongate.timer.after(0, function()
@@ -252,6 +252,25 @@ moongate.timer.after(0, function() moongate.http.request { url = "http://$1/work
 moongate.route { path = "/", access = function(e) e:respond(200) end }
 ]], { backend })
     backend:wait_requests(2)
+    gateway:signal()
+    assert.equal(0, (gateway:wait_exit(5000)))
+  end))
+
+  it("finds names on control, and leaves while it waits for one #threads", h.test(function()
+    local backend, server = h.backend(), h.name_server(function() end)
+    local gateway = h.gateway { config = ([[
+local moongate = require "moongate"
+moongate.settings { workers = 1, resolver = { servers = { "127.0.0.1:%d" }, timeout = 30 } }
+moongate.listener { port = 0, address = "127.0.0.1" }
+moongate.timer.after(0, function()
+  local r = assert(moongate.http.request { url = "http://localhost:%d/" })
+  moongate.log.info("control: " .. r.status)
+  moongate.http.request { url = "http://users.test.:1/" }
+end, { on = "control" })
+moongate.route { path = "/", access = function(e) e:respond(200) end }
+]]):format(server.port, backend.port) }
+    gateway:wait_log "control: 200"
+    h.loop.wait(server.changed, 3000, "a question", function() return #server.queries >= 1 end)
     gateway:signal()
     assert.equal(0, (gateway:wait_exit(5000)))
   end))
@@ -456,6 +475,9 @@ end }]], { backend })
       kb[i] = now.kb
       assert.equal(0, now.live)
       assert.is_true(now.most >= 900, now.most)
+      local metrics = gateway:metrics()
+      assert.equal(0, metrics.moongate_coroutines_live)
+      assert.equal(0, metrics.moongate_calls_live)
     end
     assert.equal(COUNT * ROUNDS, #backend.requests)
     if os.getenv "MOONGATE_FIGURES" then

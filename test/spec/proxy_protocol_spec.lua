@@ -178,7 +178,7 @@ describe("the check of proxy_protocol", function()
       ['m.listener { port = 1, proxy_protocol = {} }'] = "proxy_protocol.trusted.-missing",
       ['m.listener { port = 1, proxy_protocol = true }'] = "proxy_protocol.-expected { trusted",
       ['m.listener { port = 1, hostname = "a.b", proxy_protocol = { trusted = { "::1" } } }\nm.listener { port = 1 }'] =
-        "proxy_protocol.-same port, has another",
+        "proxy_protocol.-has another on this port",
     } do
       local result = check(text)
       assert.equal(1, result.code, text)

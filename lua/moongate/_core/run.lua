@@ -47,7 +47,10 @@ function run.settle()
   for i = #package.loaders, 1, -1 do package.loaders[i] = nil end
   package.loaders[1] = refuse_module
   isolate()
-  return { exchange = exchange, configure = plugins.configure }
+  return {
+    exchange = exchange.metatable, configure = plugins.configure, vars = exchange.vars,
+    globals = own,
+  }
 end
 
 -- A handler of LuaJIT's trace events: they are rare once a script is warm.
