@@ -8,6 +8,7 @@
 #include "edge/preface.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
+#include "exchange/tcp.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "io/world.h"
@@ -30,7 +31,8 @@ struct connection {
     struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
     struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
     struct moon_proxied *proxied;     // until the link has it
-    uint64_t number;                  // of the link; 0 before
+    struct moon_tcp *tcp;             // in the place of a link
+    uint64_t number;                  // of either; 0 before
     struct acceptor *acceptor;        // it came through
 };
 
@@ -141,11 +143,27 @@ static const struct moon_front *front_of(const struct acceptor *acceptor)
     return moon_bind_front(hold->listeners, bind_of(acceptor));
 }
 
+static void tcp_start(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_tcp_args args = {.service = connection->edge->service,
+                                 .arrival = &connection->acceptor->arrival,
+                                 .stream = stream,
+                                 .proxied = connection->proxied,
+                                 .closed = on_closed,
+                                 .owner = connection};
+    connection->tcp = moon_tcp_open(&args);
+    connection->number = moon_tcp_number(connection->tcp);
+}
+
 // The protocol of the port begins.
 static void protocol_start(struct connection *connection, struct moon_stream *stream)
 {
     const struct moon_bind *bind = bind_of(connection->acceptor);
     struct moon_resources *res = connection->edge->service->res;
+    if (front_of(connection->acceptor)->protocol == MOON_PROTOCOL_TCP) {
+        tcp_start(connection, stream);
+        return;
+    }
     if (!bind->tls) {
         link_start(connection, stream);
         return;
@@ -408,6 +426,7 @@ void moon_edge_close_all(struct moon_edge *edge)
         next = at->next;
         moon_preface_free(connection->preface);
         moon_handshake_free(connection->handshake);
+        moon_tcp_close(connection->tcp);
         moon_link_close(connection->link);
         on_closed(connection);
     }
@@ -432,6 +451,9 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
     for (const struct moon_list *at = all->next; at != all; at = at->next) {
         const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
         struct moon_link *link = connection->link;
+        struct moon_survey_row early;
+        if (connection->tcp && moon_tcp_survey(connection->tcp, &early) && !fn(owner, &early))
+            return false;
         if (!link || moon_link_lane(link)->owner) // none: what comes before is under way
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),

@@ -5,7 +5,9 @@
 #include "exchange/access.h"
 #include "exchange/plugins.h"
 #include "obs/series.h"
+#include "route/listener.h"
 #include "route/route.h"
+#include "route/stream_route.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -250,6 +252,26 @@ static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
     return is_fine;
 }
 
+// Built-in upstreams answer requests: a stream route has none.
+static bool check_builtins(const struct compiling *at, const struct moon_split *split)
+{
+    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    if (!upstreams ||
+        !moon_route_is_stream(moon_snapshot_listeners(at->compile->snapshot), at->object))
+        return true;
+    for (uint32_t i = 0; i < split->count; i++) {
+        int32_t index = split->backends[i].upstream;
+        const struct moon_upstream *upstream =
+            index >= 0 ? moon_upstreams_at(upstreams, (size_t)index) : NULL;
+        if (!upstream || !upstream->builtin)
+            continue;
+        report(at, "backends", "a route without HTTP needs endpoints with addresses",
+               "built into the binary, for requests alone:", upstream->name);
+        return false;
+    }
+    return true;
+}
+
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
@@ -267,7 +289,8 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     // A plugin that is broken might be the one that answers.
     bool is_needed = is_fine && !action->answers && !action->chain.may_answer;
     is_fine = compile_retry(at, &action->retry) && is_fine;
-    return compile_backends(at, is_needed, &action->split) && is_fine;
+    return compile_backends(at, is_needed, &action->split) && check_builtins(at, &action->split) &&
+           is_fine;
 }
 
 static void actions_unref(void *part)

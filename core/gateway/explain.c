@@ -70,7 +70,10 @@ static struct moon_address address_of(const struct asking *at, size_t bind)
 // A URL without a port may come in anywhere.
 static bool may_come_in(const struct asking *at, size_t bind)
 {
+    const struct moon_bind *to = &at->listeners->binds[bind];
     uint16_t port = at->head->target.authority.port;
+    if (!moon_protocol_is_http(moon_bind_front(at->listeners, to)->protocol))
+        return false;
     return port == 0 || address_of(at, bind).port == port;
 }
 

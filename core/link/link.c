@@ -437,6 +437,10 @@ static void on_connected(struct moon_link *link)
     }
     link->is_connecting = false;
     link->write_deadline_ms = 0;
+    if (link->lane.owner && link->lane.events->connected) {
+        link->lane.events->connected(link->lane.owner);
+        return;
+    }
     link->wants_read = true;
     moon_link_flush_later(link);
 }

@@ -32,6 +32,8 @@ enum moon_link_role { MOON_LINK_SERVER, MOON_LINK_CLIENT };
 
 // What a lane tells the one who is attached to it.
 struct moon_lane_events {
+    // Client role: the connection stands, and nothing is read before this returns: for one who takes the stream. NULL: nobody does.
+    void (*connected)(void *owner);
     // The head was parsed into the memory given at attach: a request, or a response (1xx ones come before the final one).
     void (*head)(void *owner);
     // The message is unusable (bad head, bad body framing, too slow). Nothing more comes from this message, and the link

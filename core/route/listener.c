@@ -348,6 +348,7 @@ static bool compile_one(struct reading *at)
 {
     at->listener->place = at->object->place;
     at->listener->place.file = at->object->place.file ? strdup(at->object->place.file) : NULL;
+    at->listener->is_lenient = at->object->is_lenient;
     at->all->count++;
     bool is_fine = read_name(at);
     is_fine = moon_front_read(at->compile, at->object, &at->listener->front) && is_fine;

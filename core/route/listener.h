@@ -28,6 +28,7 @@ struct moon_listener {
     struct moon_front front;
     struct moon_tls_terms *tls; // NULL: plain
     bool sends_client_cert;     // X-Forwarded-Client-Cert
+    bool is_lenient;            // its producer applies objects one by one
     bool is_named;              // by the configuration: routes may refer to it
 };
 
