@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
+#include "edge/udp.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
 #include "exchange/tcp.h"
@@ -42,6 +43,7 @@ struct acceptor {
     struct moon_edge *edge;
     struct moon_socket *socket; // NULL: closed
     struct moon_arrival arrival;
+    struct moon_udp *udp; // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
     bool is_closing;       // a connection that still comes gets one answer
@@ -51,6 +53,7 @@ struct moon_edge {
     struct moon_service *service;
     struct moon_connection_budget *budget;
     struct acceptor *acceptors;
+    struct acceptor *leaving; // of datagrams: those that drain
     struct moon_list connections;
     size_t connection_count;
     struct moon_timer retry;
@@ -63,7 +66,7 @@ static void resume_accepting(struct moon_edge *edge);
 
 static void acceptor_free_unused(struct acceptor *acceptor)
 {
-    if (acceptor->socket || acceptor->connection_count)
+    if (acceptor->socket || acceptor->udp || acceptor->connection_count)
         return;
     moon_hold_unref(acceptor->arrival.hold);
     free(acceptor);
@@ -320,7 +323,8 @@ static void resume_accepting(struct moon_edge *edge)
     edge->is_paused = false;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
     for (struct acceptor *acceptor = edge->acceptors; acceptor; acceptor = acceptor->next)
-        moon_loop_defer(edge->service->res->loop, &acceptor->task);
+        if (acceptor->socket)
+            moon_loop_defer(edge->service->res->loop, &acceptor->task);
 }
 
 // ---- public
@@ -337,16 +341,43 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
     return edge;
 }
 
+static void on_udp_drained(void *owner)
+{
+    struct acceptor *acceptor = owner;
+    struct acceptor **at = &acceptor->edge->leaving;
+    while (*at != acceptor)
+        at = &(*at)->next;
+    *at = acceptor->next;
+    moon_udp_free(acceptor->udp);
+    acceptor->udp = NULL;
+    acceptor_free_unused(acceptor);
+}
+
+static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
+{
+    struct moon_edge *edge = acceptor->edge;
+    struct moon_udp_args args = {.service = edge->service,
+                                 .budget = edge->budget,
+                                 .arrival = &acceptor->arrival,
+                                 .socket = socket,
+                                 .drained = on_udp_drained,
+                                 .owner = acceptor};
+    if (front_of(acceptor)->protocol == MOON_PROTOCOL_UDP)
+        return moon_udp_new(&args, &acceptor->udp);
+    int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
+    acceptor->socket = err ? NULL : socket;
+    return err;
+}
+
 int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_t bind)
 {
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (!acceptor)
         abort();
     acceptor->edge = edge;
-    acceptor->socket = socket;
     acceptor->arrival.bind = bind;
     acceptor->task.fn = acceptor_task;
-    int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
+    int err = acceptor_start(acceptor, socket);
     if (err) {
         free(acceptor);
         return err;
@@ -356,10 +387,15 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_
     return 0;
 }
 
+static const struct moon_socket *socket_of(const struct acceptor *acceptor)
+{
+    return acceptor->udp ? moon_udp_socket(acceptor->udp) : acceptor->socket;
+}
+
 void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, uint32_t bind)
 {
     for (struct acceptor *at = edge->acceptors; at; at = at->next)
-        if (at->socket == socket)
+        if (socket_of(at) == socket)
             at->arrival.bind = bind;
 }
 
@@ -369,9 +405,15 @@ static void acceptor_close(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     acceptor->is_closing = true;
+    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
+    if (acceptor->udp) {
+        acceptor->next = edge->leaving;
+        edge->leaving = acceptor;
+        moon_udp_drain(acceptor->udp);
+        return;
+    }
     while (take(acceptor))
         ;
-    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
     moon_loop_accept_stop(edge->service->res->loop, acceptor->socket);
     moon_socket_free(acceptor->socket);
     moon_task_cancel(&acceptor->task);
@@ -395,7 +437,7 @@ void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket
 {
     for (struct acceptor **at = &edge->acceptors; *at; at = &(*at)->next) {
         struct acceptor *acceptor = *at;
-        if (acceptor->socket != socket)
+        if (socket_of(acceptor) != socket)
             continue;
         *at = acceptor->next;
         drain_connections(edge, acceptor);
@@ -430,6 +472,8 @@ void moon_edge_close_all(struct moon_edge *edge)
         moon_link_close(connection->link);
         on_closed(connection);
     }
+    while (edge->leaving)
+        on_udp_drained(edge->leaving);
 }
 
 // Its listener, where its port has one alone.
@@ -467,12 +511,20 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
         if (!fn(owner, &row))
             return false;
     }
+    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+        if (at->udp && !moon_udp_survey(at->udp, fn, owner))
+            return false;
     return true;
 }
 
 size_t moon_edge_connection_count(const struct moon_edge *edge)
 {
-    return edge->connection_count;
+    size_t count = edge->connection_count;
+    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+        count += at->udp ? moon_udp_session_count(at->udp) : 0;
+    for (const struct acceptor *at = edge->leaving; at; at = at->next)
+        count += moon_udp_session_count(at->udp);
+    return count;
 }
 
 void moon_edge_free(struct moon_edge *edge)

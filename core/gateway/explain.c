@@ -107,7 +107,7 @@ static bool find_first(const struct asking *at, struct meeting *best)
 static void write_listeners(const struct asking *at, int route, FILE *out)
 {
     const char *comma = "";
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     fputs(",\"listeners\":[", out);
     for (size_t i = 0; i < at->listeners->bind_count; i++) {
         struct meeting found = may_come_in(at, i) ? meet(at, i) : (struct meeting){-1, -1};
@@ -115,7 +115,7 @@ static void write_listeners(const struct asking *at, int route, FILE *out)
             continue;
         const struct moon_listener *listener = &at->listeners->listeners[found.listener];
         struct moon_address address = address_of(at, i);
-        moon_address_format(&address, text);
+        moon_bind_format(&at->listeners->binds[i], &address, text);
         fprintf(out, "%s{", comma);
         moon_json_member(out, "name", listener->name);
         fputc(',', out);

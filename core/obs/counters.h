@@ -16,6 +16,11 @@
     X(relay_client_bytes_total, "counter", "Bytes that clients sent through tunnels and TCP routes")\
     X(relay_upstream_bytes_total, "counter", "Bytes that upstreams sent through them")            \
     X(tcp_failures_total, "counter", "Connections of TCP routes that no endpoint took")           \
+    X(udp_sessions_live, "gauge", "Sessions of UDP routes now")                                   \
+    X(udp_sessions_total, "counter", "Sessions of UDP routes begun")                              \
+    X(udp_datagrams_in_total, "counter", "Datagrams that clients sent")                           \
+    X(udp_datagrams_out_total, "counter", "Datagrams that endpoints sent back")                   \
+    X(udp_dropped_total, "counter", "Datagrams that were not passed on")                          \
     X(upstream_connections_live, "gauge", "Upstream connections open now")                        \
     X(upstream_connects_total, "counter", "Upstream connections attempted")                       \
     X(upstream_idle, "gauge", "Upstream connections waiting in a pool")                           \

@@ -777,6 +777,25 @@ void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim)
     pooled->is_load = false;
 }
 
+int moon_pool_pick(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_claim *claim)
+{
+    struct moon_lend_args args = {.upstream = upstream};
+    const struct moon_endpoint *endpoint = choose(pool, &args, endpoints_of(pool, upstream));
+    if (!endpoint)
+        return -ENOENT;
+    if (!get_permit(pool, upstream))
+        return -EAGAIN;
+    *claim = (struct moon_claim){.pool = pool,
+                                 .limit = upstream->limit ? moon_limit_ref(upstream->limit) : NULL,
+                                 .state = moon_endpoint_state_ref(endpoint->state),
+                                 .is_load = counts_load(&args)};
+    atomic_fetch_add_explicit(&claim->state->connections, 1, memory_order_relaxed);
+    if (claim->is_load)
+        atomic_fetch_add_explicit(&claim->state->in_flight, 1, memory_order_relaxed);
+    return 0;
+}
+
 void moon_claim_release(struct moon_claim *claim)
 {
     if (!claim->state)

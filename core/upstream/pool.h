@@ -86,6 +86,10 @@ struct moon_claim {
     bool is_load; // counts as in flight
 };
 
+// Chooses an endpoint for a session that has no connection, and counts as one to it. 0, with the claim to be released; -ENOENT,
+// -EAGAIN as moon_pool_lend.
+int moon_pool_pick(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_claim *claim);
 // The link is to be closed after this without giving anything back.
 void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim);
 // Harmless on one that holds nothing.
