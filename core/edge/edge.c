@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/census.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
 #include "edge/udp.h"
@@ -34,6 +35,7 @@ struct connection {
     struct moon_proxied *proxied;     // until the link has it
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
+    struct moon_census_entry census;  // where the listener has limits
     struct acceptor *acceptor;        // it came through
 };
 
@@ -43,6 +45,7 @@ struct acceptor {
     struct moon_edge *edge;
     struct moon_socket *socket; // NULL: closed
     struct moon_arrival arrival;
+    struct moon_address bound; // names the port; of a unix socket, a number in its place
     struct moon_udp *udp; // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
@@ -89,6 +92,7 @@ static void on_closed(void *owner)
     struct moon_edge *edge = connection->edge;
     if (connection->number)
         moon_pool_forget(edge->service->pool, connection->number);
+    moon_census_leave(edge->budget->census, &connection->census);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -175,13 +179,39 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
     connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
 
+// Whether its client may have one more.
+static bool may_enter(struct connection *connection, const struct moon_stream *stream)
+{
+    const struct acceptor *acceptor = connection->acceptor;
+    uint32_t bound = front_of(acceptor)->limits.per_client;
+    struct moon_address peer;
+    if (!bound)
+        return true;
+    moon_stream_address(stream, true, &peer);
+    return moon_census_enter_client(connection->edge->budget->census, &connection->census,
+                                    &acceptor->bound, &peer, bound);
+}
+
+// Who the client is has been told.
+static void client_known(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    if (may_enter(connection, stream)) {
+        protocol_start(connection, stream);
+        return;
+    }
+    moon_count_up(&res->counters->refused_client_limit);
+    moon_preface_refuse(res, stream);
+    on_closed(connection);
+}
+
 static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
 {
     struct connection *connection = owner;
     connection->preface = NULL;
     connection->proxied = proxied;
     if (stream)
-        protocol_start(connection, stream);
+        client_known(connection, stream);
     else
         on_closed(connection);
 }
@@ -204,16 +234,23 @@ static struct connection *connection_new(struct acceptor *acceptor)
 }
 
 // Whether the port takes anything from that peer.
-static bool is_welcome(const struct acceptor *acceptor, const struct moon_front *front,
+static bool is_welcome(struct connection *connection, const struct moon_front *front,
                        const struct moon_stream *stream)
 {
+    const struct acceptor *acceptor = connection->acceptor;
+    struct moon_counters *counters = acceptor->edge->service->res->counters;
     struct moon_address peer;
+    if (!moon_census_enter(acceptor->edge->budget->census, &connection->census, &acceptor->bound,
+                           front->limits.connections)) {
+        moon_count_up(&counters->refused_listener_limit);
+        return false;
+    }
     if (!front->has_proxy_header)
         return true;
     moon_stream_address(stream, true, &peer);
     if (moon_front_trusts(front, &peer))
         return true;
-    moon_count_up(&acceptor->edge->service->res->counters->refused_proxy_untrusted);
+    moon_count_up(&counters->refused_proxy_untrusted);
     return false;
 }
 
@@ -222,13 +259,13 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     struct moon_resources *res = acceptor->edge->service->res;
     const struct moon_front *front = front_of(acceptor);
     struct connection *connection = connection_new(acceptor);
-    if (!is_welcome(acceptor, front, stream)) {
+    if (!is_welcome(connection, front, stream)) {
         moon_preface_refuse(res, stream);
         on_closed(connection);
     } else if (front->has_proxy_header) {
         connection->preface = moon_preface_new(res, stream, on_preface, connection);
     } else {
-        protocol_start(connection, stream);
+        client_known(connection, stream);
     }
 }
 
@@ -353,12 +390,25 @@ static void on_udp_drained(void *owner)
     acceptor_free_unused(acceptor);
 }
 
+// Unix sockets have paths; a hash of one stands for it.
+static void name_port(struct acceptor *acceptor, const struct moon_socket *socket)
+{
+    const struct moon_listeners *all = acceptor->edge->service->hold->listeners;
+    const char *path = all->binds[acceptor->arrival.bind].path;
+    moon_socket_address(socket, &acceptor->bound);
+    for (size_t i = 0; path && path[i]; i++)
+        acceptor->bound.ip[i % sizeof acceptor->bound.ip] =
+            (uint8_t)(acceptor->bound.ip[i % sizeof acceptor->bound.ip] * 31 + path[i]);
+}
+
 static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
 {
     struct moon_edge *edge = acceptor->edge;
+    name_port(acceptor, socket);
     struct moon_udp_args args = {.service = edge->service,
                                  .budget = edge->budget,
                                  .arrival = &acceptor->arrival,
+                                 .bound = &acceptor->bound,
                                  .socket = socket,
                                  .drained = on_udp_drained,
                                  .owner = acceptor};

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct moon_census;
 struct moon_edge;
 struct moon_service;
 struct moon_socket;
@@ -16,6 +17,7 @@ struct moon_socket;
 struct moon_connection_budget {
     atomic_size_t used_count;
     atomic_size_t max_count; // may change; connections over a smaller one stay
+    struct moon_census *census; // of the listeners' own limits
 };
 
 // `service` and `budget` outlive the edge.

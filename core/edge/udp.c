@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/census.h"
 #include "edge/edge.h"
 #include "exchange/access.h"
 #include "exchange/action.h"
@@ -28,7 +29,7 @@
 enum {
     IDLE_MS = 60000,
     DRAIN_IDLE_MS = 1000,
-    SESSION_MAX_COUNT = 16384, // of a worker and port, where the listener has no limit
+    SESSION_MAX_COUNT = 65536, // of a worker and port, whatever the limits
     BATCHES_A_TURN = 16,
 };
 
@@ -38,6 +39,7 @@ struct session {
     struct moon_udp *udp;
     struct moon_socket *socket; // connected to the endpoint
     struct moon_claim claim;
+    struct moon_census_entry census;
     struct moon_address client, local; // who it is of; where its last datagram came to
     struct moon_timer timer;
     struct moon_task task; // takes further answers in the next turn
@@ -132,6 +134,7 @@ static void session_end(struct session *session)
     moon_loop_accept_stop(res->loop, session->socket);
     moon_loop_datagram_close(res->loop, session->socket);
     moon_claim_release(&session->claim);
+    moon_census_leave(udp->args.budget->census, &session->census);
     atomic_fetch_sub_explicit(&udp->args.budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&res->counters->udp_sessions_live);
     free(session->listener);
@@ -232,16 +235,33 @@ static const struct moon_hold *hold_of(const struct moon_udp *udp)
 
 static bool reserve(struct moon_udp *udp)
 {
-    const struct moon_hold *hold = hold_of(udp);
-    const struct moon_bind *bind = &hold->listeners->binds[udp->args.arrival->bind];
-    uint32_t bound = moon_bind_front(hold->listeners, bind)->limits.connections;
     struct moon_connection_budget *budget = udp->args.budget;
-    if (udp->is_draining || udp->session_count >= (bound ? bound : SESSION_MAX_COUNT))
+    if (udp->is_draining || udp->session_count >= SESSION_MAX_COUNT)
         return false;
     size_t used = atomic_fetch_add_explicit(&budget->used_count, 1, memory_order_relaxed);
     if (used < atomic_load_explicit(&budget->max_count, memory_order_relaxed))
         return true;
     atomic_fetch_sub_explicit(&budget->used_count, 1, memory_order_relaxed);
+    return false;
+}
+
+// Within the limits of the listener, over all workers.
+static bool may_enter(struct session *session)
+{
+    const struct moon_udp_args *args = &session->udp->args;
+    const struct moon_hold *hold = hold_of(session->udp);
+    const struct moon_bind *bind = &hold->listeners->binds[args->arrival->bind];
+    const struct moon_front *front = moon_bind_front(hold->listeners, bind);
+    struct moon_counters *counters = res_of(session->udp)->counters;
+    struct moon_census *census = args->budget->census;
+    if (!moon_census_enter(census, &session->census, args->bound, front->limits.connections)) {
+        moon_count_up(&counters->refused_listener_limit);
+        return false;
+    }
+    if (moon_census_enter_client(census, &session->census, args->bound, &session->client,
+                                 front->limits.per_client))
+        return true;
+    moon_count_up(&counters->refused_client_limit);
     return false;
 }
 
@@ -276,7 +296,7 @@ static int choose(struct session *session)
 static int session_open(struct session *session)
 {
     struct moon_loop *loop = res_of(session->udp)->loop;
-    int err = choose(session);
+    int err = may_enter(session) ? choose(session) : MOON_ELIMIT;
     if (!err)
         err = moon_loop_datagram_open(loop, &session->endpoint, &session->socket);
     if (err)
@@ -289,6 +309,9 @@ static int session_open(struct session *session)
 
 static void session_discard(struct session *session)
 {
+    struct moon_connection_budget *budget = session->udp->args.budget;
+    atomic_fetch_sub_explicit(&budget->used_count, 1, memory_order_relaxed);
+    moon_census_leave(budget->census, &session->census);
     moon_claim_release(&session->claim);
     free(session->listener);
     free(session->route);
@@ -312,7 +335,6 @@ static struct session *session_new(struct moon_udp *udp, const struct moon_addre
     int err = session_open(session);
     if (err) {
         moon_log_debug(res->log, "a UDP session was refused: %s", moon_err_text(err));
-        atomic_fetch_sub_explicit(&udp->args.budget->used_count, 1, memory_order_relaxed);
         session_discard(session);
         return NULL;
     }

@@ -22,6 +22,7 @@ struct moon_udp_args {
     struct moon_service *service;
     struct moon_connection_budget *budget; // a session counts as a connection
     const struct moon_arrival *arrival;    // outlives it
+    const struct moon_address *bound;      // names the port; outlives it
     struct moon_socket *socket;            // taken where this works
     // Told when it drains and its last session is over; it may be freed then.
     void (*drained)(void *owner);

@@ -274,7 +274,7 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     record->query = is_asked ? ex->asked_query : request->target.query;
     if (request->method.ptr)
         record->protocol = request->minor ? MOON_SLICE("HTTP/1.1") : MOON_SLICE("HTTP/1.0");
-    record->client = &ex->flow.client;
+    record->client = ex->flow.client.family ? &ex->flow.client : NULL; // none: a unix socket
     record->endpoint = ex->endpoint.family ? &ex->endpoint : NULL;
     record->request_len = ex->flow.request_body_len;
     record->response_len = ex->flow.response_body_len;

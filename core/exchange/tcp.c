@@ -95,7 +95,7 @@ static void record(struct moon_tcp *tcp, struct moon_record *record)
     tcp->sample.us = (moon_loop_now_ns(res_of(tcp)->loop) - tcp->start_ns) / 1000;
     record->scheme = MOON_SLICE("tcp");
     record->protocol = MOON_SLICE("TCP");
-    record->client = &tcp->client;
+    record->client = tcp->client.family ? &tcp->client : NULL; // none: a unix socket
     record->endpoint = tcp->endpoint.family ? &tcp->endpoint : NULL;
     record->attempt_count = tcp->attempt_count;
     record->us = tcp->sample.us;
