@@ -109,7 +109,8 @@ static const struct labelled families_of_counters[] = {
 static const struct labelled *labelled_of(const char *name)
 {
     for (size_t i = 0; i < sizeof families_of_counters / sizeof *families_of_counters; i++)
-        if (strncmp(name, families_of_counters[i].start, strlen(families_of_counters[i].start)) == 0)
+        if (strncmp(name, families_of_counters[i].start, strlen(families_of_counters[i].start)) ==
+            0)
             return &families_of_counters[i];
     return NULL;
 }

@@ -1,6 +1,7 @@
 // See census.h. A table of counts in shards, each with its lock; a count of zero is no entry.
 #include "edge/census.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 enum { SHARD_COUNT = 64, BUCKET_COUNT = 256, IPV6_PREFIX_LEN = 8 };
 
 struct count {
-    struct count *next; // in its bucket
+    struct count *next;               // in its bucket
     struct moon_address port, client; // MOON_FAMILY_NONE: of the port as a whole
     uint32_t n;
 };
@@ -62,8 +63,8 @@ static struct count **find(struct shard *shard, uint64_t hash, const struct moon
                            const struct moon_address *client)
 {
     struct count **at = &shard->buckets[(hash / SHARD_COUNT) % BUCKET_COUNT];
-    while (*at && !(moon_address_equal(&(*at)->port, port) &&
-                    moon_address_equal(&(*at)->client, client)))
+    while (*at &&
+           !(moon_address_equal(&(*at)->port, port) && moon_address_equal(&(*at)->client, client)))
         at = &(*at)->next;
     return at;
 }
@@ -95,6 +96,7 @@ static void del(struct moon_census *census, const struct moon_address *port,
     struct shard *shard = &census->shards[hash % SHARD_COUNT];
     pthread_mutex_lock(&shard->lock);
     struct count **at = find(shard, hash, port, client), *count = *at;
+    assert(count); // it was entered
     if (--count->n == 0) {
         *at = count->next;
         free(count);

@@ -35,7 +35,7 @@ struct connection {
     struct moon_proxied *proxied;     // until the link has it
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
-    struct moon_census_entry census;  // where the listener has limits
+    struct moon_census_entry *census; // NULL: the listener has no limits
     struct acceptor *acceptor;        // it came through
 };
 
@@ -46,7 +46,7 @@ struct acceptor {
     struct moon_socket *socket; // NULL: closed
     struct moon_arrival arrival;
     struct moon_address bound; // names the port; of a unix socket, a number in its place
-    struct moon_udp *udp; // has the socket; NULL: it is of connections
+    struct moon_udp *udp;      // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
     bool is_closing;       // a connection that still comes gets one answer
@@ -92,7 +92,9 @@ static void on_closed(void *owner)
     struct moon_edge *edge = connection->edge;
     if (connection->number)
         moon_pool_forget(edge->service->pool, connection->number);
-    moon_census_leave(edge->budget->census, &connection->census);
+    if (connection->census)
+        moon_census_leave(edge->budget->census, connection->census);
+    free(connection->census);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -179,6 +181,15 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
     connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
 
+static struct moon_census_entry *census_of(struct connection *connection)
+{
+    if (!connection->census)
+        connection->census = calloc(1, sizeof *connection->census);
+    if (!connection->census)
+        abort();
+    return connection->census;
+}
+
 // Whether its client may have one more.
 static bool may_enter(struct connection *connection, const struct moon_stream *stream)
 {
@@ -188,7 +199,7 @@ static bool may_enter(struct connection *connection, const struct moon_stream *s
     if (!bound)
         return true;
     moon_stream_address(stream, true, &peer);
-    return moon_census_enter_client(connection->edge->budget->census, &connection->census,
+    return moon_census_enter_client(connection->edge->budget->census, census_of(connection),
                                     &acceptor->bound, &peer, bound);
 }
 
@@ -240,7 +251,8 @@ static bool is_welcome(struct connection *connection, const struct moon_front *f
     const struct acceptor *acceptor = connection->acceptor;
     struct moon_counters *counters = acceptor->edge->service->res->counters;
     struct moon_address peer;
-    if (!moon_census_enter(acceptor->edge->budget->census, &connection->census, &acceptor->bound,
+    if (front->limits.connections &&
+        !moon_census_enter(acceptor->edge->budget->census, census_of(connection), &acceptor->bound,
                            front->limits.connections)) {
         moon_count_up(&counters->refused_listener_limit);
         return false;

@@ -16,7 +16,7 @@ struct moon_socket;
 // Downstream connections of the whole process against what its descriptors allow; touched once a connection, not once a request.
 struct moon_connection_budget {
     atomic_size_t used_count;
-    atomic_size_t max_count; // may change; connections over a smaller one stay
+    atomic_size_t max_count;    // may change; connections over a smaller one stay
     struct moon_census *census; // of the listeners' own limits
 };
 

@@ -102,7 +102,8 @@ static void failed(struct moon_handshake *handshake)
     struct moon_resources *res = handshake->res;
     enum moon_tls_failure failure = moon_tls_failure_of(handshake->stream);
     moon_count_up(counter_of(res->counters, failure));
-    moon_log_debug(res->log, "a TLS handshake failed: %s", moon_tls_failure_text(handshake->stream));
+    moon_log_debug(res->log, "a TLS handshake failed: %s",
+                   moon_tls_failure_text(handshake->stream));
     if (failure == MOON_TLS_PLAINTEXT)
         answer_plain(handshake);
     else

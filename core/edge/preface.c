@@ -60,9 +60,8 @@ static struct moon_proxied *keep(struct moon_preface *preface,
     struct moon_proxied *proxied = malloc(sizeof *proxied + tlvs.len);
     if (!proxied)
         abort();
-    *proxied = (struct moon_proxied){.source = header->source,
-                                     .destination = header->destination,
-                                     .tlvs_len = tlvs.len};
+    *proxied = (struct moon_proxied){
+        .source = header->source, .destination = header->destination, .tlvs_len = tlvs.len};
     moon_stream_address(preface->stream, true, &proxied->proxy);
     if (tlvs.len)
         memcpy(proxied->tlvs, tlvs.ptr, tlvs.len);

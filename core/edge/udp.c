@@ -34,7 +34,7 @@ enum {
 };
 
 struct session {
-    struct session *next; // in its bucket
+    struct session *next;  // in its bucket
     struct moon_list node; // in udp->sessions, the oldest first
     struct moon_udp *udp;
     struct moon_socket *socket; // connected to the endpoint
@@ -200,8 +200,7 @@ static void take_answers(struct session *session)
 {
     struct moon_udp *udp = session->udp;
     for (int i = 0; i < BATCHES_A_TURN; i++) {
-        int count =
-            moon_datagrams_receive(session->socket, udp->batch, MOON_DATAGRAM_BATCH_COUNT);
+        int count = moon_datagrams_receive(session->socket, udp->batch, MOON_DATAGRAM_BATCH_COUNT);
         if (count < 0) {
             endpoint_failed(session, count);
             return;
@@ -280,7 +279,8 @@ static int choose(struct session *session)
         return -ENOENT;
     const struct moon_upstream *upstream =
         moon_upstreams_at(hold->upstreams, (size_t)backend->upstream);
-    int err = upstream->builtin ? -ENOENT : moon_pool_pick(service->pool, upstream, &session->claim);
+    int err =
+        upstream->builtin ? -ENOENT : moon_pool_pick(service->pool, upstream, &session->claim);
     if (err)
         return err;
     session->endpoint = session->claim.state->address;
@@ -393,8 +393,7 @@ static void forward_all(struct moon_udp *udp, int count)
 static void take(struct moon_udp *udp)
 {
     for (int i = 0; i < BATCHES_A_TURN; i++) {
-        int count =
-            moon_datagrams_receive(udp->args.socket, udp->batch, MOON_DATAGRAM_BATCH_COUNT);
+        int count = moon_datagrams_receive(udp->args.socket, udp->batch, MOON_DATAGRAM_BATCH_COUNT);
         if (count > 0)
             forward_all(udp, count);
         if (count >= 0 && count < MOON_DATAGRAM_BATCH_COUNT) // the next edge comes with new ones

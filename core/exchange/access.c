@@ -314,8 +314,8 @@ static char *reserve_line(struct moon_service *service)
 static void write_line(struct moon_service *service, const struct moon_record *record, char *to)
 {
     struct moon_resources *res = service->res;
-    moon_ring_commit(res->access_ring, moon_format_write(service->hold->log_format,
-                                                         &service->log_clock, record, to));
+    moon_ring_commit(res->access_ring,
+                     moon_format_write(service->hold->log_format, &service->log_clock, record, to));
     moon_count_up(&res->counters->access_log_lines_total);
 }
 

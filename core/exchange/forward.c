@@ -72,11 +72,10 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
     if (!settings->forwarded)
         return 0;
     bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
-    struct moon_slice value =
-        moon_arena_try_format(ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s",
-                              is_v6 ? "\"[" : "",
-                              MOON_SLICE_ARG(ip.len ? ip : MOON_SLICE("unknown")), is_v6 ? "]\"" : "",
-                              MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+    struct moon_slice value = moon_arena_try_format(
+        ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s", is_v6 ? "\"[" : "",
+        MOON_SLICE_ARG(ip.len ? ip : MOON_SLICE("unknown")), is_v6 ? "]\"" : "",
+        MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
     return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
 }
 
@@ -117,8 +116,8 @@ static size_t write_names(char *to, struct moon_slice sans, struct moon_slice ki
         if (!moon_slice_starts(name, kind) || name.ptr[kind.len] != ':')
             continue;
         name = moon_slice_skip(name, kind.len + 1);
-        len += (size_t)sprintf(to + len, ";%.*s=\"%.*s\"", MOON_SLICE_ARG(kind),
-                               MOON_SLICE_ARG(name));
+        len +=
+            (size_t)sprintf(to + len, ";%.*s=\"%.*s\"", MOON_SLICE_ARG(kind), MOON_SLICE_ARG(name));
     }
     return len;
 }

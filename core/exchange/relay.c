@@ -287,8 +287,7 @@ static void on_timer(struct moon_timer *timer)
 static void side_init(struct side *side, struct moon_relay *relay, struct side *peer,
                       struct moon_stream *stream, struct moon_buffer to_write)
 {
-    *side =
-        (struct side){.relay = relay, .peer = peer, .stream = stream, .to_write = to_write};
+    *side = (struct side){.relay = relay, .peer = peer, .stream = stream, .to_write = to_write};
     moon_stream_set_owner(side->stream, on_ready, side);
     moon_stream_again(side->stream);
 }

@@ -24,8 +24,8 @@ struct moon_relay_identity {
 void moon_relay_identity_fini(struct moon_relay_identity *identity);
 
 struct moon_relay_result {
-    uint64_t client_len, upstream_len; // bytes that each has sent
-    bool is_complete;                  // both sides ended in good order
+    uint64_t client_len, upstream_len;          // bytes that each has sent
+    bool is_complete;                           // both sides ended in good order
     const struct moon_relay_identity *identity; // under `ended` alone
 };
 

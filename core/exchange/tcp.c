@@ -359,8 +359,8 @@ struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
     tcp->number = ++res->link_count;
     tcp->start_ms = moon_loop_now_ms(res->loop);
     tcp->start_ns = moon_loop_turn_ns(res->loop);
-    tcp->sample = (struct moon_series_sample){.route = MOON_SERIES_NONE,
-                                              .upstream = MOON_SERIES_NONE};
+    tcp->sample =
+        (struct moon_series_sample){.route = MOON_SERIES_NONE, .upstream = MOON_SERIES_NONE};
     tcp->listener = -1;
     tcp->waiter.fn = on_granted;
     tcp->timer.fn = on_pending_over;

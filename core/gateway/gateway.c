@@ -8,8 +8,8 @@
 #include "conf/settings.h"
 #include "edge/census.h"
 #include "exchange/access.h"
-#include "gateway/explain.h"
 #include "gateway/certificates.h"
+#include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/tls.h"
@@ -281,8 +281,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->admin_connections.census = gateway->connections.census;
     gateway->tls = moon_tls_hub_new(args->world);
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
-    moon_sections_init(&gateway->sections, args->filters, gateway->registry,
-                       gateway->tls, NULL, moon_telemetry_names(gateway->telemetry));
+    moon_sections_init(&gateway->sections, args->filters, gateway->registry, gateway->tls, NULL,
+                       moon_telemetry_names(gateway->telemetry));
     int err =
         moon_sections_compile(&gateway->sections, args->model, NULL, report, &gateway->snapshot);
     if (args->is_refused)

@@ -162,18 +162,18 @@ static ssize_t read_v2(struct moon_slice in, struct moon_proxy_header *out)
     if (in.len < V2_HEAD_LEN)
         return 0;
     unsigned version = (uint8_t)in.ptr[12] >> 4, command = (uint8_t)in.ptr[12] & 15;
-    unsigned len = u16_at(in.ptr + 14);
+    size_t len = u16_at(in.ptr + 14);
     int block = block_len((uint8_t)in.ptr[13]);
     if (version != 2 || command > 1 || V2_HEAD_LEN + len > MOON_PROXY_READ_MAX_LEN)
         return MOON_EPROTO;
-    if (command == 1 && (block < 0 || len < (unsigned)block))
+    if (command == 1 && (block < 0 || len < (size_t)block))
         return MOON_EPROTO;
     if (in.len < V2_HEAD_LEN + len)
         return 0;
     out->version = MOON_PROXY_V2;
     out->is_local = command == 0 || block == 0;
     if (command == 0) // the rest is to be ignored
-        return (ssize_t)(V2_HEAD_LEN + len);
+        return (ssize_t)V2_HEAD_LEN + (ssize_t)len;
     struct moon_slice header = {in.ptr, V2_HEAD_LEN + len};
     read_block(in.ptr + V2_HEAD_LEN, block, out);
     out->tlvs = moon_slice_skip(header, V2_HEAD_LEN + (size_t)block);
@@ -194,9 +194,10 @@ static size_t write_v1(const struct moon_address *source, const struct moon_addr
                        char *to)
 {
     char from[MOON_ADDRESS_TEXT_LEN], at[MOON_ADDRESS_TEXT_LEN];
+    static const struct moon_slice unknown = MOON_SLICE("PROXY UNKNOWN\r\n");
     if (source->family == MOON_FAMILY_NONE) {
-        memcpy(to, "PROXY UNKNOWN\r\n", 15);
-        return 15;
+        memcpy(to, unknown.ptr, unknown.len);
+        return unknown.len;
     }
     moon_address_format_ip(source, from);
     moon_address_format_ip(destination, at);
@@ -214,7 +215,8 @@ static void put_u16(char *to, unsigned value)
 static size_t write_v2(const struct moon_address *source, const struct moon_address *destination,
                        char *to)
 {
-    bool is_known = source->family != MOON_FAMILY_NONE, is_ipv4 = source->family == MOON_FAMILY_IPV4;
+    bool is_known = source->family != MOON_FAMILY_NONE,
+         is_ipv4 = source->family == MOON_FAMILY_IPV4;
     size_t ip_len = is_ipv4 ? 4 : 16, len = is_known ? 2 * ip_len + 4 : 0;
     memcpy(to, signature, sizeof signature);
     to[12] = is_known ? 0x21 : 0x20;

@@ -16,8 +16,9 @@ enum { MOON_DATAGRAM_LEN = 65536, MOON_DATAGRAM_BATCH_COUNT = 16 };
 struct moon_datagram {
     char *ptr; // has MOON_DATAGRAM_LEN bytes where it is received into
     size_t len;
-    struct moon_address peer;  // who sent it, or is sent it; not looked at on a connected socket
-    struct moon_address local; // our own address that it came to, or is sent from; MOON_FAMILY_NONE: that of the socket
+    struct moon_address peer; // who sent it, or is sent it; not looked at on a connected socket
+    // our own address that it came to, or is sent from; MOON_FAMILY_NONE: that of the socket
+    struct moon_address local;
 };
 
 // Binds `count` sockets to one address, as moon_world_listen does for streams. -ENOTSUP where the world has no datagrams.

@@ -73,13 +73,13 @@ int moon_datagrams_receive(struct moon_socket *socket, struct moon_datagram *out
     int n;
     for (int i = 0; i < count; i++) {
         batch.iov[i] = (struct iovec){out[i].ptr, MOON_DATAGRAM_LEN};
-        batch.headers[i] = (struct mmsghdr){
-            .msg_hdr = {.msg_name = &batch.names[i],
-                        .msg_namelen = sizeof batch.names[i],
-                        .msg_iov = &batch.iov[i],
-                        .msg_iovlen = 1,
-                        .msg_control = real->has_locals ? batch.control[i] : NULL,
-                        .msg_controllen = real->has_locals ? CONTROL_LEN : 0}};
+        batch.headers[i] =
+            (struct mmsghdr){.msg_hdr = {.msg_name = &batch.names[i],
+                                         .msg_namelen = sizeof batch.names[i],
+                                         .msg_iov = &batch.iov[i],
+                                         .msg_iovlen = 1,
+                                         .msg_control = real->has_locals ? batch.control[i] : NULL,
+                                         .msg_controllen = real->has_locals ? CONTROL_LEN : 0}};
     }
     do
         n = recvmmsg(real->fd, batch.headers, (unsigned)count, 0, NULL);
@@ -101,8 +101,7 @@ int moon_datagrams_send(struct moon_socket *socket, const struct moon_datagram *
     int n;
     for (int i = 0; i < count; i++) {
         batch.iov[i] = (struct iovec){list[i].ptr, list[i].len};
-        batch.headers[i] =
-            (struct mmsghdr){.msg_hdr = {.msg_iov = &batch.iov[i], .msg_iovlen = 1}};
+        batch.headers[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &batch.iov[i], .msg_iovlen = 1}};
         if (real->is_connected)
             continue;
         batch.headers[i].msg_hdr.msg_name = &batch.names[i];
@@ -150,10 +149,9 @@ static int bind_at(const struct moon_address *at, bool is_shared, struct moon_so
 // Another process that shares its port would let us in: a bind that does not share tells.
 static int probe(const struct moon_address *at)
 {
-    struct moon_socket *socket;
+    struct moon_socket *socket = NULL;
     int err = at->port ? bind_at(at, false, &socket) : 0;
-    if (!err && at->port)
-        moon_socket_free(socket);
+    moon_socket_free(socket);
     return err;
 }
 

@@ -22,7 +22,7 @@ struct real_socket {
     struct moon_socket base; // first
     struct real_source source;
     int fd;
-    char *path; // of a unix socket: removed with it; NULL otherwise
+    char *path;            // of a unix socket: removed with it; NULL otherwise
     struct moon_list node; // in loop->dead_sockets
     bool is_connected;     // of datagrams: to one peer
     bool has_locals;       // of datagrams: they tell which of our addresses they came to

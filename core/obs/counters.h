@@ -12,8 +12,9 @@
     X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")               \
     X(arenas_live, "gauge", "Exchange arenas not freed yet")                                      \
     X(pipes_live, "gauge", "Pipes in use for splice")                                             \
-    X(tunnels_live, "gauge", "Upgraded and TCP connections relayed")                             \
-    X(relay_client_bytes_total, "counter", "Bytes that clients sent through tunnels and TCP routes")\
+    X(tunnels_live, "gauge", "Upgraded and TCP connections relayed")                              \
+    X(relay_client_bytes_total, "counter",                                                        \
+      "Bytes that clients sent through tunnels and TCP routes")                                   \
     X(relay_upstream_bytes_total, "counter", "Bytes that upstreams sent through them")            \
     X(tcp_failures_total, "counter", "Connections of TCP routes that no endpoint took")           \
     X(udp_sessions_live, "gauge", "Sessions of UDP routes now")                                   \

@@ -20,10 +20,10 @@ static const struct moon_schema_key proxy_keys[] = {
 };
 const struct moon_schema moon_front_proxy_schema = {proxy_keys, NULL, NULL};
 
-#define COUNT(key)                                                                                 \
-    {                                                                                              \
-        .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = 1, .max = 10000000,     \
-        .expected = "a count, 1 to 10000000"                                                       \
+#define COUNT(key)                                                                             \
+    {                                                                                          \
+        .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = 1, .max = 10000000, \
+        .expected = "a count, 1 to 10000000"                                                   \
     }
 static const struct moon_schema_key limit_keys[] = {
     COUNT("connections"), COUNT("per_client"), {.name = NULL}};
@@ -70,8 +70,8 @@ static bool check_protocol(const struct reading *at)
         return true;
     for (const char *const *key = requests; *key; key++)
         if (moon_value_get(&at->object->value, *key))
-            is_fine = tell(at, *key, "bytes pass as they are: remove it", "has no meaning with",
-                           name);
+            is_fine =
+                tell(at, *key, "bytes pass as they are: remove it", "has no meaning with", name);
     if (at->front->protocol == MOON_PROTOCOL_UDP && at->front->has_proxy_header)
         is_fine = tell(at, "proxy_protocol", "it is for connections: remove it",
                        "has no meaning with", name);

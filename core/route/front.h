@@ -8,7 +8,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum moon_protocol { MOON_PROTOCOL_HTTP, MOON_PROTOCOL_HTTPS, MOON_PROTOCOL_TCP, MOON_PROTOCOL_UDP };
+enum moon_protocol {
+    MOON_PROTOCOL_HTTP,
+    MOON_PROTOCOL_HTTPS,
+    MOON_PROTOCOL_TCP,
+    MOON_PROTOCOL_UDP
+};
 
 struct moon_front {
     enum moon_protocol protocol;

@@ -30,7 +30,8 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "address",
      .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .table = &addresses_schema,
-     .expected = "an IP address such as \"0.0.0.0\", \"unix:/run/gateway.sock\", or a list of them"},
+     .expected =
+         "an IP address such as \"0.0.0.0\", \"unix:/run/gateway.sock\", or a list of them"},
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
      .choices = moon_protocol_choices,
@@ -215,8 +216,7 @@ static bool tell_difference(const struct reading *at, const struct moon_listener
 static bool may_join(const struct reading *at, const struct moon_bind *bind)
 {
     const struct moon_listener *first = &at->all->listeners[bind->members[0]];
-    const char *key =
-        moon_front_difference(at->compile->objects[bind->members[0]], at->object);
+    const char *key = moon_front_difference(at->compile->objects[bind->members[0]], at->object);
     if (key)
         return tell_difference(at, first, key);
     for (uint32_t i = 0; i < bind->member_count; i++) {
@@ -336,11 +336,12 @@ static bool read_protocol(const struct reading *at)
                                       &at->listener->tls);
     if (!is_secure && !tls)
         return true;
-    moon_report_addf(at->compile->report, at->object->place, at->title, "tls",
-                     tls ? "add protocol = \"https\""
-                         : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
-                     tls ? "only a listener with protocol = \"https\" has certificates"
-                         : "missing: protocol = \"https\" needs a certificate");
+    moon_report_addf(
+        at->compile->report, at->object->place, at->title, "tls",
+        tls ? "add protocol = \"https\""
+            : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+        tls ? "only a listener with protocol = \"https\" has certificates"
+            : "missing: protocol = \"https\" needs a certificate");
     return false;
 }
 

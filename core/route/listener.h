@@ -37,8 +37,8 @@ struct moon_bind {
     const char *path;            // of a unix socket, which has no address; NULL: none
     int *members;                // indexes of its listeners
     uint32_t member_count;
-    struct moon_match *hosts; // for the index
-    struct moon_index *index; // of hostnames; NULL: the only member takes every host
+    struct moon_match *hosts;    // for the index
+    struct moon_index *index;    // of hostnames; NULL: the only member takes every host
     struct moon_tls_server *tls; // of all members, or NULL: plain
 };
 

@@ -3,6 +3,7 @@
 
 #include "route/listener.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -110,6 +111,7 @@ static bool read_one(const struct reading *at)
         const struct moon_listener *listener = find(at->listeners, names->table.items[i].string);
         first = is_stream(listener) ? listener : NULL;
     }
+    assert(first); // else it were no stream route
     for (uint32_t i = 0; i < names->table.item_count; i++)
         is_fine = claim(at, i, first) && is_fine;
     return check_keys(at, first) && is_fine;

@@ -444,7 +444,8 @@ static void leave_endpoints(struct moon_pool *pool, struct moon_limit *limit,
         before_end--, now_end--;
     pool->mark++;
     for (uint32_t i = from; i < now_end; i++) {
-        struct slot *slot = find_slot(pool, &(struct identity){now->endpoints[i].state, limit, 0, 0});
+        struct slot *slot =
+            find_slot(pool, &(struct identity){now->endpoints[i].state, limit, 0, 0});
         if (slot)
             slot->mark = pool->mark;
     }

@@ -31,7 +31,7 @@ struct moon_upstream {
     uint32_t origin_count;
     enum moon_balance balance;
     enum moon_proxy_version proxy; // what connections begin with
-    struct moon_limit *limit; // NULL: none
+    struct moon_limit *limit;      // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };

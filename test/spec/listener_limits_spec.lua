@@ -31,7 +31,7 @@ local function refused(gateway, reason)
 end
 
 describe("the limits of a listener", function()
-  it("bound its connections, over all workers", h.test(function()
+  it("bound its connections, over all workers #threads", h.test(function()
     local gateway = start("limits = { connections = 4 }", { workers = 2 })
     local clients = {}
     for i = 1, 4 do
@@ -48,7 +48,7 @@ describe("the limits of a listener", function()
     assert.equal(200, answers(gateway:connect()))
   end))
 
-  it("bound the connections of each client address", h.test(function()
+  it("bound the connections of each client address #threads", h.test(function()
     local gateway = start("limits = { per_client = 2 }", { workers = 2 })
     local function from(source) return gateway:connect { source = source } end
     local one, two = from "127.0.0.2", from "127.0.0.2"
@@ -174,7 +174,8 @@ m.route { listeners = { "raw" }, backends = "b" }
   end))
 
   it("has a path that is checked", h.test(function()
-    local HEAD = 'local m = require "moongate"\nm.upstream { name = "b", endpoints = { "builtin:echo" } }\nm.route { path = "/", backends = "b" }\n'
+    local HEAD = 'local m = require "moongate"\nm.upstream { name = "b", endpoints = { "builtin:echo" } }\n' ..
+      'm.route { path = "/", backends = "b" }\n'
     for text, wanted in pairs {
       ['m.listener { address = "unix:relative" }'] = "address: not a path for a socket",
       ['m.listener { address = "unix:/' .. ("x"):rep(120) .. '" }'] = "address: not a path for a socket",

@@ -150,8 +150,8 @@ describe("a PROXY header before requests", function()
     local ports = { h.dead_port(), h.dead_port() }
     local lines = ""
     for i, option in ipairs { "send-proxy", "send-proxy-v2 proxy-v2-options crc32c,unique-id" } do
-      lines = lines .. ("frontend f%d\n  bind 127.0.0.1:%d\n  unique-id-format %%Ts\n  default_backend b%d\nbackend b%d\n  server s 127.0.0.1:%d %s\n")
-        :format(i, ports[i], i, i, gateway.port, option)
+      lines = lines .. ("frontend f%d\n  bind 127.0.0.1:%d\n  unique-id-format %%Ts\n  default_backend b%d\n" ..
+        "backend b%d\n  server s 127.0.0.1:%d %s\n"):format(i, ports[i], i, i, gateway.port, option)
     end
     if not haproxy.start(h, ports[1], lines) then return pending "no haproxy" end
     for i, port in ipairs(ports) do

@@ -206,7 +206,7 @@ describe("a UDP route", function()
     assert.equal("127.0.0.77", from)
   end))
 
-  it("has its sessions through a reload, and drains without long waits", test(function()
+  it("has its sessions through a reload, and drains without long waits #threads", test(function()
     local a, b = echo "a", echo "b"
     local keeper = socket()
     local port = keeper.port

@@ -98,14 +98,14 @@ static void refused(void **state)
         RAW("proxy TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"),
         RAW("PROXY \r\n"),
         RAW("PROXY\r\n"),
-        RAW(V2 "\x11\x11\x00\x0c" BLOCK4),         // another version
-        RAW(V2 "\x22\x11\x00\x0c" BLOCK4),         // another command
-        RAW(V2 "\x21\x41\x00\x0c" BLOCK4),         // another family
-        RAW(V2 "\x21\x13\x00\x0c" BLOCK4),         // another transport
-        RAW(V2 "\x21\x21\x00\x0c" BLOCK4),         // too short for IPv6
-        RAW(V2 "\x21\x11\x00\x0d" BLOCK4 "x"),     // half a TLV
+        RAW(V2 "\x11\x11\x00\x0c" BLOCK4),           // another version
+        RAW(V2 "\x22\x11\x00\x0c" BLOCK4),           // another command
+        RAW(V2 "\x21\x41\x00\x0c" BLOCK4),           // another family
+        RAW(V2 "\x21\x13\x00\x0c" BLOCK4),           // another transport
+        RAW(V2 "\x21\x21\x00\x0c" BLOCK4),           // too short for IPv6
+        RAW(V2 "\x21\x11\x00\x0d" BLOCK4 "x"),       // half a TLV
         RAW(V2 "\x21\x11\x00\x10" BLOCK4 "\1\0\2x"), // a TLV that does not fit
-        RAW(V2 "\x21\x11\xff\xff" BLOCK4),         // too long
+        RAW(V2 "\x21\x11\xff\xff" BLOCK4),           // too long
     };
     char text[300];
     struct moon_proxy_header header;
@@ -128,9 +128,8 @@ static void drips(void **state)
     struct moon_proxy_header header;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (size_t len = 0; len <= rows[i].len; len++)
-            assert_int_equal(
-                moon_proxy_header_read((struct moon_slice){rows[i].ptr, len}, &header),
-                len < rows[i].len ? 0 : (ssize_t)len);
+            assert_int_equal(moon_proxy_header_read((struct moon_slice){rows[i].ptr, len}, &header),
+                             len < rows[i].len ? 0 : (ssize_t)len);
 }
 
 static void check_written(enum moon_proxy_version version, const char *source, const char *dest,
@@ -166,16 +165,22 @@ static void networks(void **state)
         const char *network, *address;
         bool has;
     } rows[] = {
-        {"10.0.0.0/8", "10.255.1.2", true},     {"10.0.0.0/8", "11.0.0.0", false},
-        {"0.0.0.0/0", "203.0.113.9", true},     {"0.0.0.0/0", "::1", false},
-        {"10.1.2.3", "10.1.2.3", true},         {"10.1.2.3", "10.1.2.4", false},
-        {"10.0.0.128/25", "10.0.0.200", true},  {"10.0.0.128/25", "10.0.0.127", false},
-        {"10.0.0.0/8", "::ffff:10.1.1.1", true}, {"2001:db8::/33", "2001:db8:7fff::1", true},
-        {"2001:db8::/33", "2001:db8:8000::", false}, {"::/0", "::1", true},
+        {"10.0.0.0/8", "10.255.1.2", true},
+        {"10.0.0.0/8", "11.0.0.0", false},
+        {"0.0.0.0/0", "203.0.113.9", true},
+        {"0.0.0.0/0", "::1", false},
+        {"10.1.2.3", "10.1.2.3", true},
+        {"10.1.2.3", "10.1.2.4", false},
+        {"10.0.0.128/25", "10.0.0.200", true},
+        {"10.0.0.128/25", "10.0.0.127", false},
+        {"10.0.0.0/8", "::ffff:10.1.1.1", true},
+        {"2001:db8::/33", "2001:db8:7fff::1", true},
+        {"2001:db8::/33", "2001:db8:8000::", false},
+        {"::/0", "::1", true},
     };
-    static const char *const bad[] = {"",        "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/",
-                                      "host/8",  "::/129",      "10/8",       "10.0.0.0/-1",
-                                      "10.0.0.0/8 ", "unix"};
+    static const char *const bad[] = {
+        "",       "10.0.0.0/33", "10.0.0.1/8",  "10.0.0.0/",   "host/8",
+        "::/129", "10/8",        "10.0.0.0/-1", "10.0.0.0/8 ", "unix"};
     struct moon_network network;
     struct moon_address address = {0};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
