@@ -102,6 +102,7 @@ struct labelled {
 
 static const struct labelled families_of_counters[] = {
     {"responses_", "moongate_responses_total", "class"},
+    {"refused_", "moongate_connections_refused_total", "reason"},
     {"tls_failures_", "moongate_tls_handshake_failures_total", "reason"},
 };
 

@@ -461,12 +461,11 @@ static void exchange_task(struct moon_task *task)
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
-        struct moon_claim claim;
-        struct moon_relay_identity identity;
-        moon_pooled_claim(ex->lease.pooled, &claim);
-        moon_relay_identify(ex, &identity);
+        struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms};
+        moon_pooled_claim(ex->lease.pooled, &args.claim);
+        moon_relay_identify(ex, &args.identity);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up, &claim, &identity);
+        moon_relay_start(ex->res, down, up, &args);
         start_log(ex);
         return;
     }

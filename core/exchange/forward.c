@@ -52,6 +52,17 @@ static int put(struct moon_exchange *ex, enum moon_header_id id, struct moon_sli
     return moon_headers_add_id(headers, ex->flow.arena, id, value);
 }
 
+// A client of a unix socket has no address: what it claims counts only where the peer in front is trusted.
+static int put_forwarded_for(struct moon_exchange *ex, struct moon_slice ip)
+{
+    struct moon_headers *headers = &ex->request.headers;
+    if (ip.len)
+        return put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    if (!ex->res->settings->trusted_hops && moon_headers_has(headers, MOON_H_X_FORWARDED_FOR))
+        moon_headers_del_id(headers, MOON_H_X_FORWARDED_FOR);
+    return 0;
+}
+
 static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
 {
     const struct moon_settings *settings = ex->res->settings;
@@ -61,10 +72,10 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
     if (!settings->forwarded)
         return 0;
     bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
-    struct moon_slice value =
-        moon_arena_try_format(ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s",
-                              is_v6 ? "\"[" : "", MOON_SLICE_ARG(ip), is_v6 ? "]\"" : "",
-                              MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+    struct moon_slice value = moon_arena_try_format(
+        ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s", is_v6 ? "\"[" : "",
+        MOON_SLICE_ARG(ip.len ? ip : MOON_SLICE("unknown")), is_v6 ? "]\"" : "",
+        MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
     return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
 }
 
@@ -148,7 +159,7 @@ int moon_forward_begin(struct moon_exchange *ex)
     struct moon_head *request = &ex->request;
     moon_head_strip_named(request);
     struct moon_slice ip = client_ip(ex);
-    int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    int err = put_forwarded_for(ex, ip);
     if (!err)
         err = put(ex, MOON_H_X_FORWARDED_PROTO, moon_slice_from(ex->flow.scheme), false);
     if (!err && request->host_text.len)

@@ -71,7 +71,10 @@ static struct moon_address address_of(const struct asking *at, size_t bind)
 // A URL without a port may be meant for any.
 static bool is_port_of(const struct asking *at, size_t bind)
 {
+    const struct moon_bind *to = &at->listeners->binds[bind];
     uint16_t port = at->head->target.authority.port;
+    if (!moon_protocol_is_http(moon_bind_front(at->listeners, to)->protocol))
+        return false;
     return port == 0 || address_of(at, bind).port == port;
 }
 
@@ -117,7 +120,7 @@ static bool find_first(const struct asking *at, struct meeting *best)
 static void write_listeners(const struct asking *at, int route, FILE *out)
 {
     const char *comma = "";
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     fputs(",\"listeners\":[", out);
     for (size_t i = 0; i < at->listeners->bind_count; i++) {
         struct meeting found = may_come_in(at, i) ? meet(at, i) : (struct meeting){-1, -1};
@@ -125,7 +128,7 @@ static void write_listeners(const struct asking *at, int route, FILE *out)
             continue;
         const struct moon_listener *listener = &at->listeners->listeners[found.listener];
         struct moon_address address = address_of(at, i);
-        moon_address_format(&address, text);
+        moon_bind_format(&at->listeners->binds[i], &address, text);
         fprintf(out, "%s{", comma);
         moon_json_member(out, "name", listener->name);
         fputc(',', out);

@@ -6,6 +6,7 @@
 #include "base/dicts.h"
 #include "base/err.h"
 #include "conf/settings.h"
+#include "edge/census.h"
 #include "exchange/access.h"
 #include "gateway/certificates.h"
 #include "gateway/explain.h"
@@ -277,6 +278,8 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->args = *args;
     gateway->args.is_refused = NULL;
     gateway->registry = moon_registry_new();
+    gateway->connections.census = moon_census_new();
+    gateway->admin_connections.census = gateway->connections.census;
     gateway->tls = moon_tls_hub_new(args->world);
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, gateway->tls, NULL,
@@ -413,6 +416,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_snapshot_unref(gateway->admin_snapshot);
     moon_dicts_free(gateway->scripts.dicts); // after the last VM
     moon_registry_free(gateway->registry);
+    moon_census_free(gateway->connections.census);
     moon_tls_hub_free(gateway->tls);
     free(gateway->seats);
     free(gateway);

@@ -68,6 +68,7 @@ static void link_free(struct moon_link *link)
     moon_buffer_fini(&link->in, link->res->buffers);
     moon_buffer_fini(&link->out, link->res->buffers);
     moon_body_fini(&link->body);
+    free(link->proxied);
     free(link);
 }
 
@@ -458,6 +459,10 @@ static void on_connected(struct moon_link *link)
     }
     link->is_connecting = false;
     link->write_deadline_ms = 0;
+    if (link->lane.owner && link->lane.events->connected) {
+        link->lane.events->connected(link->lane.owner);
+        return;
+    }
     link->wants_read = true;
     moon_link_flush_later(link);
 }
@@ -587,6 +592,27 @@ bool moon_link_is_ending(const struct moon_link *link)
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out)
 {
     moon_stream_address(link->stream, peer, out);
+}
+
+void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied)
+{
+    link->proxied = proxied;
+}
+
+const struct moon_proxied *moon_link_proxied(const struct moon_link *link)
+{
+    return link->proxied;
+}
+
+void moon_link_send_first(struct moon_link *link, struct moon_slice bytes)
+{
+    queue(link, bytes);
+    moon_link_flush_later(link);
+}
+
+const struct moon_stream *moon_link_stream(const struct moon_link *link)
+{
+    return link->stream;
 }
 
 struct moon_tls_facts *moon_link_tls(const struct moon_link *link)

@@ -14,17 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const protocol_choices[] = {"http", "https", NULL};
-
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key address_item = {
-    .types = MOON_TYPE_STRING, .expected = "an IP address such as \"0.0.0.0\""};
+    .types = MOON_TYPE_STRING,
+    .expected = "an IP address such as \"0.0.0.0\", or \"unix:/run/gateway.sock\""};
 static const struct moon_schema addresses_schema = {no_keys, &address_item, NULL};
 
 static const struct moon_schema_key listener_keys[] = {
     {.name = "port",
      .types = MOON_TYPE_NUMBER,
-     .is_required = true,
      .is_integer = true,
      .min = 0,
      .max = 65535,
@@ -32,15 +30,27 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "address",
      .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .table = &addresses_schema,
-     .expected = "an IP address such as \"0.0.0.0\", or a list of them"},
+     .expected =
+         "an IP address such as \"0.0.0.0\", \"unix:/run/gateway.sock\", or a list of them"},
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
-     .choices = protocol_choices,
-     .expected = "\"http\" or \"https\""},
+     .choices = moon_protocol_choices,
+     .expected = "\"http\", \"https\", \"tcp\" or \"udp\""},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname",
      .types = MOON_TYPE_STRING,
      .expected = "a host such as \"api.example.com\" or \"*.example.com\""},
+    {.name = "proxy_protocol",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_front_proxy_schema,
+     .expected = "{ trusted = { \"10.0.0.0/8\" } }"},
+    {.name = "limits",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_front_limits_schema,
+     .expected = "{ connections = 10000, per_client = 100 }"},
+    {.name = "mode",
+     .types = MOON_TYPE_STRING,
+     .expected = "the mode of the file of a unix socket, \"0660\""},
     {.name = "tls",
      .types = MOON_TYPE_TABLE,
      .table = &moon_listener_tls_schema,
@@ -58,6 +68,7 @@ static void listeners_unref(void *part)
         free((void *)all->listeners[i].name);
         free((void *)all->listeners[i].hostname.ptr);
         free((void *)all->listeners[i].place.file);
+        moon_front_fini(&all->listeners[i].front);
         moon_tls_terms_unref(all->listeners[i].tls);
     }
     for (size_t i = 0; i < all->bind_count; i++) {
@@ -65,6 +76,7 @@ static void listeners_unref(void *part)
         moon_tls_server_free(all->binds[i].tls);
         free(all->binds[i].hosts);
         free(all->binds[i].members);
+        free((void *)all->binds[i].path);
     }
     free(all->listeners);
     free(all->binds);
@@ -103,12 +115,6 @@ static bool read_hostname(const struct reading *at)
     return true;
 }
 
-static bool is_secure(const struct moon_object *object)
-{
-    return moon_slice_equal(moon_value_string(&object->value, "protocol", MOON_SLICE("")),
-                            MOON_SLICE("https"));
-}
-
 // Routes name listeners: a name says which.
 static bool read_name(const struct reading *at)
 {
@@ -145,6 +151,26 @@ static bool overlaps(const struct moon_address *a, const struct moon_address *b)
            ((is_any(a) && a->family >= b->family) || (is_any(b) && b->family >= a->family));
 }
 
+static bool is_datagram(const struct reading *at, const struct moon_bind *bind)
+{
+    return moon_bind_front(at->all, bind)->protocol == MOON_PROTOCOL_UDP;
+}
+
+// Ports of TCP and of UDP are apart.
+static bool has_transport(const struct reading *at, const struct moon_bind *bind)
+{
+    return is_datagram(at, bind) == (at->listener->front.protocol == MOON_PROTOCOL_UDP);
+}
+
+void moon_bind_format(const struct moon_bind *bind, const struct moon_address *address,
+                      char out[static MOON_BIND_TEXT_LEN])
+{
+    if (bind->path)
+        snprintf(out, MOON_BIND_TEXT_LEN, "unix:%s", bind->path);
+    else
+        moon_address_format(address, out);
+}
+
 static bool tell_overlap(const struct reading *at, const char *path,
                          const struct moon_address *address, const struct moon_bind *bind)
 {
@@ -161,26 +187,31 @@ static bool tell_overlap(const struct reading *at, const char *path,
 static bool tell_conflict(const struct reading *at, const struct moon_listener *other,
                           const struct moon_bind *bind)
 {
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     struct moon_slice hostname = at->listener->hostname;
     const char *star = hostname.len && hostname.ptr[0] == '.' ? "*" : "";
-    moon_address_format(&bind->address, text);
+    moon_bind_format(bind, &bind->address, text);
     if (hostname.len)
         moon_report_addf(at->compile->report, at->object->place, at->title, "hostname",
                          "listeners of one port differ by hostname",
                          "the listener of line %u has \"%s%.*s\" on %s already", other->place.line,
                          star, MOON_SLICE_ARG(hostname), text);
     else
-        moon_report_addf(at->compile->report, at->object->place, at->title, "port",
-                         "give one of them a hostname, or another port",
+        moon_report_addf(at->compile->report, at->object->place, at->title,
+                         bind->path ? "address" : "port",
+                         moon_protocol_is_http(other->front.protocol)
+                             ? "give one of them a hostname, or another port"
+                             : "give one of them another port",
                          "%s is taken by the listener of line %u", text, other->place.line);
     return false;
 }
 
-static bool tell_protocol(const struct reading *at, const struct moon_listener *other)
+static bool tell_difference(const struct reading *at, const struct moon_listener *other,
+                            const char *key)
 {
-    moon_report_addf(at->compile->report, at->object->place, at->title, "protocol",
-                     "listeners of one port have one protocol",
+    char hint[96];
+    snprintf(hint, sizeof hint, "listeners of one port have one %s", key);
+    moon_report_addf(at->compile->report, at->object->place, at->title, key, hint,
                      "the listener of line %u has another on this port", other->place.line);
     return false;
 }
@@ -188,8 +219,9 @@ static bool tell_protocol(const struct reading *at, const struct moon_listener *
 static bool may_join(const struct reading *at, const struct moon_bind *bind)
 {
     const struct moon_listener *first = &at->all->listeners[bind->members[0]];
-    if (first->is_secure != at->listener->is_secure)
-        return tell_protocol(at, first);
+    const char *key = moon_front_difference(at->compile->objects[bind->members[0]], at->object);
+    if (key)
+        return tell_difference(at, first, key);
     for (uint32_t i = 0; i < bind->member_count; i++) {
         const struct moon_listener *other = &at->all->listeners[bind->members[i]];
         if (moon_slice_equal(other->hostname, at->listener->hostname))
@@ -198,18 +230,64 @@ static bool may_join(const struct reading *at, const struct moon_bind *bind)
     return true;
 }
 
-static void join(const struct reading *at, struct moon_bind *bind)
+static bool join(const struct reading *at, struct moon_bind *bind)
 {
+    if (bind->member_count && !may_join(at, bind))
+        return false;
     bind->members = realloc(bind->members, (bind->member_count + 1) * sizeof *bind->members);
     if (!bind->members)
         abort();
     bind->members[bind->member_count++] = at->index;
+    return true;
+}
+
+static struct moon_bind *add_bind(const struct reading *at)
+{
+    struct moon_bind *binds =
+        realloc(at->all->binds, (at->all->bind_count + 1) * sizeof *at->all->binds);
+    if (!binds)
+        abort();
+    at->all->binds = binds;
+    binds[at->all->bind_count] = (struct moon_bind){0};
+    return &binds[at->all->bind_count++];
+}
+
+static bool read_unix(const struct reading *at, const char *key, struct moon_slice path)
+{
+    enum { PATH_MAX_LEN = 107 };
+    if (path.len < 2 || path.len > PATH_MAX_LEN || path.ptr[0] != '/' ||
+        at->listener->front.protocol == MOON_PROTOCOL_UDP) {
+        moon_report_addf(at->compile->report, at->object->place, at->title, key,
+                         "an absolute path of at most 107 bytes, and not with protocol = \"udp\"",
+                         "not a path for a socket: \"%.*s\"", MOON_SLICE_ARG(path));
+        return false;
+    }
+    for (size_t i = 0; i < at->all->bind_count; i++) {
+        struct moon_bind *bind = &at->all->binds[i];
+        if (bind->path && moon_slice_equal(moon_slice_from(bind->path), path))
+            return join(at, bind);
+    }
+    struct moon_bind *bind = add_bind(at);
+    bind->path = strndup(path.ptr, path.len);
+    return join(at, bind);
+}
+
+static bool tell_no_port(const struct reading *at)
+{
+    moon_report_addf(at->compile->report, at->object->place, at->title, "port",
+                     "expected a port, 1 to 65535 (0: any free one)", "missing");
+    return false;
 }
 
 static bool read_address(const struct reading *at, const char *path, struct moon_slice text)
 {
+    static const struct moon_slice local = MOON_SLICE("unix:");
     struct moon_address address;
     uint16_t port = (uint16_t)moon_value_number(&at->object->value, "port", 0);
+    if (moon_slice_starts(text, local))
+        return read_unix(at, path, moon_slice_skip(text, local.len));
+    if (!moon_value_get(&at->object->value, "port"))
+        return tell_no_port(at);
     if (!moon_address_parse_ip(text, port, &address)) {
         moon_report_addf(at->compile->report, at->object->place, at->title, path,
                          "an IP address such as \"0.0.0.0\" or \"::1\"", "not an address: \"%.*s\"",
@@ -218,23 +296,16 @@ static bool read_address(const struct reading *at, const char *path, struct moon
     }
     for (size_t i = 0; port && i < at->all->bind_count; i++) {
         struct moon_bind *bind = &at->all->binds[i];
-        if (moon_address_equal(&bind->address, &address)) {
-            if (!may_join(at, bind))
-                return false;
-            join(at, bind);
-            return true;
-        }
+        if (bind->path || !has_transport(at, bind))
+            continue;
+        if (moon_address_equal(&bind->address, &address))
+            return join(at, bind);
         if (overlaps(&bind->address, &address))
             return tell_overlap(at, path, &address, bind);
     }
-    struct moon_bind *binds =
-        realloc(at->all->binds, (at->all->bind_count + 1) * sizeof *at->all->binds);
-    if (!binds)
-        abort();
-    at->all->binds = binds;
-    binds[at->all->bind_count] = (struct moon_bind){.address = address};
-    join(at, &binds[at->all->bind_count++]);
-    return true;
+    struct moon_bind *bind = add_bind(at);
+    bind->address = address;
+    return join(at, bind);
 }
 
 static bool read_addresses(const struct reading *at)
@@ -260,13 +331,13 @@ static bool read_addresses(const struct reading *at)
 static bool read_protocol(const struct reading *at)
 {
     const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
-    at->listener->is_secure = is_secure(at->object);
+    bool is_secure = at->listener->front.protocol == MOON_PROTOCOL_HTTPS;
     at->listener->sends_client_cert =
         moon_value_bool(moon_value_get(tls, "client"), "header", false);
-    if (at->listener->is_secure && tls)
+    if (is_secure && tls)
         return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
                                       &at->listener->tls);
-    if (!at->listener->is_secure && !tls)
+    if (!is_secure && !tls)
         return true;
     moon_report_addf(
         at->compile->report, at->object->place, at->title, "tls",
@@ -281,8 +352,10 @@ static bool compile_one(struct reading *at)
 {
     at->listener->place = at->object->place;
     at->listener->place.file = at->object->place.file ? strdup(at->object->place.file) : NULL;
+    at->listener->is_lenient = at->object->is_lenient;
     at->all->count++;
     bool is_fine = read_name(at);
+    is_fine = moon_front_read(at->compile, at->object, &at->listener->front) && is_fine;
     return read_hostname(at) && read_protocol(at) && read_addresses(at) && is_fine;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
+#include "http/proxy_header.h"
 #include "upstream/endpoint.h"
 #include "upstream/limit.h"
 
@@ -31,9 +32,10 @@ struct moon_upstream {
     struct moon_origin *origins;
     uint32_t origin_count;
     enum moon_balance balance;
-    struct moon_tls_client *tls; // NULL: plain
-    struct moon_slice tls_host;  // whom it asks for; empty: the endpoint's address
-    struct moon_limit *limit;    // NULL: none
+    struct moon_tls_client *tls;   // NULL: plain
+    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
+    enum moon_proxy_version proxy; // what connections begin with; never with tls
+    struct moon_limit *limit;      // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };

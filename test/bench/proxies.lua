@@ -175,6 +175,19 @@ proxies["nginx-tls-bare"] = nginx_tls "ssl_session_tickets off;"
 proxies["haproxy-tls"] = with_tls(proxies.haproxy, function(text)
   return (text:gsub("bind 127.0.0.1:$port", "bind 127.0.0.1:$port ssl crt $dir/site.pem"))
 end)
+-- ---- bytes as they are: TCP routes
+
+proxies["moongate-tcp"] = moongate(1)
+proxies["moongate-tcp"].text = [[
+local moongate = require "moongate"
+moongate.listener { port = $port, address = "127.0.0.1", protocol = "tcp", name = "tcp" }
+moongate.upstream { name = "backend", endpoints = { "127.0.0.1:$backend" } }
+moongate.route { listeners = { "tcp" }, backends = "backend" }
+]]
+
+proxies["haproxy-tcp"] = {}
+for key, value in pairs(proxies.haproxy) do proxies["haproxy-tcp"][key] = value end
+proxies["haproxy-tcp"].text = proxies.haproxy.text:gsub("mode http\n  http%-reuse always", "mode tcp")
 
 -- The loops that were weighed (poll/poll.c): no proxies, relays of bytes.
 for _, variant in ipairs { "epoll", "outer", "nested", "uv" } do

@@ -101,6 +101,19 @@ return {
     proxies = { "moongate-lua-body", "nginx-lua-body" },
     bars = { ["nginx-lua-body"] = 0.8 } },
 
+  { name = "tcp-1m", title = "TCP relay, 1 MiB transfers", figure = "cpu",
+    load = { connections = 16, response = 1048576 },
+    proxies = { "moongate-tcp", "haproxy-tcp" },
+    bars = { ["haproxy-tcp"] = 0.42 } },
+
+  { name = "tcp-small", title = "TCP relay, 128 B and back", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-tcp", "haproxy-tcp" } },
+
+  { name = "tcp-connect", title = "TCP relay, a new connection each", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1 },
+    proxies = { "moongate-tcp", "haproxy-tcp" } },
+
   { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
     load = { connections = 64, response = 128 },
     proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },

@@ -57,6 +57,22 @@ describe("TLS", function()
     gateway:expect_quiet()
   end))
 
+  it("begins behind a PROXY header, where one is due", test(function()
+    local backend = h.backend()
+    local gateway = serve(nil, { backend = backend, listener = { proxy_protocol = { trusted = { "127.0.0.1" } } } })
+    local output, code = curl(gateway, nil, "--haproxy-protocol --haproxy-clientip 192.0.2.7")
+    if output:find "clientip" then -- of curl 8.2
+      output, code = curl(gateway, nil, "--haproxy-protocol --interface 127.0.0.1")
+    end
+    assert.equal(0, code, output)
+    assert.truthy(backend.requests[1].headers["x-forwarded-for"]:find "^127%.0%.0%.1$" or
+      backend.requests[1].headers["x-forwarded-for"]:find "^192%.0%.2%.7$")
+    assert.equal("https", backend.requests[1].headers["x-forwarded-proto"])
+    assert.not_equal(0, select(2, curl(gateway)))
+    assert.equal(1, gateway:metrics()['moongate_connections_refused_total{reason="proxy_malformed"}'])
+    gateway:expect_quiet()
+  end))
+
   it("speaks 1.3 and 1.2, and nothing older", test(function()
     local gateway = serve()
     for _, version in ipairs { "1.2", "1.3" } do

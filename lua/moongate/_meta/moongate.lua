@@ -28,11 +28,21 @@ local moongate = {}
 ---@field tickets? boolean sessions are resumed by ticket; default true
 ---@field client? moongate.ClientCertificates default: none is asked for
 
+---@class moongate.ProxyProtocol
+---@field trusted string[] who may send a PROXY header, and is served at all: "10.0.0.0/8", "127.0.0.1", "unix:"
+
+---@class moongate.ListenerLimits all workers together; one more is closed at once
+---@field connections? integer open on the port; of protocol "udp": sessions
+---@field per_client? integer of each client address (IPv6: of each /64)
+
 ---@class moongate.Listener
----@field port integer 1 to 65535; 0 takes any free one
----@field address? string|string[] IP addresses; default "0.0.0.0" ("::" takes IPv4, too)
+---@field port? integer 1 to 65535; 0 takes any free one; needed unless `address` is a unix socket
+---@field address? string|string[] IP addresses, or "unix:/path"; default "0.0.0.0" ("::" takes IPv4, too)
+---@field proxy_protocol? moongate.ProxyProtocol every connection begins with a PROXY header; default: none does
+---@field limits? moongate.ListenerLimits default: none
+---@field mode? string of the file of a unix socket, in octal; default "0600"
 ---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
----@field protocol? "http"|"https" default "http"
+---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
 ---@field tls? moongate.ListenerTls with "https"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
 ---@field name? string unique; for logs, and for the `listeners` of routes
@@ -66,6 +76,7 @@ moongate.listener = nil
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
+---@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
 
 --- Names a group of endpoints that routes may forward to.
 ---@type fun(upstream: moongate.Upstream)
@@ -73,6 +84,7 @@ moongate.upstream = nil
 
 ---@class moongate.RouteTimeouts
 ---@field request? number seconds from the request's head to the whole response, retries included: then 504, or broken off
+---@field idle? number seconds that a tunnel or a TCP connection (default 600), or a UDP session (60) may be silent
 ---@field response? number seconds from the request sent to the response's head, of each attempt: then 504 or a retry
 
 ---@class moongate.Retry what is sent once more is still here: a body of at most 48 KiB
@@ -150,7 +162,7 @@ moongate.upstream = nil
 
 ---@class moongate.Route: moongate.Match
 ---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
----@field listeners? string[] names of listeners that have the route; default: all whose hostname takes one of its hosts
+---@field listeners? string[] names of listeners that have the route; default: all of HTTP whose hostname takes one of its hosts. Of those with protocol "tcp" or "udp" it takes everything, and has backends, timeouts.idle and a name alone
 ---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
 ---@field backends? string|table<string, integer> the name of an upstream, or weights by name (0: no traffic); needed unless a plugin always answers (redirect, direct-response)
 ---@field plugins? moongate.Plugin[] they run in this order
