@@ -95,18 +95,38 @@ static uint64_t sum(const struct moon_admin_ops *ops, const struct metric *metri
     return total;
 }
 
+// Counters whose names begin so are one series each of a group, told apart by a label.
+static const struct labelled {
+    struct moon_slice prefix;
+    const char *name, *label;
+} labelled_counters[] = {
+    {{"responses_", 10}, "moongate_responses_total", "class"},
+    {{"h2_ended_", 9}, "moongate_h2_ended_total", "reason"},
+};
+
+static const struct labelled *labelled_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof labelled_counters / sizeof *labelled_counters; i++)
+        if (moon_slice_starts(moon_slice_from(name), labelled_counters[i].prefix))
+            return &labelled_counters[i];
+    return NULL;
+}
+
 static void write_counters(struct text *text, const struct moon_admin_ops *ops)
 {
     char name[64];
+    const struct labelled *before = NULL;
     for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
         const struct metric *metric = &metrics[i];
-        bool is_class = strncmp(metric->name, "responses_", 10) == 0;
+        const struct labelled *group = labelled_of(metric->name);
         unsigned long long value = sum(ops, metric);
-        snprintf(name, sizeof name, "moongate_%s", is_class ? "responses_total" : metric->name);
-        if (!is_class || metric->name[10] == '1')
-            head(text, name, metric->type, metric->help);
-        if (is_class)
-            putf(text, "%s{class=\"%s\"} %llu\n", name, metric->name + 10, value);
+        snprintf(name, sizeof name, "moongate_%s", metric->name);
+        if (!group || group != before)
+            head(text, group ? group->name : name, metric->type, metric->help);
+        before = group;
+        if (group)
+            putf(text, "%s{%s=\"%s\"} %llu\n", group->name, group->label,
+                 metric->name + group->prefix.len, value);
         else
             putf(text, "%s %llu\n", name, value);
     }
