@@ -32,12 +32,9 @@ static int verdict(const struct moon_h2 *h2)
     return h2->error || h2->has_terminated ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *owner)
+void moon_h2_note_reset(struct moon_h2 *h2, int32_t id)
 {
-    (void)session;
-    struct moon_h2 *h2 = owner;
-    moon_h2_guard_frame(h2, hd);
-    return verdict(h2);
+    h2->reset_ids[h2->reset_count++ % MOON_H2_RESET_COUNT] = id;
 }
 
 static void begin_trailers(struct moon_h2 *h2, struct moon_h2_stream *stream)
@@ -60,6 +57,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct moon_h2_stream *stream = h2->args.events->open(h2->args.owner);
     h2->block_of = stream;
     if (!stream) {
+        moon_h2_note_reset(h2, frame->hd.stream_id);
         nghttp2_submit_rst_stream(session, 0, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
@@ -170,7 +168,6 @@ static nghttp2_session_callbacks *callbacks_new(void)
     nghttp2_session_callbacks *callbacks;
     if (nghttp2_session_callbacks_new(&callbacks) != 0)
         return NULL;
-    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
@@ -191,6 +188,8 @@ static nghttp2_option *option_new(void)
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_outbound_ack(option, ACK_COUNT);
     nghttp2_option_set_max_settings(option, SETTINGS_COUNT);
+    // Clients that know no RFC 9218 have their PRIORITY frames checked; they change nothing: one stream offers data at a time.
+    nghttp2_option_set_server_fallback_rfc7540_priorities(option, 1);
     return option;
 }
 
@@ -245,11 +244,8 @@ void moon_h2_stream_fini(struct moon_h2 *h2, struct moon_h2_stream *stream)
     stream->trailers = NULL;
 }
 
-int moon_h2_receive(struct moon_h2 *h2, struct moon_slice bytes, uint64_t now_ms)
+static int feed(struct moon_h2 *h2, struct moon_slice bytes)
 {
-    if (h2->has_terminated || h2->error)
-        return MOON_EPROTO;
-    h2->now_ms = now_ms;
     h2->is_receiving = true;
     ssize_t len = nghttp2_session_mem_recv(h2->session, (const uint8_t *)bytes.ptr, bytes.len);
     h2->is_receiving = false;
@@ -266,6 +262,18 @@ int moon_h2_receive(struct moon_h2 *h2, struct moon_slice bytes, uint64_t now_ms
     // nghttp2 has queued the GOAWAY of a connection error; after one in good order nothing more is wanted either.
     h2->has_terminated = true;
     return MOON_EOF;
+}
+
+int moon_h2_receive(struct moon_h2 *h2, struct moon_slice bytes, uint64_t now_ms)
+{
+    int err = h2->has_terminated || h2->error ? MOON_EPROTO : 0;
+    h2->now_ms = now_ms;
+    while (bytes.len && !err) {
+        size_t len = moon_h2_guard_walk(h2, bytes);
+        err = h2->has_terminated ? MOON_EPROTO : feed(h2, (struct moon_slice){bytes.ptr, len});
+        bytes = moon_slice_skip(bytes, len);
+    }
+    return err;
 }
 
 enum moon_h2_cause moon_h2_cause(const struct moon_h2 *h2)

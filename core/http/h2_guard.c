@@ -15,6 +15,7 @@ void moon_h2_guard_init(struct moon_h2 *h2)
 {
     h2->resets.left = RESET_BURST_COUNT;
     h2->control.left = CONTROL_BURST_COUNT;
+    h2->payload_len = MOON_H2_PREFACE_LEN; // it is no frame
 }
 
 void moon_h2_end(struct moon_h2 *h2, enum moon_h2_cause cause, uint32_t code)
@@ -74,15 +75,61 @@ void moon_h2_guard_data(struct moon_h2 *h2, const nghttp2_frame *frame)
         take_control(h2);
 }
 
-void moon_h2_guard_frame(struct moon_h2 *h2, const nghttp2_frame_hd *hd)
+static bool was_reset(const struct moon_h2 *h2, int32_t id)
 {
-    switch (hd->type) {
-    case NGHTTP2_DATA:
-    case NGHTTP2_RST_STREAM:
-        return; // judged when they are whole
+    if (h2->reset_count > MOON_H2_RESET_COUNT) // some are forgotten
+        return true;
+    for (uint32_t i = 0; i < h2->reset_count; i++)
+        if (h2->reset_ids[i] == id)
+            return true;
+    return false;
+}
+
+// nghttp2 keeps no closed streams, so it does not know these (RFC 9113 5.1, 5.1.1).
+static void check_closed(struct moon_h2 *h2, int32_t id)
+{
+    if (!nghttp2_session_get_stream_user_data(h2->session, id) && !was_reset(h2, id))
+        moon_h2_end(h2, MOON_H2_PROTOCOL, NGHTTP2_STREAM_CLOSED);
+}
+
+struct frame {
+    uint32_t len;
+    int32_t id;
+    uint8_t type;
+};
+
+static struct frame parse(const uint8_t head[9]) // RFC 9113 4.1
+{
+    return (struct frame){.len = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2],
+                          .type = head[3],
+                          .id = (int32_t)((head[5] & 0x7fu) << 24 | (uint32_t)head[6] << 16 |
+                                          (uint32_t)head[7] << 8 | head[8])};
+}
+
+static bool is_message(const struct frame *frame)
+{
+    return frame->type == NGHTTP2_DATA || frame->type == NGHTTP2_HEADERS;
+}
+
+// Part of a message that began earlier, or should have.
+static bool is_further(const struct moon_h2 *h2, const struct frame *frame)
+{
+    return is_message(frame) && frame->id <= h2->seen_id && frame->id % 2 == 1;
+}
+
+static void check_frame(struct moon_h2 *h2, const struct frame *frame)
+{
+    if (is_further(h2, frame))
+        check_closed(h2, frame->id);
+    switch (frame->type) {
     case NGHTTP2_HEADERS:
+        if (frame->id > h2->seen_id)
+            h2->seen_id = frame->id;
         h2->continuation_count = 0;
         give(&h2->control, CREDIT_COUNT, CONTROL_BURST_COUNT);
+        return;
+    case NGHTTP2_DATA:       // judged when its padding is known
+    case NGHTTP2_RST_STREAM: // when it has met its stream
         return;
     case NGHTTP2_CONTINUATION:
         if (++h2->continuation_count > CONTINUATION_COUNT)
@@ -91,4 +138,30 @@ void moon_h2_guard_frame(struct moon_h2 *h2, const nghttp2_frame_hd *hd)
     default:
         take_control(h2);
     }
+}
+
+size_t moon_h2_guard_walk(struct moon_h2 *h2, struct moon_slice bytes)
+{
+    size_t at = 0;
+    while (at < bytes.len && !h2->has_terminated) {
+        size_t left = bytes.len - at;
+        size_t len = left < h2->payload_len ? left : h2->payload_len;
+        h2->payload_len -= (uint32_t)len;
+        at += len;
+        size_t need = sizeof h2->frame_head - h2->frame_head_len, start = at;
+        len = bytes.len - at < need ? bytes.len - at : need;
+        if (len)
+            memcpy(h2->frame_head + h2->frame_head_len, bytes.ptr + at, len);
+        h2->frame_head_len += (uint8_t)len;
+        at += len;
+        if (len < need)
+            break;
+        struct frame frame = parse(h2->frame_head);
+        h2->frame_head_len = 0;
+        if (is_further(h2, &frame) && start > 0) // when nghttp2 knows all that came before it
+            return start;
+        h2->payload_len = frame.len;
+        check_frame(h2, &frame);
+    }
+    return at;
 }

@@ -78,6 +78,8 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t
         len = stream->source.len;
     if (len > room)
         len = room;
+    if (stream->has_left && len > stream->left_len)
+        len = (size_t)stream->left_len;
     bool is_last =
         stream->has_left ? len == stream->left_len : stream->has_ended && len == stream->source.len;
     if (len == 0 && (!is_last || room == 0)) {
@@ -116,6 +118,7 @@ int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, 
             stream_sent(session, frame->hd.stream_id);
         break;
     case NGHTTP2_RST_STREAM: // provoked ones count like the client's own (A42)
+        moon_h2_note_reset(h2, frame->hd.stream_id);
         if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
             frame->rst_stream.error_code != NGHTTP2_INTERNAL_ERROR &&
             frame->rst_stream.error_code != NGHTTP2_CANCEL)
