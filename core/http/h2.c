@@ -91,8 +91,10 @@ static void headers_received(struct moon_h2 *h2, const nghttp2_frame *frame)
     if (!stream)
         return;
     stream->is_read = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        stream->is_bodiless = stream->is_read;
         h2->args.events->head(h2->args.owner, stream);
+    }
     if (stream->is_read)
         h2->args.events->end(h2->args.owner, stream);
 }
@@ -313,8 +315,8 @@ void moon_h2_terminate(struct moon_h2 *h2, enum moon_h2_code code)
 
 void moon_h2_drain_notice(struct moon_h2 *h2)
 {
-    nghttp2_submit_shutdown_notice(h2->session);
-    nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
+    h2->wants_ping = nghttp2_submit_shutdown_notice(h2->session) ==
+                     0; // behind it: PING is sent first where both wait
 }
 
 void moon_h2_drain(struct moon_h2 *h2)

@@ -68,6 +68,7 @@ struct moon_h2_stream {
     bool has_left : 1;
     bool has_ended : 1;   // our side: no more body comes
     bool is_deferred : 1; // nghttp2 waits for more of it
+    bool is_bodiless : 1; // the head came with END_STREAM
     bool is_read : 1;     // END_STREAM was received
     bool is_sent : 1;     // END_STREAM was sent
     bool has_session : 1; // between open and closed

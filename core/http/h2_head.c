@@ -251,16 +251,16 @@ static int check_target(struct reading *r)
 }
 
 // END_STREAM with the head: no body. Else one follows, of the length that is said, or until END_STREAM.
-static int check_body(struct reading *r, bool is_read)
+static int check_body(struct reading *r, bool is_bodiless)
 {
     struct moon_head *out = r->out;
     if (moon_request_check_body(out, r->fault) != 0)
         return -1;
-    if (is_read && out->content_length > 0)
+    if (is_bodiless && out->content_length > 0)
         return refuse(r->fault, 400, "Content-Length without a body");
-    if (!is_read && out->body == MOON_BODY_NONE)
+    if (!is_bodiless && out->body == MOON_BODY_NONE)
         out->body = MOON_BODY_CHUNKED;
-    if (!is_read && out->method_id == MOON_METHOD_TRACE)
+    if (!is_bodiless && out->method_id == MOON_METHOD_TRACE)
         return refuse(r->fault, 400, "TRACE with a body");
     return 0;
 }
@@ -300,7 +300,7 @@ static int read_block(struct reading *r, const struct moon_h2_stream *stream,
         return -1;
     if (r->crumb_count > 1 && join_crumbs(r, lines) != 0)
         return -1;
-    return check_body(r, stream->is_read);
+    return check_body(r, stream->is_bodiless);
 }
 
 int moon_h2_request_read(struct moon_h2 *h2, struct moon_h2_stream *stream,

@@ -30,7 +30,8 @@ struct moon_h2 {
     uint8_t cause;               // enum moon_h2_cause
     bool is_receiving : 1, is_pumping : 1, is_in_block : 1;
     bool has_terminated : 1;
-    int error; // from under nghttp2
+    bool wants_ping : 1; // behind the GOAWAY that is queued
+    int error;           // from under nghttp2
 };
 
 // h2.c

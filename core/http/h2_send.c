@@ -124,10 +124,13 @@ int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, 
             frame->rst_stream.error_code != NGHTTP2_CANCEL)
             moon_h2_guard_reset(h2);
         break;
-    case NGHTTP2_GOAWAY: // of a connection error that nghttp2 found
+    case NGHTTP2_GOAWAY:
+        if (h2->wants_ping)
+            nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, NULL);
+        h2->wants_ping = false;
         if (!h2->has_terminated && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
             h2->has_terminated = true;
-            h2->cause = MOON_H2_PROTOCOL;
+            h2->cause = MOON_H2_PROTOCOL; // nghttp2 has found a connection error
         }
         break;
     default:

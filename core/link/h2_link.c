@@ -64,6 +64,8 @@ void h2_link_end(struct moon_link *link, int err)
     moon_h2_abort_all(link, err);
     if (link->is_freed)
         return;
+    while (!moon_list_is_empty(&h->work)) // requests that were never heard of stay so
+        moon_list_del(h->work.next);
     link->is_closing = true;
     link->must_linger = err != MOON_EOF;
     link->may_linger = true;
