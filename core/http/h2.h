@@ -29,7 +29,8 @@ enum {
 enum moon_h2_cause {
     MOON_H2_FINE,
     MOON_H2_PROTOCOL, // a connection error of RFC 9113
-    MOON_H2_RESETS, // streams reset, by the client or by its faults, faster than they are worth (A40, A42)
+    // streams reset, by the client or by its faults, faster than they are worth (A40, A42)
+    MOON_H2_RESETS,
     MOON_H2_CONTROL,       // frames that carry nothing (A44)
     MOON_H2_CONTINUATIONS, // a header block in too many frames (A41)
 };

@@ -201,8 +201,8 @@ static int join_crumbs(struct reading *r, struct moon_slice lines)
             continue;
         line = moon_slice_skip(line, start.len);
         if (to > text) {
-            memcpy(to, "; ", 2);
-            to += 2;
+            *to++ = ';';
+            *to++ = ' ';
         }
         if (line.len)
             memcpy(to, line.ptr, line.len);
