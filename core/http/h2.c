@@ -42,7 +42,7 @@ static void begin_trailers(struct moon_h2 *h2, struct moon_h2_stream *stream)
     h2->block_of = stream;
     if (!stream)
         return;
-    stream->is_in_trailers = stream->has_fields = true;
+    stream->is_in_trailers = true; // what is noted of the head stays: it may not have been read yet
     stream->list_len = stream->field_count = stream->crumb_count = 0;
 }
 

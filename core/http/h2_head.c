@@ -60,7 +60,7 @@ static bool add_pseudo(struct moon_h2 *h2, struct moon_h2_stream *stream, struct
                        struct moon_slice value)
 {
     struct moon_h2_part *part = part_of(stream, name);
-    if (!part || value.len == 0 || stream->has_fields)
+    if (!part || value.len == 0 || stream->has_fields || stream->is_in_trailers)
         return false;
     bool is_host = part == &stream->authority; // a line of its own, as it would come by HTTP/1.1
     if (is_host)
@@ -114,9 +114,10 @@ bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct
     }
     if (is_pseudo)
         return add_pseudo(h2, stream, name, value);
-    if (!stream->has_fields)
+    if (!stream->has_fields && !stream->is_in_trailers) {
         stream->fields_at = (uint32_t)moon_buffer_len(&stream->block);
-    stream->has_fields = true;
+        stream->has_fields = true;
+    }
     append(h2, stream, name);
     append(h2, stream, MOON_SLICE(": "));
     append(h2, stream, value);
@@ -200,12 +201,13 @@ static int join_crumbs(struct reading *r, struct moon_slice lines)
         if (!moon_slice_starts(line, start))
             continue;
         line = moon_slice_skip(line, start.len);
+        if (line.len == 0)
+            continue; // or the value would end in a space
         if (to > text) {
             *to++ = ';';
             *to++ = ' ';
         }
-        if (line.len)
-            memcpy(to, line.ptr, line.len);
+        memcpy(to, line.ptr, line.len);
         to += line.len;
     }
     for (uint32_t i = 0; i < r->out->headers.count; i++) {

@@ -89,7 +89,7 @@ describe("h2 attacks, resets:", function()
     end
     client:finish()
     assert.equal(CALM, client.goaway.code)
-    assert.is_true(#backend.requests >= 90 and #backend.requests <= 300, #backend.requests .. " requests")
+    assert.is_true(#backend.requests >= 50 and #backend.requests <= 300, #backend.requests .. " requests")
     for _, connection in ipairs(backend.connections) do connection:wait_end() end
     assert.equal(1, ended(gateway, "resets"))
     gateway:expect_quiet()
@@ -484,6 +484,22 @@ describe("h2 attacks, requests that are malformed:", function()
     for _, request in ipairs(backend.requests) do assert.is_falsy(request.complete) end
   end))
 
+  it("a head and its trailers in one segment are not taken for each other", h.test(function()
+    local backend = h.backend()
+    local gateway = h.gateway { backend = backend }
+    local heads = { { ":method", "POST" }, { ":scheme", "http" }, { ":authority", "h.example" }, { ":path", "/t" } }
+    for _, trailers in ipairs { "", http2.field("x-sum", "1"), http2.field("x-a", "1"):rep(90) } do
+      local client = connect(gateway)
+      client.stream:send(http2.frame(HEADERS, 4, 1, http2.block(heads)) .. http2.frame(HEADERS, WHOLE, 1, trailers))
+      assert.equal("you asked for /t\n", client:response(1).body)
+    end
+    local client = connect(gateway)
+    client.stream:send(http2.frame(HEADERS, 4, 1, http2.block(heads)) .. http2.frame(HEADERS, WHOLE, 1, http2.field("x-l", "v"):rep(150)))
+    local response = client:response(1)
+    assert.is_true(response.reset == http2.PROTOCOL_ERROR or response.status == 431)
+    for _, request in ipairs(backend.requests) do assert.equal("/t", request.target) end
+  end))
+
   it("host beside :authority is one Host for the backend", h.test(function()
     local backend = h.backend()
     local client = connect(h.gateway { backend = backend })
@@ -500,7 +516,7 @@ end)
 
 describe("h2 attacks, any order of frames:", function()
   it("bytes behind a reset in the same segment harm nobody", h.test(function()
-    local backend = h.backend(h.each(function(request) return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" .. request.method:sub(1, 2) end))
+    local backend = h.backend()
     local gateway = h.gateway { backend = backend }
     for _ = 1, 20 do
       local client = connect(gateway)
