@@ -355,6 +355,7 @@ bool moon_h2_begin(struct moon_link *link)
     link->h2 = h;
     link->read_state = LINK_READ_BODY;
     moon_count_up(&link->res->counters->h2_connections_total);
+    h2_link_arm(link);
     return true;
 }
 

@@ -164,6 +164,14 @@ describe("h2 attacks, header blocks:", function()
     gateway:expect_quiet()
   end))
 
+  it("a preface that does not go on has the time of a head", h.test(function()
+    local gateway = h.gateway { backend = h.backend(), settings = { timeouts = { request_head = 0.3, idle = 30 } } }
+    local client = http2.connect(gateway:connect(), { bare = true })
+    client.stream:send(http2.PREFACE)
+    h.takes(250, 900, function() client:finish() end)
+    gateway:expect_quiet()
+  end))
+
   it("references of one byte to a long field are a 431", h.test(function()
     local backend = h.backend()
     local gateway = h.gateway { backend = backend }
