@@ -245,11 +245,11 @@ static void refused_heads(void **state)
     check_refused(state,
                   BYTES("\x82\x86\x84\x41\x03"
                         "a@b"),
-                  0);
+                  400);
     check_refused(state,
                   BYTES("\x82\x86\x84\x41\x03"
                         "a..b"),
-                  0);
+                  400);
     check_refused(state, BYTES("\x82\x86\x04\x04/%00\x41\x01h"), 400);
     check_refused(state,
                   BYTES("\x02\x04"
