@@ -78,7 +78,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         return 0;
     if (moon_h2_field_add(h2, stream, (struct moon_slice){(const char *)name, name_len},
                           (struct moon_slice){(const char *)value, value_len}))
-        return 0;
+        return verdict(h2);
     nghttp2_submit_rst_stream(session, 0, stream->id, NGHTTP2_PROTOCOL_ERROR);
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }

@@ -33,6 +33,7 @@ enum moon_h2_cause {
     MOON_H2_RESETS,
     MOON_H2_CONTROL,       // frames that carry nothing (A44)
     MOON_H2_CONTINUATIONS, // a header block in too many frames (A41)
+    MOON_H2_FIELDS,        // one that is far over the limits (A43)
 };
 
 // RFC 9113 7.

@@ -14,6 +14,7 @@ enum {
     FIELD_OVERHEAD_LEN = 32, // RFC 9113 6.5.2
     CRUMB_COUNT = 256,       // more than browsers keep for a host
     FIELD_SPARE_COUNT = 8,   // fields that the gateway adds
+    FAR_FACTOR = 4,          // so many times a limit is no mistake, but an attack
 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
@@ -99,11 +100,24 @@ static bool is_within(const struct moon_h2 *h2, struct moon_h2_stream *stream, b
            stream->field_count <= h2->args.header_count && stream->crumb_count <= CRUMB_COUNT;
 }
 
+// Over the limits already: a mistake is answered by 431, so the rest is decoded, but not without end, for a byte may stand for
+// a field.
+static void count_more(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len)
+{
+    stream->list_len += (uint32_t)len + FIELD_OVERHEAD_LEN;
+    stream->field_count++;
+    if (stream->list_len > FAR_FACTOR * h2->args.header_bytes ||
+        stream->field_count > FAR_FACTOR * (h2->args.header_count + CRUMB_COUNT))
+        moon_h2_end(h2, MOON_H2_FIELDS, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
 bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice name,
                        struct moon_slice value)
 {
-    if (stream->is_too_large)
+    if (stream->is_too_large) {
+        count_more(h2, stream, name.len + value.len);
         return true;
+    }
     bool is_pseudo = name.len > 0 && name.ptr[0] == ':';
     bool is_crumb = moon_slice_equal(name, MOON_SLICE("cookie"));
     if ((!is_pseudo && !is_field_name(name)) || !is_field_value(value))

@@ -47,6 +47,9 @@ static void count_cause(struct moon_link *link)
     case MOON_H2_CONTROL:
         moon_count_up(&counters->h2_ended_control);
         return;
+    case MOON_H2_FIELDS:
+        moon_count_up(&counters->h2_ended_fields);
+        return;
     case MOON_H2_CONTINUATIONS:
         moon_count_up(&counters->h2_ended_continuations);
         return;

@@ -140,14 +140,16 @@ end)
 
 describe("h2 attacks, header blocks:", function()
   it("a block in endless CONTINUATION frames ends the connection", h.test(function()
-    for _, payload in ipairs { "", http2.field("x-a", ("b"):rep(4000)), http2.field("x-a", "b"):rep(2000) } do
+    local payloads = { [""] = "continuations", [http2.field("x-a", ("b"):rep(4000))] = "continuations",
+      [http2.field("x-a", "b"):rep(2000)] = "fields" }
+    for payload, reason in pairs(payloads) do
       local backend = h.backend()
       local gateway = h.gateway { backend = backend }
       expect_small(gateway, function()
         local client = connect(gateway)
         client:send(HEADERS, http2.END_STREAM, 1, http2.head())
         local bytes = flood(client, http2.frame(http2.CONTINUATION, 0, 1, payload), 20000)
-        expect_ended(gateway, client, "continuations")
+        expect_ended(gateway, client, reason)
         return bytes, 1, 1
       end)
       for _, request in ipairs(backend.requests) do assert.equal("/", request.target) end
@@ -172,31 +174,35 @@ describe("h2 attacks, header blocks:", function()
     gateway:expect_quiet()
   end))
 
-  it("references of one byte to a long field are a 431", h.test(function()
+  it("references of one byte to a long field are a 431, and many of them the end", h.test(function()
     local backend = h.backend()
     local gateway = h.gateway { backend = backend }
     expect_small(gateway, function()
-      local client = connect(gateway, { settings = http2.setting(4, 0) })
-      local long = http2.field("x-long", ("v"):rep(3900), true)
-      client:window(0, 1000000)
-      client:send(HEADERS, WHOLE, 1, http2.head() .. long):window(1, 100)
-      client:response(1)
-      local bytes = 4200
-      for i = 1, 100 do
-        local block = http2.head() .. http2.indexed(62):rep(16000)
-        client:send(HEADERS, WHOLE, 2 * i + 1, block)
-        bytes = bytes + #block
+      local bytes, connections = 0, 10
+      for _ = 1, connections do
+        local client = connect(gateway, { settings = http2.setting(4, 0) })
+        client:window(0, 1000000)
+        local long = http2.head() .. http2.field("x-long", ("v"):rep(3900), true)
+        client:send(HEADERS, WHOLE, 1, long):window(1, 100)
+        assert.equal(200, client:response(1).status)
+        bytes = bytes + #long
+        for i = 1, 100 do
+          local block = http2.head() .. http2.indexed(62):rep(20)
+          client:send(HEADERS, WHOLE, 2 * i + 1, block):window(2 * i + 1, 100)
+          assert.equal(431, client:response(2 * i + 1).status)
+          bytes = bytes + #block
+        end
+        client:send(HEADERS, WHOLE, 301, http2.head() .. http2.indexed(62):rep(16000))
+        client:finish()
+        assert.equal(CALM, client.goaway.code)
+        bytes = bytes + 16000
       end
-      for i = 1, 100 do
-        client:window(2 * i + 1, 100)
-        assert.equal(431, client:response(2 * i + 1).status)
-      end
-      client.stream:close()
-      return bytes, 1, 100
+      return bytes, connections, 100
     end)
+    assert.equal(10, ended(gateway, "fields"))
     local with_long = 0
     for _, request in ipairs(backend.requests) do with_long = with_long + (request.headers["x-long"] and 1 or 0) end
-    assert.equal(1, with_long)
+    assert.equal(10, with_long)
   end, 30000))
 
   it("crumbs of cookies are counted, and those within bounds joined", h.test(function()
@@ -215,8 +221,12 @@ describe("h2 attacks, header blocks:", function()
     client:request(3, nil, crumbs)
     assert.equal(431, client:response(3).status)
     -- empty ones by reference: the bomb of 2026
-    client:send(HEADERS, WHOLE, 5, http2.head() .. http2.field("cookie", "", true) .. http2.indexed(62):rep(16000))
+    client:send(HEADERS, WHOLE, 5, http2.head() .. http2.field("cookie", "", true) .. http2.indexed(62):rep(400))
     assert.equal(431, client:response(5).status)
+    client:send(HEADERS, WHOLE, 7, http2.head() .. http2.indexed(62):rep(16000))
+    client:finish()
+    assert.equal(CALM, client.goaway.code)
+    assert.equal(1, ended(gateway, "fields"))
     assert.equal(1, #backend.requests)
   end))
 
