@@ -42,7 +42,7 @@ static void begin_trailers(struct moon_h2 *h2, struct moon_h2_stream *stream)
     h2->block_of = stream;
     if (!stream)
         return;
-    stream->is_in_trailers = stream->has_fields = true;
+    stream->is_in_trailers = true; // what is noted of the head stays: it may not have been read yet
     stream->list_len = stream->field_count = stream->crumb_count = 0;
 }
 
@@ -78,7 +78,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         return 0;
     if (moon_h2_field_add(h2, stream, (struct moon_slice){(const char *)name, name_len},
                           (struct moon_slice){(const char *)value, value_len}))
-        return 0;
+        return verdict(h2);
     nghttp2_submit_rst_stream(session, 0, stream->id, NGHTTP2_PROTOCOL_ERROR);
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
@@ -128,6 +128,9 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
             h2->args.events->pong(h2->args.owner);
         break;
     case NGHTTP2_SETTINGS:
+        h2->is_greeted = true;
+        h2->args.events->window(h2->args.owner);
+        break;
     case NGHTTP2_WINDOW_UPDATE:
         h2->args.events->window(h2->args.owner);
         break;
@@ -218,7 +221,8 @@ struct moon_h2 *moon_h2_new(const struct moon_h2_args *args)
     if (callbacks && option && h2) {
         h2->args = *args;
         moon_h2_guard_init(h2);
-        nghttp2_session_server_new2(&h2->session, callbacks, h2, option);
+        nghttp2_mem memory = moon_h2_memory(h2);
+        nghttp2_session_server_new3(&h2->session, callbacks, h2, option, &memory);
     }
     if (callbacks)
         nghttp2_session_callbacks_del(callbacks);
@@ -290,7 +294,7 @@ bool moon_h2_is_over(const struct moon_h2 *h2)
 
 bool moon_h2_is_in_block(const struct moon_h2 *h2)
 {
-    return h2->is_in_block;
+    return h2->is_in_block || !h2->is_greeted;
 }
 
 bool moon_h2_is_busy(const struct moon_h2 *h2)

@@ -33,6 +33,7 @@ enum moon_h2_cause {
     MOON_H2_RESETS,
     MOON_H2_CONTROL,       // frames that carry nothing (A44)
     MOON_H2_CONTINUATIONS, // a header block in too many frames (A41)
+    MOON_H2_FIELDS,        // one that is far over the limits (A43)
 };
 
 // RFC 9113 7.
@@ -116,7 +117,7 @@ int moon_h2_receive(struct moon_h2 *h2, struct moon_slice bytes, uint64_t now_ms
 enum moon_h2_cause moon_h2_cause(const struct moon_h2 *h2);
 // Nothing is to be received any more, nor sent.
 bool moon_h2_is_over(const struct moon_h2 *h2);
-// A header block has begun and not ended: nothing else can come meanwhile.
+// The preface is not through, or a header block has begun and not ended: nothing else can come meanwhile.
 bool moon_h2_is_in_block(const struct moon_h2 *h2);
 // Under moon_h2_receive or moon_h2_pump.
 bool moon_h2_is_busy(const struct moon_h2 *h2);

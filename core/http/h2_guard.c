@@ -9,6 +9,7 @@ enum {
     CONTROL_REFILL_COUNT = 100,
     CREDIT_COUNT = 4, // a request or a DATA frame: a PING and a WINDOW_UPDATE or two are in order
     CONTINUATION_COUNT = 8,
+    REFILL_MS = 100, // at most so often
 };
 
 void moon_h2_guard_init(struct moon_h2 *h2)
@@ -27,20 +28,19 @@ void moon_h2_end(struct moon_h2 *h2, enum moon_h2_cause cause, uint32_t code)
     nghttp2_session_terminate_session(h2->session, code);
 }
 
-// Takes one token; false when there is none.
+// Takes one token; false when there is none. It fills with time, up to `burst`.
 static bool take(struct moon_h2_bucket *bucket, uint64_t now_ms, int32_t refill, int32_t burst)
 {
-    if (bucket->left > 0) {
-        bucket->left--;
-        return true;
-    }
     uint64_t gone_ms = now_ms - bucket->filled_ms;
-    if (gone_ms < 100)
+    if (gone_ms >= REFILL_MS) {
+        uint64_t left = (uint64_t)bucket->left + gone_ms * (uint64_t)refill / 1000;
+        bucket->left = left < (uint64_t)burst ? (int32_t)left : burst;
+        bucket->filled_ms = now_ms;
+    }
+    if (bucket->left <= 0)
         return false;
-    uint64_t more = gone_ms * (uint64_t)refill / 1000;
-    bucket->filled_ms = now_ms;
-    bucket->left = more < (uint64_t)burst ? (int32_t)more : burst;
-    return bucket->left-- > 0;
+    bucket->left--;
+    return true;
 }
 
 static void give(struct moon_h2_bucket *bucket, int32_t count, int32_t burst)

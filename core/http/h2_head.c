@@ -14,6 +14,7 @@ enum {
     FIELD_OVERHEAD_LEN = 32, // RFC 9113 6.5.2
     CRUMB_COUNT = 256,       // more than browsers keep for a host
     FIELD_SPARE_COUNT = 8,   // fields that the gateway adds
+    FAR_FACTOR = 4,          // so many times a limit is no mistake, but an attack
 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
@@ -60,7 +61,7 @@ static bool add_pseudo(struct moon_h2 *h2, struct moon_h2_stream *stream, struct
                        struct moon_slice value)
 {
     struct moon_h2_part *part = part_of(stream, name);
-    if (!part || value.len == 0 || stream->has_fields)
+    if (!part || value.len == 0 || stream->has_fields || stream->is_in_trailers)
         return false;
     bool is_host = part == &stream->authority; // a line of its own, as it would come by HTTP/1.1
     if (is_host)
@@ -99,11 +100,24 @@ static bool is_within(const struct moon_h2 *h2, struct moon_h2_stream *stream, b
            stream->field_count <= h2->args.header_count && stream->crumb_count <= CRUMB_COUNT;
 }
 
+// Over the limits already: a mistake is answered by 431, so the rest is decoded, but not without end, for a byte may stand for
+// a field.
+static void count_more(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len)
+{
+    stream->list_len += (uint32_t)len + FIELD_OVERHEAD_LEN;
+    stream->field_count++;
+    if (stream->list_len > FAR_FACTOR * h2->args.header_bytes ||
+        stream->field_count > FAR_FACTOR * (h2->args.header_count + CRUMB_COUNT))
+        moon_h2_end(h2, MOON_H2_FIELDS, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
 bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice name,
                        struct moon_slice value)
 {
-    if (stream->is_too_large)
+    if (stream->is_too_large) {
+        count_more(h2, stream, name.len + value.len);
         return true;
+    }
     bool is_pseudo = name.len > 0 && name.ptr[0] == ':';
     bool is_crumb = moon_slice_equal(name, MOON_SLICE("cookie"));
     if ((!is_pseudo && !is_field_name(name)) || !is_field_value(value))
@@ -114,9 +128,10 @@ bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct
     }
     if (is_pseudo)
         return add_pseudo(h2, stream, name, value);
-    if (!stream->has_fields)
+    if (!stream->has_fields && !stream->is_in_trailers) {
         stream->fields_at = (uint32_t)moon_buffer_len(&stream->block);
-    stream->has_fields = true;
+        stream->has_fields = true;
+    }
     append(h2, stream, name);
     append(h2, stream, MOON_SLICE(": "));
     append(h2, stream, value);
@@ -200,12 +215,13 @@ static int join_crumbs(struct reading *r, struct moon_slice lines)
         if (!moon_slice_starts(line, start))
             continue;
         line = moon_slice_skip(line, start.len);
+        if (line.len == 0)
+            continue; // or the value would end in a space
         if (to > text) {
             *to++ = ';';
             *to++ = ' ';
         }
-        if (line.len)
-            memcpy(to, line.ptr, line.len);
+        memcpy(to, line.ptr, line.len);
         to += line.len;
     }
     for (uint32_t i = 0; i < r->out->headers.count; i++) {

@@ -16,6 +16,8 @@ enum { MOON_H2_RESET_COUNT = 16 };
 struct moon_h2 {
     nghttp2_session *session;
     struct moon_h2_args args;
+    void *pages; // of h2_memory.c
+    size_t pages_len;
     struct moon_buffer *out;         // under moon_h2_pump
     struct moon_h2_stream *block_of; // whose header block is being received
     struct moon_h2_bucket resets, control;
@@ -29,6 +31,7 @@ struct moon_h2 {
     uint16_t continuation_count; // of the block
     uint8_t cause;               // enum moon_h2_cause
     bool is_receiving : 1, is_pumping : 1, is_in_block : 1;
+    bool is_greeted : 1; // the preface is through, SETTINGS included
     bool has_terminated : 1;
     bool wants_ping : 1; // behind the GOAWAY that is queued
     int error;           // from under nghttp2
@@ -47,6 +50,9 @@ void moon_h2_guard_data(struct moon_h2 *h2, const nghttp2_frame *frame);
 void moon_h2_guard_reset(struct moon_h2 *h2);
 void moon_h2_guard_sent_data(struct moon_h2 *h2);
 void moon_h2_end(struct moon_h2 *h2, enum moon_h2_cause cause, uint32_t code);
+
+// h2_memory.c: for a session of this h2, which outlives it.
+nghttp2_mem moon_h2_memory(struct moon_h2 *h2);
 
 // h2_head.c: one field as it was decoded. False: malformed.
 bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice name,

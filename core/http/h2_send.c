@@ -45,10 +45,11 @@ int moon_h2_on_send_data(nghttp2_session *session, nghttp2_frame *frame, const u
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     memcpy(to, head, FRAME_HEAD_LEN);
-    if (len)
+    if (len) {
         memcpy(to + FRAME_HEAD_LEN, stream->source.ptr, len);
+        stream->source = moon_slice_skip(stream->source, len);
+    }
     moon_buffer_commit(h2->out, FRAME_HEAD_LEN + len);
-    stream->source = moon_slice_skip(stream->source, len);
     stream->left_len -= stream->has_left ? len : 0;
     moon_h2_guard_sent_data(h2);
     return 0;

@@ -110,6 +110,8 @@ static bool refuse_tls(struct moon_link *link, struct moon_slice *in)
 static bool take_preface(struct moon_link *link, struct moon_slice *in)
 {
     int found = moon_h2_is_preface(*in);
+    if (found > 0 && moon_link_has_agreed(link, MOON_SLICE("http/1.1")))
+        return false; // it is a request of HTTP/1.1, and not a good one
     if (found <= 0)
         return found == 0;
     struct moon_slice bytes = *in;

@@ -47,6 +47,9 @@ static void count_cause(struct moon_link *link)
     case MOON_H2_CONTROL:
         moon_count_up(&counters->h2_ended_control);
         return;
+    case MOON_H2_FIELDS:
+        moon_count_up(&counters->h2_ended_fields);
+        return;
     case MOON_H2_CONTINUATIONS:
         moon_count_up(&counters->h2_ended_continuations);
         return;
@@ -355,6 +358,7 @@ bool moon_h2_begin(struct moon_link *link)
     link->h2 = h;
     link->read_state = LINK_READ_BODY;
     moon_count_up(&link->res->counters->h2_connections_total);
+    h2_link_arm(link);
     return true;
 }
 

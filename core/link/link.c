@@ -565,8 +565,23 @@ void moon_link_set_owner(struct moon_link *link, const struct moon_link_events *
     link->owner = owner;
 }
 
+bool moon_link_has_agreed(const struct moon_link *link, struct moon_slice protocol)
+{
+    const struct moon_tls_facts *tls = moon_link_tls(link);
+    return tls && moon_slice_equal(tls->alpn, protocol);
+}
+
 void moon_link_start(struct moon_link *link)
 {
+    if (!moon_link_has_agreed(link, MOON_SLICE("h2"))) {
+        link_read(link);
+        return;
+    }
+    if (!moon_h2_begin(link)) {
+        moon_link_end(link);
+        return;
+    }
+    moon_link_flush_later(link); // SETTINGS
     link_read(link);
 }
 

@@ -92,6 +92,8 @@ void moon_h1_process(struct moon_link *link, struct moon_slice *in);
 void moon_h1_eof(struct moon_link *link);
 void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
 
+// TLS, and this protocol was agreed on (ALPN).
+bool moon_link_has_agreed(const struct moon_link *link, struct moon_slice protocol);
 struct moon_head_limits moon_link_limits(const struct moon_link *link);
 
 // h2_link.c: from now on the link speaks HTTP/2. False: out of memory.

@@ -45,6 +45,7 @@
     X(h2_streams_stalled_total, "counter", "Streams reset because their client took too little")  \
     X(h2_ended_protocol, "counter", "Connections of HTTP/2 ended because of their client")        \
     X(h2_ended_resets, "counter", "Connections of HTTP/2 ended because of their client")          \
+    X(h2_ended_fields, "counter", "Connections of HTTP/2 ended because of their client")          \
     X(h2_ended_control, "counter", "Connections of HTTP/2 ended because of their client")         \
     X(h2_ended_continuations, "counter", "Connections of HTTP/2 ended because of their client")   \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \

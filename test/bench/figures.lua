@@ -1,5 +1,8 @@
 -- How each kind of figure is taken from one proxy in one round. `take(run, work, proxy)` gives the figure and, where it has
 -- something to tell, notes by name. `run` (bench.lua) offers load(proxy, options) -> report, crowd(proxy, options) -> wait().
+local bed = require "bed"
+local process = require "process"
+
 local figures = {}
 
 -- How long the proxy, or the load generator, stood ready while something else had its core: over a few percent, latencies mean
@@ -23,6 +26,23 @@ figures.cpu = {
   take = function(run, work, proxy)
     local report = run.load(proxy, work.load)
     return report.cpu_ns / report.requests / 1000, disturbed(report, { rate = report.requests / report.seconds })
+  end,
+}
+
+--- The same by h2load, which knows HTTP/2: so many requests, those that open the connections included.
+figures.h2 = {
+  unit = "us",
+  take = function(run, work, proxy)
+    local count = math.floor(work.load.rate * run.seconds)
+    local scheme = work.load.tls and "https" or "http"
+    local before = process.cpu_ns(proxy.pid)
+    local pid = bed.spawn({ "h2load", "-n", count, "-c", work.load.connections, "-m", work.load.streams,
+      ("%s://127.0.0.1:%d/%d"):format(scheme, proxy.port, work.load.response) }, bed.load_core)
+    process.wait(pid)
+    local text = bed.output(pid)
+    local done = tonumber(text:match "(%d+) succeeded")
+    if done ~= count then error(("h2load: %s"):format(text:match "requests: [^\n]*" or text), 0) end
+    return (process.cpu_ns(proxy.pid) - before) / count / 1000, { rate = tonumber(text:match "([%d.]+) req/s") }
   end,
 }
 

@@ -97,6 +97,17 @@ function process.now_ns()
   return tonumber(at.s) * 1e9 + tonumber(at.ns)
 end
 
+--- CPU time of all threads of a process so far.
+---@param pid integer
+---@return number ns
+function process.cpu_ns(pid)
+  local pipe = assert(io.popen(("cat /proc/%d/task/*/schedstat"):format(pid)))
+  local sum = 0
+  for line in pipe:lines() do sum = sum + tonumber(line:match "^%d+") end
+  pipe:close()
+  return sum
+end
+
 --- Bytes of a process: resident, its share of what it shares, and what is its own without files.
 ---@param pid integer
 ---@return { rss: integer, pss: integer, anonymous: integer }

@@ -175,6 +175,46 @@ proxies["nginx-tls-bare"] = nginx_tls "ssl_session_tickets off;"
 proxies["haproxy-tls"] = with_tls(proxies.haproxy, function(text)
   return (text:gsub("bind 127.0.0.1:$port", "bind 127.0.0.1:$port ssl crt $dir/site.pem"))
 end)
+
+-- ---- HTTP/2 of clients
+
+local function edited(own, from, to)
+  local out = {}
+  for key, value in pairs(own) do out[key] = value end
+  out.text = own.text:gsub(from, to)
+  return out
+end
+
+proxies["nginx-h2"] = edited(proxies.nginx, "listen 127.0.0.1:$port;", "listen 127.0.0.1:$port http2;")
+proxies["nginx-h2-tls"] = edited(proxies["nginx-tls"], "listen 127.0.0.1:$port ssl;", "listen 127.0.0.1:$port ssl http2;")
+proxies["haproxy-h2"] = edited(proxies.haproxy, "bind 127.0.0.1:$port", "bind 127.0.0.1:$port proto h2")
+proxies["haproxy-h2-tls"] = edited(proxies["haproxy-tls"], "crt $dir/site.pem", "crt $dir/site.pem alpn h2,http/1.1")
+
+proxies.h2o = {
+  needs = "h2o",
+  package = "h2o",
+  version = "h2o -v",
+  file = "h2o.conf",
+  text = [[
+num-threads: 1
+max-connections: 9500
+listen:
+  host: 127.0.0.1
+  port: $port
+hosts:
+  default:
+    paths:
+      /:
+        proxy.reverse.url: http://127.0.0.1:$backend/
+        proxy.preserve-host: ON
+        proxy.timeout.keepalive: 60000
+]],
+  command = { "h2o", "-m", "worker", "-c", "$dir/h2o.conf" },
+}
+proxies["h2o-tls"] = with_tls(proxies.h2o, function(text)
+  return (text:gsub("  port: $port\n", "  port: $port\n  ssl:\n    certificate-file: $dir/site.crt\n    key-file: $dir/site.key\n"))
+end)
+
 -- ---- bytes as they are: TCP routes
 
 proxies["moongate-tcp"] = moongate(1)

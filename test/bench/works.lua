@@ -87,6 +87,16 @@ return {
     proxies = { "moongate-tls-2", "moongate-tls-bare" },
     bars = { ["moongate-tls-bare"] = 1.1 } },
 
+  { name = "h2", title = "HTTP/2 in clear, 8 connections x 10 streams", figure = "h2",
+    load = { connections = 8, streams = 10, response = 128, rate = 20000 },
+    proxies = { "moongate", "nginx-h2", "haproxy-h2", "h2o" },
+    bars = { ["nginx-h2"] = 0.65, ["haproxy-h2"] = 1.0, h2o = 1.0 } },
+
+  { name = "h2-tls", title = "HTTP/2 over TLS, 8 connections x 10 streams", figure = "h2",
+    load = { connections = 8, streams = 10, response = 128, rate = 20000, tls = true },
+    proxies = { "moongate-tls", "nginx-h2-tls", "haproxy-h2-tls", "h2o-tls" },
+    bars = { ["haproxy-h2-tls"] = 1.0, ["h2o-tls"] = 1.0 } },
+
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },
     proxies = { "moongate-lua", "nginx-lua" },

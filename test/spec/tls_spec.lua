@@ -137,6 +137,29 @@ describe("TLS", function()
     gateway:expect_quiet()
   end))
 
+  it("holds a client to what it agreed on", test(function()
+    local backend = h.backend()
+    local gateway = serve(nil, { backend = backend })
+    local output = s_client(gateway, "-servername site.example -alpn h2",
+      [[printf 'GET / HTTP/1.1\r\nHost: site.example\r\n\r\n'; sleep 1]])
+    assert.falsy(output:find "HTTP/1.1 200")
+    output = s_client(gateway, "-servername site.example -alpn http/1.1",
+      [[printf 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'; sleep 1]])
+    assert.truthy(output:find "HTTP/1.1 505")
+    assert.equal(0, #backend.requests)
+    assert.equal(1, gateway:metrics()['moongate_h2_ended_total{reason="protocol"}'])
+    gateway:expect_quiet()
+  end))
+
+  it("passes h2spec, strictly", test(function()
+    local path = os.getenv "H2SPEC"
+    if not path then pending "H2SPEC names no h2spec (go install github.com/summerwind/h2spec/cmd/h2spec@latest)" end
+    local gateway = serve(nil, { routes = { { path = "/", backends = "echo" } }, upstreams = { echo = { "builtin:echo" } } })
+    local tool = h.spawn(path, { args = { "-t", "-k", "-S", "-o", "1", "-h", "127.0.0.1", "-p", tostring(gateway.port) } })
+    tool:wait_exit(60000)
+    assert.truthy(tool.output:find "146 tests, 146 passed, 0 skipped, 0 failed", tool.output:sub(-2000))
+  end))
+
   it("agrees on h2 or http/1.1, and refuses a client that wants something else alone", test(function()
     local gateway = serve()
     assert.truthy(s_client(gateway, "-alpn http/1.1,h2"):find "ALPN protocol: h2")
