@@ -95,20 +95,43 @@ static uint64_t sum(const struct moon_admin_ops *ops, const struct metric *metri
     return total;
 }
 
+// Counters that are one family: by the start of their names. The rest of the name is the label's value.
+struct labelled {
+    const char *start, *family, *label;
+};
+
+static const struct labelled families_of_counters[] = {
+    {"responses_", "moongate_responses_total", "class"},
+    {"refused_", "moongate_connections_refused_total", "reason"},
+    {"tls_failures_", "moongate_tls_handshake_failures_total", "reason"},
+};
+
+static const struct labelled *labelled_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof families_of_counters / sizeof *families_of_counters; i++)
+        if (strncmp(name, families_of_counters[i].start, strlen(families_of_counters[i].start)) ==
+            0)
+            return &families_of_counters[i];
+    return NULL;
+}
+
 static void write_counters(struct text *text, const struct moon_admin_ops *ops)
 {
     char name[64];
+    const struct labelled *before = NULL;
     for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
         const struct metric *metric = &metrics[i];
-        bool is_class = strncmp(metric->name, "responses_", 10) == 0;
+        const struct labelled *labelled = labelled_of(metric->name);
         unsigned long long value = sum(ops, metric);
-        snprintf(name, sizeof name, "moongate_%s", is_class ? "responses_total" : metric->name);
-        if (!is_class || metric->name[10] == '1')
-            head(text, name, metric->type, metric->help);
-        if (is_class)
-            putf(text, "%s{class=\"%s\"} %llu\n", name, metric->name + 10, value);
+        snprintf(name, sizeof name, "moongate_%s", metric->name);
+        if (!labelled || labelled != before)
+            head(text, labelled ? labelled->family : name, metric->type, metric->help);
+        if (labelled)
+            putf(text, "%s{%s=\"%s\"} %llu\n", labelled->family, labelled->label,
+                 metric->name + strlen(labelled->start), value);
         else
             putf(text, "%s %llu\n", name, value);
+        before = labelled;
     }
 }
 

@@ -72,10 +72,11 @@ bool moon_address_equal(const struct moon_address *a, const struct moon_address 
     return memcmp(a->ip, b->ip, a->family == MOON_FAMILY_IPV4 ? 4 : sizeof(a->ip)) == 0;
 }
 
+static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
 // An IPv4 client of a dual-stack socket shows as ::ffff:a.b.c.d, and counts as what it is.
 bool moon_address_is_loopback(const struct moon_address *a)
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     static const uint8_t loopback[16] = {[15] = 1};
     if (a->family == MOON_FAMILY_IPV4)
         return a->ip[0] == 127;
@@ -84,6 +85,24 @@ bool moon_address_is_loopback(const struct moon_address *a)
     if (memcmp(a->ip, mapped, sizeof(mapped)) == 0)
         return a->ip[12] == 127;
     return memcmp(a->ip, loopback, sizeof(loopback)) == 0;
+}
+
+void moon_address_unmap(struct moon_address *a)
+{
+    if (a->family != MOON_FAMILY_IPV6 || memcmp(a->ip, mapped, sizeof(mapped)) != 0)
+        return;
+    memmove(a->ip, a->ip + sizeof(mapped), 4);
+    memset(a->ip + 4, 0, sizeof(mapped));
+    a->family = MOON_FAMILY_IPV4;
+}
+
+void moon_address_map(struct moon_address *a)
+{
+    if (a->family != MOON_FAMILY_IPV4)
+        return;
+    memmove(a->ip + sizeof(mapped), a->ip, 4);
+    memcpy(a->ip, mapped, sizeof(mapped));
+    a->family = MOON_FAMILY_IPV6;
 }
 
 // IPv4 by hand: it is printed for X-Forwarded-For.

@@ -22,6 +22,9 @@ bool moon_address_parse(struct moon_slice text, struct moon_address *out);
 bool moon_address_parse_ip(struct moon_slice text, uint16_t port, struct moon_address *out);
 bool moon_address_equal(const struct moon_address *a, const struct moon_address *b);
 bool moon_address_is_loopback(const struct moon_address *a);
+// Makes an IPv4 address of one within IPv6 (::ffff:10.0.0.1), and the other way round; others stay.
+void moon_address_unmap(struct moon_address *a);
+void moon_address_map(struct moon_address *a);
 // Writes "10.0.0.1" or "::1" (no brackets) and a NUL; returns the length.
 size_t moon_address_format_ip(const struct moon_address *a, char out[MOON_ADDRESS_TEXT_LEN]);
 // Writes "10.0.0.1:80" or "[::1]:80" and a NUL; returns the length.

@@ -18,6 +18,11 @@ enum moon_err {
     MOON_EFIELD = -10012,      // unusable header field
     MOON_EUPSTREAM = -10013,   // no such upstream
     MOON_ENOENDPOINT = -10014, // the upstream has no endpoint
+    // of TLS
+    MOON_ETLS = -10015, // the handshake failed, or what came is no TLS; the stream says why
+    // the connection ended without the peer's close_notify: what came may not be all
+    MOON_ECUT = -10016,
+    MOON_ECERT = -10017, // the peer's certificate is not accepted
 };
 
 // A short static text for any error of the space ("connection refused"); never NULL. Thread safe.

@@ -3,9 +3,13 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
-static int write_value(const struct moon_value *value, FILE *out);
+// `dir`: of the script, where paths of files are relative to; NULL: no paths are among what is written.
+static int write_value(const struct moon_value *value, const char *dir, FILE *out);
 
 static void write_text(struct moon_slice text, FILE *out)
 {
@@ -32,27 +36,55 @@ static void write_number(double number, FILE *out)
         fprintf(out, "%.17g", number);
 }
 
-static int write_table(const struct moon_value *table, FILE *out)
+static bool is_one_of(struct moon_slice key, const char *const *names)
+{
+    while (*names && !moon_slice_equal(key, moon_slice_from(*names)))
+        names++;
+    return *names != NULL;
+}
+
+// What is written is read in another directory.
+static int write_path(const struct moon_value *value, const char *dir, FILE *out)
+{
+    char path[PATH_MAX];
+    int len = snprintf(path, sizeof path, "%s/%.*s", dir, MOON_SLICE_ARG(value->string));
+    bool is_relative = value->string.len && value->string.ptr[0] != '/';
+    if (is_relative && len > 0 && (size_t)len < sizeof path)
+        write_text((struct moon_slice){path, (size_t)len}, out);
+    else
+        write_text(value->string, out);
+    return 0;
+}
+
+static int write_entry(const struct moon_entry *entry, const char *dir, FILE *out)
+{
+    static const char *const paths[] = {"cert", "key", "ca", "crl", NULL};
+    if (dir && entry->value.kind == MOON_VALUE_STRING && is_one_of(entry->key, paths))
+        return write_path(&entry->value, dir, out);
+    return write_value(&entry->value, dir, out);
+}
+
+static int write_table(const struct moon_value *table, const char *dir, FILE *out)
 {
     int err = 0;
     fputc('{', out);
     for (uint32_t i = 0; i < table->table.item_count && !err; i++) {
         fputc(' ', out);
-        err = write_value(&table->table.items[i], out);
+        err = write_value(&table->table.items[i], dir, out);
         fputc(',', out);
     }
     for (uint32_t i = 0; i < table->table.entry_count && !err; i++) {
         fputs(" [", out);
         write_text(table->table.entries[i].key, out);
         fputs("] = ", out);
-        err = write_value(&table->table.entries[i].value, out);
+        err = write_entry(&table->table.entries[i], dir, out);
         fputc(',', out);
     }
     fputs(" }", out);
     return err;
 }
 
-static int write_value(const struct moon_value *value, FILE *out)
+static int write_value(const struct moon_value *value, const char *dir, FILE *out)
 {
     switch (value->kind) {
     case MOON_VALUE_NIL:
@@ -68,7 +100,7 @@ static int write_value(const struct moon_value *value, FILE *out)
         write_text(value->string, out);
         return 0;
     case MOON_VALUE_TABLE:
-        return write_table(value, out);
+        return write_table(value, dir, out);
     case MOON_VALUE_FUNCTION:
         return -ENOTSUP;
     }
@@ -84,6 +116,35 @@ static void write_place(const struct moon_place *place, FILE *out)
     fprintf(out, ":%u\n", place->line);
 }
 
+// An object's own entries: the files of `tls` are from where its script is.
+static int write_object(const struct moon_object *object, FILE *out)
+{
+    const struct moon_value *tls = moon_value_get_kind(&object->value, "tls", MOON_VALUE_TABLE);
+    bool has_paths = tls && strcmp(object->kind, "settings") != 0 && object->place.file;
+    char *file = has_paths ? realpath(object->place.file, NULL) : NULL;
+    char *slash = file ? strrchr(file, '/') : NULL;
+    if (slash)
+        *slash = '\0';
+    int err = 0;
+    if (!slash) {
+        err = write_value(&object->value, NULL, out);
+    } else {
+        const struct moon_value *table = &object->value;
+        fputc('{', out);
+        for (uint32_t i = 0; i < table->table.entry_count && !err; i++) {
+            const struct moon_entry *entry = &table->table.entries[i];
+            fputs(" [", out);
+            write_text(entry->key, out);
+            fputs("] = ", out);
+            err = write_value(&entry->value, &entry->value == tls ? file : NULL, out);
+            fputc(',', out);
+        }
+        fputs(" }", out);
+    }
+    free(file);
+    return err;
+}
+
 // Each call in a function of its own: a function of Lua holds 65536 constants at most, a model more.
 int moon_model_write_lua(const struct moon_model *model, FILE *out,
                          const struct moon_object **refused)
@@ -93,7 +154,7 @@ int moon_model_write_lua(const struct moon_model *model, FILE *out,
         const struct moon_object *object = moon_model_at(model, i);
         write_place(&object->place, out);
         fprintf(out, ";(function() moongate.%s ", object->kind);
-        int err = write_value(&object->value, out);
+        int err = write_object(object, out);
         fputs(" end)()\n", out);
         if (err) {
             *refused = object;

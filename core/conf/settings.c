@@ -22,9 +22,9 @@
     }
 
 static const struct moon_schema_key timeout_keys[] = {
-    SECONDS("connect"),      SECONDS("response"),      SECONDS("idle"),
-    SECONDS("request_head"), SECONDS("upstream_idle"), SECONDS("body"),
-    SECONDS("drain"),        SECONDS("linger"),        {.name = NULL},
+    SECONDS("connect"),       SECONDS("response"), SECONDS("idle"),  SECONDS("request_head"),
+    SECONDS("upstream_idle"), SECONDS("body"),     SECONDS("drain"), SECONDS("linger"),
+    SECONDS("handshake"),     {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 
@@ -54,6 +54,12 @@ static const struct moon_schema_key resolver_keys[] = {
 };
 static const struct moon_schema resolver_schema = {resolver_keys, NULL, NULL};
 
+static const struct moon_schema_key tls_keys[] = {
+    {.name = "key_log", .types = MOON_TYPE_STRING, .expected = "a path"},
+    {.name = NULL},
+};
+static const struct moon_schema tls_schema = {tls_keys, NULL, NULL};
+
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 static const struct moon_schema_key settings_keys[] = {
@@ -82,6 +88,10 @@ static const struct moon_schema_key settings_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &resolver_schema,
      .expected = "{ servers = { \"127.0.0.1:53\" } }"},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &tls_schema,
+     .expected = "{ key_log = \"keys.log\" }"},
     {.name = "state", .types = MOON_TYPE_STRING, .expected = "the path of a directory"},
     {.name = "drain", .types = MOON_TYPE_NUMBER, .is_later = true},
     {.name = NULL},
@@ -108,6 +118,7 @@ static void read_timeouts(const struct moon_value *table, struct moon_settings *
     settings->timeouts.body_ms = ms_of(table, "body", 30);
     settings->timeouts.drain_ms = ms_of(table, "drain", 30);
     settings->timeouts.linger_ms = ms_of(table, "linger", 2);
+    settings->timeouts.handshake_ms = ms_of(table, "handshake", 10);
 }
 
 enum { DNS_PORT = 53 };
@@ -146,6 +157,7 @@ static void settings_unref(void *part)
     if (settings) {
         free((void *)settings->log_level.ptr);
         free(settings->state);
+        free(settings->tls_key_log);
         free(settings->resolver.servers);
     }
     free(settings);
@@ -176,6 +188,9 @@ static int settings_compile(const struct moon_compile *compile, void **part)
     settings->log_level = (struct moon_slice){strndup(level.ptr, level.len), level.len};
     struct moon_slice state = moon_value_string(value, "state", MOON_SLICE(""));
     settings->state = state.len ? strndup(state.ptr, state.len) : NULL;
+    struct moon_slice key_log =
+        moon_value_string(moon_value_get(value, "tls"), "key_log", MOON_SLICE(""));
+    settings->tls_key_log = key_log.len ? strndup(key_log.ptr, key_log.len) : NULL;
     if (!read_resolver(compile, moon_value_get(value, "resolver"), settings)) {
         settings_unref(settings);
         return MOON_ECONFIG;

@@ -19,9 +19,10 @@ struct moon_settings {
     struct {
         uint32_t connect_ms, response_ms, idle_ms, request_head_ms; // 5 s, 60 s, 75 s, 10 s
         uint32_t upstream_idle_ms;                                  // 60 s: pooled links
-        uint32_t body_ms;   // 30 s: a stalled body (no byte either way) ends the exchange
-        uint32_t drain_ms;  // 30 s
-        uint32_t linger_ms; // 2 s
+        uint32_t body_ms;      // 30 s: a stalled body (no byte either way) ends the exchange
+        uint32_t drain_ms;     // 30 s
+        uint32_t linger_ms;    // 2 s
+        uint32_t handshake_ms; // 10 s: TLS, of clients
     } timeouts;
     struct {
         struct moon_address *servers; // none: /etc/resolv.conf
@@ -38,6 +39,7 @@ struct moon_settings {
     // proxies in front whose X-Forwarded-* are believed; 0: inbound ones are replaced
     uint32_t trusted_hops;
     bool splice;                 // move long bodies inside the kernel; on by default
+    char *tls_key_log;           // file for secrets of connections; NULL: none
     char *state;                 // directory of the last good configuration; NULL: it is not kept
     struct moon_slice log_level; // "debug", "info", "warn", "error"; default "info"
 };

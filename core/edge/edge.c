@@ -4,15 +4,22 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "edge/census.h"
+#include "edge/handshake.h"
+#include "edge/preface.h"
+#include "edge/udp.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
+#include "exchange/tcp.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/listener.h"
+#include "upstream/pool.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,8 +29,14 @@ enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
 struct connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
-    struct moon_link *link;
-    struct acceptor *acceptor; // it came through
+    struct moon_link *link;           // NULL: not yet
+    struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
+    struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
+    struct moon_proxied *proxied;     // until the link has it
+    struct moon_tcp *tcp;             // in the place of a link
+    uint64_t number;                  // of either; 0 before
+    struct moon_census_entry *census; // NULL: the listener has no limits
+    struct acceptor *acceptor;        // it came through
 };
 
 // Lives until its socket is closed and its last connection is gone.
@@ -32,6 +45,8 @@ struct acceptor {
     struct moon_edge *edge;
     struct moon_socket *socket; // NULL: closed
     struct moon_arrival arrival;
+    struct moon_address bound; // names the port; of a unix socket, a number in its place
+    struct moon_udp *udp;      // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
     bool is_closing;       // a connection that still comes gets one answer
@@ -41,6 +56,7 @@ struct moon_edge {
     struct moon_service *service;
     struct moon_connection_budget *budget;
     struct acceptor *acceptors;
+    struct acceptor *leaving; // of datagrams: those that drain
     struct moon_list connections;
     size_t connection_count;
     struct moon_timer retry;
@@ -53,7 +69,7 @@ static void resume_accepting(struct moon_edge *edge);
 
 static void acceptor_free_unused(struct acceptor *acceptor)
 {
-    if (acceptor->socket || acceptor->connection_count)
+    if (acceptor->socket || acceptor->udp || acceptor->connection_count)
         return;
     moon_hold_unref(acceptor->arrival.hold);
     free(acceptor);
@@ -74,12 +90,18 @@ static void on_closed(void *owner)
 {
     struct connection *connection = owner;
     struct moon_edge *edge = connection->edge;
+    if (connection->number)
+        moon_pool_forget(edge->service->pool, connection->number);
+    if (connection->census)
+        moon_census_leave(edge->budget->census, connection->census);
+    free(connection->census);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&edge->service->res->counters->connections_live);
     connection->acceptor->connection_count--;
     acceptor_free_unused(connection->acceptor);
+    free(connection->proxied);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);
@@ -91,7 +113,121 @@ static const struct moon_link_events connection_events = {
     .closed = on_closed,
 };
 
-static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
+// The bytes of the stream are the client's requests from here on.
+static void link_start(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_edge *edge = connection->edge;
+    connection->link =
+        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
+    struct moon_link *link = connection->link;
+    connection->number = moon_link_number(link);
+    moon_link_set_proxied(link, connection->proxied);
+    connection->proxied = NULL;
+    if (connection->acceptor->is_closing)
+        moon_link_drain_next(link);
+    moon_link_start(link);
+}
+
+static void on_handshake(void *owner, struct moon_stream *stream)
+{
+    struct connection *connection = owner;
+    connection->handshake = NULL;
+    if (stream)
+        link_start(connection, stream);
+    else
+        on_closed(connection);
+}
+
+static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+{
+    const struct moon_arrival *arrival = &acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+    return &hold->listeners->binds[arrival->bind];
+}
+
+static const struct moon_front *front_of(const struct acceptor *acceptor)
+{
+    const struct moon_arrival *arrival = &acceptor->arrival;
+    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+    return moon_bind_front(hold->listeners, bind_of(acceptor));
+}
+
+static void tcp_start(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_tcp_args args = {.service = connection->edge->service,
+                                 .arrival = &connection->acceptor->arrival,
+                                 .stream = stream,
+                                 .proxied = connection->proxied,
+                                 .closed = on_closed,
+                                 .owner = connection};
+    connection->tcp = moon_tcp_open(&args);
+    connection->number = moon_tcp_number(connection->tcp);
+}
+
+// The protocol of the port begins.
+static void protocol_start(struct connection *connection, struct moon_stream *stream)
+{
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    struct moon_resources *res = connection->edge->service->res;
+    if (front_of(connection->acceptor)->protocol == MOON_PROTOCOL_TCP) {
+        tcp_start(connection, stream);
+        return;
+    }
+    if (!bind->tls) {
+        link_start(connection, stream);
+        return;
+    }
+    stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
+    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
+}
+
+static struct moon_census_entry *census_of(struct connection *connection)
+{
+    if (!connection->census)
+        connection->census = calloc(1, sizeof *connection->census);
+    if (!connection->census)
+        abort();
+    return connection->census;
+}
+
+// Whether its client may have one more.
+static bool may_enter(struct connection *connection, const struct moon_stream *stream)
+{
+    const struct acceptor *acceptor = connection->acceptor;
+    uint32_t bound = front_of(acceptor)->limits.per_client;
+    struct moon_address peer;
+    if (!bound)
+        return true;
+    moon_stream_address(stream, true, &peer);
+    return moon_census_enter_client(connection->edge->budget->census, census_of(connection),
+                                    &acceptor->bound, &peer, bound);
+}
+
+// Who the client is has been told.
+static void client_known(struct connection *connection, struct moon_stream *stream)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    if (may_enter(connection, stream)) {
+        protocol_start(connection, stream);
+        return;
+    }
+    moon_count_up(&res->counters->refused_client_limit);
+    moon_preface_refuse(res, stream);
+    on_closed(connection);
+}
+
+static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
+{
+    struct connection *connection = owner;
+    connection->preface = NULL;
+    connection->proxied = proxied;
+    if (stream)
+        client_known(connection, stream);
+    else
+        on_closed(connection);
+}
+
+static struct connection *connection_new(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     struct connection *connection = calloc(1, sizeof *connection);
@@ -105,12 +241,44 @@ static void connection_start(struct acceptor *acceptor, struct moon_stream *stre
     edge->connection_count++;
     moon_count_up(&counters->connections_live);
     moon_count_up(&counters->connections_total);
-    connection->link =
-        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
-    struct moon_link *link = connection->link;
-    if (acceptor->is_closing)
-        moon_link_drain_next(link);
-    moon_link_start(link);
+    return connection;
+}
+
+// Whether the port takes anything from that peer.
+static bool is_welcome(struct connection *connection, const struct moon_front *front,
+                       const struct moon_stream *stream)
+{
+    const struct acceptor *acceptor = connection->acceptor;
+    struct moon_counters *counters = acceptor->edge->service->res->counters;
+    struct moon_address peer;
+    if (front->limits.connections &&
+        !moon_census_enter(acceptor->edge->budget->census, census_of(connection), &acceptor->bound,
+                           front->limits.connections)) {
+        moon_count_up(&counters->refused_listener_limit);
+        return false;
+    }
+    if (!front->has_proxy_header)
+        return true;
+    moon_stream_address(stream, true, &peer);
+    if (moon_front_trusts(front, &peer))
+        return true;
+    moon_count_up(&counters->refused_proxy_untrusted);
+    return false;
+}
+
+static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
+{
+    struct moon_resources *res = acceptor->edge->service->res;
+    const struct moon_front *front = front_of(acceptor);
+    struct connection *connection = connection_new(acceptor);
+    if (!is_welcome(connection, front, stream)) {
+        moon_preface_refuse(res, stream);
+        on_closed(connection);
+    } else if (front->has_proxy_header) {
+        connection->preface = moon_preface_new(res, stream, on_preface, connection);
+    } else {
+        client_known(connection, stream);
+    }
 }
 
 // ---- accepting
@@ -204,7 +372,8 @@ static void resume_accepting(struct moon_edge *edge)
     edge->is_paused = false;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
     for (struct acceptor *acceptor = edge->acceptors; acceptor; acceptor = acceptor->next)
-        moon_loop_defer(edge->service->res->loop, &acceptor->task);
+        if (acceptor->socket)
+            moon_loop_defer(edge->service->res->loop, &acceptor->task);
 }
 
 // ---- public
@@ -221,16 +390,56 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
     return edge;
 }
 
+static void on_udp_drained(void *owner)
+{
+    struct acceptor *acceptor = owner;
+    struct acceptor **at = &acceptor->edge->leaving;
+    while (*at != acceptor)
+        at = &(*at)->next;
+    *at = acceptor->next;
+    moon_udp_free(acceptor->udp);
+    acceptor->udp = NULL;
+    acceptor_free_unused(acceptor);
+}
+
+// Unix sockets have paths; a hash of one stands for it.
+static void name_port(struct acceptor *acceptor, const struct moon_socket *socket)
+{
+    const struct moon_listeners *all = acceptor->edge->service->hold->listeners;
+    const char *path = all->binds[acceptor->arrival.bind].path;
+    moon_socket_address(socket, &acceptor->bound);
+    for (size_t i = 0; path && path[i]; i++)
+        acceptor->bound.ip[i % sizeof acceptor->bound.ip] =
+            (uint8_t)(acceptor->bound.ip[i % sizeof acceptor->bound.ip] * 31 + path[i]);
+}
+
+static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
+{
+    struct moon_edge *edge = acceptor->edge;
+    name_port(acceptor, socket);
+    struct moon_udp_args args = {.service = edge->service,
+                                 .budget = edge->budget,
+                                 .arrival = &acceptor->arrival,
+                                 .bound = &acceptor->bound,
+                                 .socket = socket,
+                                 .drained = on_udp_drained,
+                                 .owner = acceptor};
+    if (front_of(acceptor)->protocol == MOON_PROTOCOL_UDP)
+        return moon_udp_new(&args, &acceptor->udp);
+    int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
+    acceptor->socket = err ? NULL : socket;
+    return err;
+}
+
 int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_t bind)
 {
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (!acceptor)
         abort();
     acceptor->edge = edge;
-    acceptor->socket = socket;
     acceptor->arrival.bind = bind;
     acceptor->task.fn = acceptor_task;
-    int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
+    int err = acceptor_start(acceptor, socket);
     if (err) {
         free(acceptor);
         return err;
@@ -240,10 +449,15 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_
     return 0;
 }
 
+static const struct moon_socket *socket_of(const struct acceptor *acceptor)
+{
+    return acceptor->udp ? moon_udp_socket(acceptor->udp) : acceptor->socket;
+}
+
 void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, uint32_t bind)
 {
     for (struct acceptor *at = edge->acceptors; at; at = at->next)
-        if (at->socket == socket)
+        if (socket_of(at) == socket)
             at->arrival.bind = bind;
 }
 
@@ -253,9 +467,15 @@ static void acceptor_close(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     acceptor->is_closing = true;
+    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
+    if (acceptor->udp) {
+        acceptor->next = edge->leaving;
+        edge->leaving = acceptor;
+        moon_udp_drain(acceptor->udp);
+        return;
+    }
     while (take(acceptor))
         ;
-    acceptor->arrival.hold = moon_hold_ref(edge->service->hold);
     moon_loop_accept_stop(edge->service->res->loop, acceptor->socket);
     moon_socket_free(acceptor->socket);
     moon_task_cancel(&acceptor->task);
@@ -270,7 +490,7 @@ static void drain_connections(struct moon_edge *edge, const struct acceptor *acc
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
-        if (!acceptor || connection->acceptor == acceptor)
+        if (connection->link && (!acceptor || connection->acceptor == acceptor))
             moon_link_drain(connection->link);
     }
 }
@@ -279,7 +499,7 @@ void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket
 {
     for (struct acceptor **at = &edge->acceptors; *at; at = &(*at)->next) {
         struct acceptor *acceptor = *at;
-        if (acceptor->socket != socket)
+        if (socket_of(acceptor) != socket)
             continue;
         *at = acceptor->next;
         drain_connections(edge, acceptor);
@@ -308,17 +528,23 @@ void moon_edge_close_all(struct moon_edge *edge)
          at = next) {
         struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
+        moon_preface_free(connection->preface);
+        moon_handshake_free(connection->handshake);
+        moon_tcp_close(connection->tcp);
         moon_link_close(connection->link);
         on_closed(connection);
     }
+    while (edge->leaving)
+        on_udp_drained(edge->leaving);
 }
 
 // Its listener, where its port has one alone.
 static struct moon_slice listener_of(const struct connection *connection)
 {
-    const struct moon_arrival *arrival = &connection->acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : connection->edge->service->hold;
-    const struct moon_bind *bind = &hold->listeners->binds[arrival->bind];
+    const struct acceptor *acceptor = connection->acceptor;
+    const struct moon_hold *hold =
+        acceptor->arrival.hold ? acceptor->arrival.hold : connection->edge->service->hold;
+    const struct moon_bind *bind = bind_of(acceptor);
     if (bind->member_count > 1)
         return (struct moon_slice){NULL, 0};
     return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
@@ -331,7 +557,10 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
     for (const struct moon_list *at = all->next; at != all; at = at->next) {
         const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
         struct moon_link *link = connection->link;
-        if (moon_link_lane(link)->owner)
+        struct moon_survey_row early;
+        if (connection->tcp && moon_tcp_survey(connection->tcp, &early) && !fn(owner, &early))
+            return false;
+        if (!link || moon_link_lane(link)->owner) // none: what comes before is under way
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),
                                       .state = moon_link_is_ending(link)    ? "ending"
@@ -344,12 +573,20 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
         if (!fn(owner, &row))
             return false;
     }
+    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+        if (at->udp && !moon_udp_survey(at->udp, fn, owner))
+            return false;
     return true;
 }
 
 size_t moon_edge_connection_count(const struct moon_edge *edge)
 {
-    return edge->connection_count;
+    size_t count = edge->connection_count;
+    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+        count += at->udp ? moon_udp_session_count(at->udp) : 0;
+    for (const struct acceptor *at = edge->leaving; at; at = at->next)
+        count += moon_udp_session_count(at->udp);
+    return count;
 }
 
 void moon_edge_free(struct moon_edge *edge)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct moon_census;
 struct moon_edge;
 struct moon_service;
 struct moon_socket;
@@ -15,7 +16,8 @@ struct moon_socket;
 // Downstream connections of the whole process against what its descriptors allow; touched once a connection, not once a request.
 struct moon_connection_budget {
     atomic_size_t used_count;
-    atomic_size_t max_count; // may change; connections over a smaller one stay
+    atomic_size_t max_count;    // may change; connections over a smaller one stay
+    struct moon_census *census; // of the listeners' own limits
 };
 
 // `service` and `budget` outlive the edge.

@@ -274,7 +274,7 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     record->query = is_asked ? ex->asked_query : request->target.query;
     if (request->method.ptr)
         record->protocol = request->minor ? MOON_SLICE("HTTP/1.1") : MOON_SLICE("HTTP/1.0");
-    record->client = &ex->flow.client;
+    record->client = ex->flow.client.family ? &ex->flow.client : NULL; // none: a unix socket
     record->endpoint = ex->endpoint.family ? &ex->endpoint : NULL;
     record->request_len = ex->flow.request_body_len;
     record->response_len = ex->flow.response_body_len;
@@ -299,19 +299,23 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     record->headers = headers_of(ex, format);
 }
 
-static void write_line(struct moon_exchange *ex, uint64_t us)
+// Where the next line goes; NULL: nowhere, and it is counted if it is lost.
+static char *reserve_line(struct moon_service *service)
 {
-    const struct moon_format *format = ex->service->hold->log_format;
-    struct moon_resources *res = ex->res;
+    struct moon_resources *res = service->res;
+    if (!res->access_ring || !service->hold->log_format)
+        return NULL;
     char *to = moon_ring_reserve(res->access_ring);
-    if (!to) {
+    if (!to)
         moon_count_up(&res->counters->access_log_dropped_total);
-        return;
-    }
-    struct moon_record record = {.us = us};
-    gather(ex, format, &record);
+    return to;
+}
+
+static void write_line(struct moon_service *service, const struct moon_record *record, char *to)
+{
+    struct moon_resources *res = service->res;
     moon_ring_commit(res->access_ring,
-                     moon_format_write(format, &ex->service->log_clock, &record, to));
+                     moon_format_write(service->hold->log_format, &service->log_clock, record, to));
     moon_count_up(&res->counters->access_log_lines_total);
 }
 
@@ -322,6 +326,24 @@ void moon_access_record(struct moon_exchange *ex)
     uint64_t us = (moon_loop_now_ns(ex->res->loop) - ex->start_ns) / 1000;
     if (ex->res->series)
         count(ex, us);
-    if (ex->res->access_ring && ex->service->hold->log_format)
-        write_line(ex, us);
+    char *to = reserve_line(ex->service);
+    if (!to)
+        return;
+    struct moon_record record = {.us = us};
+    gather(ex, ex->service->hold->log_format, &record);
+    write_line(ex->service, &record, to);
+}
+
+void moon_access_record_stream(struct moon_service *service, struct moon_record *record,
+                               const struct moon_series_sample *sample)
+{
+    const struct moon_slice no_headers[MOON_FORMAT_ITEM_COUNT] = {{NULL, 0}};
+    if (service->res->series)
+        moon_series_count(service->res->series, sample);
+    char *to = reserve_line(service);
+    if (!to)
+        return;
+    record->wall_ms = moon_loop_wall_ms(service->res->loop);
+    record->headers = no_headers;
+    write_line(service, record, to);
 }

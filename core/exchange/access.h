@@ -6,6 +6,9 @@
 
 struct moon_exchange;
 struct moon_format;
+struct moon_record;
+struct moon_series_sample;
+struct moon_service;
 
 struct moon_access_log {
     struct moon_slice file;           // a path, or "stdout"; empty: there is no access log
@@ -23,3 +26,6 @@ bool moon_access_counts_same(const struct moon_snapshot *a, const struct moon_sn
 
 // In the log phase, once for each exchange whose request was understood or refused.
 void moon_access_record(struct moon_exchange *ex);
+// The same for what carries no request: a connection of a TCP route, a session of a UDP route.
+void moon_access_record_stream(struct moon_service *service, struct moon_record *record,
+                               const struct moon_series_sample *sample);

@@ -5,7 +5,9 @@
 #include "exchange/access.h"
 #include "exchange/plugins.h"
 #include "obs/series.h"
+#include "route/listener.h"
 #include "route/route.h"
+#include "route/stream_route.h"
 #include "upstream/upstream.h"
 
 #include <stdio.h>
@@ -35,6 +37,11 @@ static const struct moon_schema_key timeout_keys[] = {
      .max = 86400,
      .expected = "seconds, 0.001 to 86400"},
     {.name = "response",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = "idle",
      .types = MOON_TYPE_NUMBER,
      .min = 0.001,
      .max = 86400,
@@ -245,6 +252,26 @@ static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
     return is_fine;
 }
 
+// Built-in upstreams answer requests: a stream route has none.
+static bool check_builtins(const struct compiling *at, const struct moon_split *split)
+{
+    const struct moon_upstreams *upstreams = moon_snapshot_upstreams(at->compile->snapshot);
+    if (!upstreams ||
+        !moon_route_is_stream(moon_snapshot_listeners(at->compile->snapshot), at->object))
+        return true;
+    for (uint32_t i = 0; i < split->count; i++) {
+        int32_t index = split->backends[i].upstream;
+        const struct moon_upstream *upstream =
+            index >= 0 ? moon_upstreams_at(upstreams, (size_t)index) : NULL;
+        if (!upstream || !upstream->builtin)
+            continue;
+        report(at, "backends", "a route without HTTP needs endpoints with addresses",
+               "built into the binary, for requests alone:", upstream->name);
+        return false;
+    }
+    return true;
+}
+
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
@@ -252,6 +279,7 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     action->name = moon_route_name(value);
     action->timeouts.request_ms = ms_of(timeouts, "request", 0);
     action->timeouts.response_ms = ms_of(timeouts, "response", 0);
+    action->timeouts.idle_ms = ms_of(timeouts, "idle", 0);
     action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,
                                            moon_slice_from(action->name));
     bool has_prefix = find_prefix(at->object, &action->prefix_len);
@@ -261,7 +289,8 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     // A plugin that is broken might be the one that answers.
     bool is_needed = is_fine && !action->answers && !action->chain.may_answer;
     is_fine = compile_retry(at, &action->retry) && is_fine;
-    return compile_backends(at, is_needed, &action->split) && is_fine;
+    return compile_backends(at, is_needed, &action->split) && check_builtins(at, &action->split) &&
+           is_fine;
 }
 
 static void actions_unref(void *part)

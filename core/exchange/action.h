@@ -27,6 +27,8 @@ struct moon_action {
         uint32_t request_ms; // from the request's head to the whole response; 0: unbounded
         // from the request sent to the response's head, each attempt; 0: as the settings say
         uint32_t response_ms;
+        // of tunnels and TCP connections: as long as neither side sends a byte; of UDP sessions. 0: the default
+        uint32_t idle_ms;
     } timeouts;
     struct moon_retry retry;
 };

@@ -54,6 +54,13 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case -ECONNREFUSED:
         moon_exchange_answer(ex, status, "the upstream refused the connection");
         return;
+    case MOON_ECERT:
+        moon_exchange_answer(ex, status, "the upstream's certificate is not accepted");
+        return;
+    case MOON_ETLS:
+    case MOON_ECUT:
+        moon_exchange_answer(ex, status, "TLS with the upstream failed");
+        return;
     case MOON_EOF:
         moon_exchange_answer(ex, status, "the upstream closed the connection without an answer");
         return;
@@ -248,7 +255,13 @@ static void begin(struct moon_exchange *ex)
 
 void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
 {
+    const struct moon_link *client = ex->down ? moon_lane_link(ex->down) : NULL;
+    struct moon_patron patron = {0};
+    if (client && ex->upstream->proxy)
+        patron = (struct moon_patron){moon_link_number(client), moon_link_stream(client),
+                                      moon_link_proxied(client)};
     struct moon_lend_args args = {.upstream = ex->upstream,
+                                  .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,
                                   .waiter = &ex->waiter,
                                   .fresh = ex->attempt_count > 1};

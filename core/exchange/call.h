@@ -50,7 +50,7 @@ struct moon_call_args {
 
 // Starts a call; on the worker of the service. 0 and *out, or an error, when there is no call and done is not told:
 //   MOON_EURL, MOON_EMETHOD, MOON_EFIELD, -EMSGSIZE   what was given is no URL, method, field; the head is too long
-//   MOON_ELATER      not supported yet: https, an upstream that is built in
+//   MOON_ELATER      not supported yet: an upstream that is built in
 //   MOON_EUPSTREAM   there is no upstream of that name
 //   MOON_EBUSY       MOON_CALL_MAX_COUNT calls are under way
 //   MOON_ECANCELED   the worker is stopping
@@ -72,6 +72,7 @@ void moon_call_free(struct moon_call *call);
 //   -ETIMEDOUT       connecting took too long
 //   MOON_ETIMEOUT    timeout_ms is over
 //   MOON_EOF         the peer closed the connection without a (whole) response;  -ECONNREFUSED, -ECONNRESET ...: as they say
+//   MOON_ECERT       the peer's certificate is not accepted;  MOON_ETLS: there is no TLS to be had with it
 //   MOON_EPROTO      what came is no HTTP/1.1 response to this request
 //   MOON_EBODY       the body is longer than body_max_len
 //   -ENOBUFS         the budget of buffers is used up

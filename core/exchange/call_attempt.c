@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "exchange/call_priv.h"
+#include "io/tls.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "upstream/registry.h"
@@ -274,12 +275,32 @@ static void begin(struct moon_call *call)
     push_body(call);
 }
 
+// What calls to https: URLs are made with: it trusts whom the system trusts. The worker's, made at the first.
+static struct moon_tls_client *client_of(struct moon_resources *res)
+{
+    struct moon_tls_client_options shipped = {0};
+    struct moon_tls_problem problem;
+    if (!res->tls_client && res->tls)
+        moon_tls_client_get(res->tls, &shipped, &problem, &res->tls_client);
+    return res->tls_client;
+}
+
+static int lend_to(struct moon_call *call, bool is_fresh)
+{
+    struct moon_lend_to_args args = {
+        .address = &call->addresses[call->address_at], .host = call->host, .fresh = is_fresh};
+    if (call->is_secure)
+        args.tls = client_of(call->service->res);
+    if (call->is_secure && !args.tls)
+        return MOON_ETLS;
+    return moon_pool_lend_to(call->service->pool, &args, &call->lease);
+}
+
 static int lend(struct moon_call *call)
 {
     bool is_fresh = call->attempt_count > 1;
     if (!call->upstream)
-        return moon_pool_lend_to(call->service->pool, &call->addresses[call->address_at], is_fresh,
-                                 &call->lease);
+        return lend_to(call, is_fresh);
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
                                   .waiter = &call->waiter,

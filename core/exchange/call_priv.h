@@ -47,8 +47,9 @@ struct moon_call {
     int err;
     uint8_t step; // enum call_step
     uint8_t attempt_count, interim_count;
-    bool has_host : 1; // Host does not depend on the endpoint
-    bool is_sent : 1;  // the request is whole in the link's queue
+    bool is_secure : 1; // https
+    bool has_host : 1;  // Host does not depend on the endpoint
+    bool is_sent : 1;   // the request is whole in the link's queue
     bool is_head_read : 1;
 };
 

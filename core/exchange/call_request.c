@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { PORT_HTTP = 80 };
+enum { PORT_HTTP = 80, PORT_HTTPS = 443 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
 // The call's own, and what a client that does not wait for 100 and does not switch cannot ask for.
@@ -61,7 +61,7 @@ static struct moon_slice without_fragment(struct moon_slice url)
 static void read_authority(struct moon_call *call, const struct moon_authority *authority)
 {
     struct moon_slice host = authority->host;
-    uint16_t port = authority->port ? authority->port : PORT_HTTP;
+    uint16_t port = authority->port ? authority->port : call->is_secure ? PORT_HTTPS : PORT_HTTP;
     if (host.len > 2 && host.ptr[0] == '[')
         host = (struct moon_slice){host.ptr + 1, host.len - 2};
     if (moon_address_parse_ip(host, port, &call->host_address))
@@ -77,8 +77,7 @@ static int read_url(struct moon_call *call, const struct moon_call_args *args)
     struct moon_fault fault;
     if (url.len > MOON_CALL_HEAD_MAX_LEN)
         return -EMSGSIZE;
-    if (starts_fold(url, MOON_SLICE("https:")))
-        return MOON_ELATER;
+    call->is_secure = starts_fold(url, MOON_SLICE("https:"));
     if (url.len == 0 && args->upstream.len)
         url = MOON_SLICE("/");
     url = moon_arena_try_copy(call->arena, url);

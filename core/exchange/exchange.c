@@ -11,6 +11,7 @@
 #include "exchange/access.h"
 #include "exchange/exchange_priv.h"
 #include "exchange/listener_plugins.h"
+#include "io/tls.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/listener.h"
@@ -29,9 +30,11 @@ static void exchange_free(struct moon_exchange *ex)
     moon_buffer_fini(&ex->replay, ex->res->buffers);
     struct moon_resources *res = ex->res;
     struct moon_hold *hold = ex->hold;
+    struct moon_tls_facts *tls = ex->tls;
     moon_count_down(&res->counters->exchanges_live);
     moon_arena_free(ex->flow.arena); // its hooks may look at what filters were compiled to
     moon_hold_unref(hold);
+    moon_tls_facts_unref(tls);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
 }
 
@@ -178,6 +181,14 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
     }
 }
 
+// RFC 9110 7.4: a host that other terms were made for is not served over this connection (A70).
+static bool is_at_home(const struct moon_exchange *ex)
+{
+    const struct moon_tls_facts *tls = ex->flow.tls;
+    return !tls || moon_listener_takes(&ex->hold->listeners->listeners[ex->listener], tls->id,
+                                       tls->is_verified, tls->sni);
+}
+
 // The listener's plugins and the route's action. A request without a route goes on where the listener has plugins, which may
 // answer it. False: it was answered.
 static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
@@ -187,6 +198,11 @@ static bool find_route(struct moon_exchange *ex, const struct moon_chain **front
         moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
     if (ex->listener < 0) {
         moon_exchange_answer(ex, 404, "no listener takes this host");
+        return false;
+    }
+    if (!is_at_home(ex)) {
+        ex->has_fault = true; // another connection is needed: this one ends
+        moon_exchange_answer(ex, 421, "the TLS connection was made for another host");
         return false;
     }
     *front = moon_listener_plugins_at(ex->hold->listener_plugins, ex->listener);
@@ -445,12 +461,11 @@ static void exchange_task(struct moon_task *task)
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
-        struct moon_claim claim;
-        struct moon_relay_identity identity;
-        moon_pooled_claim(ex->lease.pooled, &claim);
-        moon_relay_identify(ex, &identity);
+        struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms};
+        moon_pooled_claim(ex->lease.pooled, &args.claim);
+        moon_relay_identify(ex, &args.identity);
         ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up, &claim, &identity);
+        moon_relay_start(ex->res, down, up, &args);
         start_log(ex);
         return;
     }
@@ -570,7 +585,9 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
     ex->flow.loop = res->loop;
     ex->flow.request = &ex->request;
     ex->flow.response = &ex->response;
-    ex->flow.scheme = "http";
+    ex->tls = moon_link_tls(moon_lane_link(down));
+    ex->flow.tls = ex->tls ? moon_tls_facts_ref(ex->tls) : NULL;
+    ex->flow.scheme = ex->tls ? "https" : "http";
     ex->flow.worker = res->worker;
     ex->flow.start_ms = moon_loop_now_ms(res->loop);
     ex->start_ns = moon_loop_turn_ns(res->loop);

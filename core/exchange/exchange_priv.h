@@ -8,6 +8,7 @@
 #include "exchange/action.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
+#include "exchange/relay.h"
 #include "filter/chain.h"
 #include "http/head.h"
 #include "io/loop.h"
@@ -56,8 +57,9 @@ struct moon_exchange {
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
     struct moon_framing request_framing, sent;
-    struct moon_task task; // goes on after resume; starts a tunnel
-    struct moon_list node; // in res->exchanges
+    struct moon_tls_facts *tls; // a reference; NULL: plain
+    struct moon_task task;      // goes on after resume; starts a tunnel
+    struct moon_list node;      // in res->exchanges
     // request body sent so far on this attempt, while it may be replayed
     struct moon_buffer replay;
     struct moon_slice local_body; // of an own answer, not sent yet
@@ -199,20 +201,4 @@ bool moon_response_is_bodiless(const struct moon_exchange *ex);
 bool moon_response_is_filtered(const struct moon_exchange *ex);
 
 // survey.c
-// What a tunnel keeps of its exchange, for those who ask: texts of its own, NULL where there is none.
-struct moon_relay_identity {
-    uint64_t number, start_ms; // of the client's connection
-    uint32_t request_count;
-    struct moon_address client, endpoint;
-    char *listener, *route, *upstream;
-};
 void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_identity *out);
-void moon_relay_identity_fini(struct moon_relay_identity *identity);
-
-// relay.c
-const struct moon_relay_identity *moon_relay_identity_at(const struct moon_list *node);
-// Takes both lanes over as one tunnel. The exchange keeps neither.
-// `claim` is what the upstream connection counts as; the tunnel takes it over, as it does `identity`.
-void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct moon_lane *up,
-                      const struct moon_claim *claim, const struct moon_relay_identity *identity);
-void moon_relay_stop_all(struct moon_resources *res);

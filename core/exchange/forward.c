@@ -3,6 +3,8 @@
 #include "base/arena.h"
 #include "conf/settings.h"
 #include "exchange/exchange_priv.h"
+#include "io/tls.h"
+#include "route/listener.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -50,6 +52,17 @@ static int put(struct moon_exchange *ex, enum moon_header_id id, struct moon_sli
     return moon_headers_add_id(headers, ex->flow.arena, id, value);
 }
 
+// A client of a unix socket has no address: what it claims counts only where the peer in front is trusted.
+static int put_forwarded_for(struct moon_exchange *ex, struct moon_slice ip)
+{
+    struct moon_headers *headers = &ex->request.headers;
+    if (ip.len)
+        return put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    if (!ex->res->settings->trusted_hops && moon_headers_has(headers, MOON_H_X_FORWARDED_FOR))
+        moon_headers_del_id(headers, MOON_H_X_FORWARDED_FOR);
+    return 0;
+}
+
 static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
 {
     const struct moon_settings *settings = ex->res->settings;
@@ -59,10 +72,10 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
     if (!settings->forwarded)
         return 0;
     bool is_v6 = ex->flow.client.family == MOON_FAMILY_IPV6;
-    struct moon_slice value =
-        moon_arena_try_format(ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s",
-                              is_v6 ? "\"[" : "", MOON_SLICE_ARG(ip), is_v6 ? "]\"" : "",
-                              MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
+    struct moon_slice value = moon_arena_try_format(
+        ex->flow.arena, "for=%s%.*s%s;host=\"%.*s\";proto=%s", is_v6 ? "\"[" : "",
+        MOON_SLICE_ARG(ip.len ? ip : MOON_SLICE("unknown")), is_v6 ? "]\"" : "",
+        MOON_SLICE_ARG(ex->request.host_text), ex->flow.scheme);
     return value.ptr ? put(ex, MOON_H_FORWARDED, value, true) : -ENOMEM;
 }
 
@@ -94,18 +107,67 @@ static bool accepts_trailers(const struct moon_head *request)
     return false;
 }
 
+// ';KEY="..."' for each name of that kind in sans; their quotes and commas are escaped already.
+static size_t write_names(char *to, struct moon_slice sans, struct moon_slice kind)
+{
+    struct moon_slice name;
+    size_t len = 0;
+    while (moon_slice_next_item(&sans, &name)) {
+        if (!moon_slice_starts(name, kind) || name.ptr[kind.len] != ':')
+            continue;
+        name = moon_slice_skip(name, kind.len + 1);
+        len +=
+            (size_t)sprintf(to + len, ";%.*s=\"%.*s\"", MOON_SLICE_ARG(kind), MOON_SLICE_ARG(name));
+    }
+    return len;
+}
+
+// What the client's certificate says, as Envoy writes it; nothing where it has shown none.
+static struct moon_slice client_cert(struct moon_exchange *ex)
+{
+    const struct moon_tls_facts *tls = ex->flow.tls;
+    size_t cap = tls->fingerprint.len + tls->subject.len + 3 * tls->sans.len + 64;
+    char *text = moon_arena_try_alloc(ex->flow.arena, cap);
+    if (!text)
+        return (struct moon_slice){NULL, 1};
+    size_t len = (size_t)sprintf(text, "Hash=%.*s;Subject=\"%.*s\"",
+                                 MOON_SLICE_ARG(tls->fingerprint), MOON_SLICE_ARG(tls->subject));
+    len += write_names(text + len, tls->sans, MOON_SLICE("URI"));
+    len += write_names(text + len, tls->sans, MOON_SLICE("DNS"));
+    return (struct moon_slice){text, len};
+}
+
+// Only the listener says who the client is: what came by that name is believed only where a proxy in front is.
+static int put_client_cert(struct moon_exchange *ex)
+{
+    struct moon_headers *headers = &ex->request.headers;
+    bool is_asked = ex->flow.tls && ex->listener >= 0 &&
+                    ex->hold->listeners->listeners[ex->listener].sends_client_cert;
+    if (moon_headers_has(headers, MOON_H_X_FORWARDED_CLIENT_CERT) &&
+        (is_asked || ex->res->settings->trusted_hops == 0))
+        moon_headers_del_id(headers, MOON_H_X_FORWARDED_CLIENT_CERT);
+    if (!is_asked || !ex->flow.tls->is_verified)
+        return 0;
+    struct moon_slice text = client_cert(ex);
+    if (!text.ptr)
+        return -ENOMEM;
+    return moon_headers_add_id(headers, ex->flow.arena, MOON_H_X_FORWARDED_CLIENT_CERT, text);
+}
+
 int moon_forward_begin(struct moon_exchange *ex)
 {
     struct moon_head *request = &ex->request;
     moon_head_strip_named(request);
     struct moon_slice ip = client_ip(ex);
-    int err = put(ex, MOON_H_X_FORWARDED_FOR, ip, true);
+    int err = put_forwarded_for(ex, ip);
     if (!err)
         err = put(ex, MOON_H_X_FORWARDED_PROTO, moon_slice_from(ex->flow.scheme), false);
     if (!err && request->host_text.len)
         err = put(ex, MOON_H_X_FORWARDED_HOST, request->host_text, false);
     if (!err)
         err = put_forwarded(ex, ip);
+    if (!err)
+        err = put_client_cert(ex);
     if (!err)
         err = put_via(ex, &request->headers, request->minor);
     return err ? err : put_request_id(ex);

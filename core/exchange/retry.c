@@ -119,6 +119,10 @@ void moon_wait_for_head(struct moon_exchange *ex)
 static void on_deadline(struct moon_timer *timer)
 {
     struct moon_exchange *ex = MOON_CONTAINER(timer, struct moon_exchange, deadline);
+    // A header_filter that waits must not hold up the answer about that; one that waits with the answer gets as long again.
+    if (ex->step == STEP_HEADER_FILTER)
+        ex->has_failed = true;
+    moon_deadline_start(ex);
     moon_exchange_answer(ex, 504, "the route's time for a request is over");
 }
 

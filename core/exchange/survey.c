@@ -42,7 +42,7 @@ static bool tell_tunnel(const struct moon_service *service,
                         const struct moon_relay_identity *identity, moon_survey_fn *fn, void *owner)
 {
     struct moon_survey_row row = {.number = identity->number,
-                                  .state = "tunnel",
+                                  .state = identity->state,
                                   .age_ms =
                                       moon_loop_now_ms(service->res->loop) - identity->start_ms,
                                   .request_count = identity->request_count,
@@ -81,7 +81,8 @@ static char *copy(struct moon_slice text)
 void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_identity *out)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
-    *out = (struct moon_relay_identity){.number = moon_link_number(link),
+    *out = (struct moon_relay_identity){.state = "tunnel",
+                                        .number = moon_link_number(link),
                                         .start_ms = moon_link_start_ms(link),
                                         .request_count = moon_link_lane_count(link),
                                         .client = ex->flow.client,
@@ -89,11 +90,4 @@ void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_ident
                                         .listener = copy(listener_of(ex)),
                                         .route = copy(moon_slice_from(ex->action->name)),
                                         .upstream = copy(upstream_of(ex))};
-}
-
-void moon_relay_identity_fini(struct moon_relay_identity *identity)
-{
-    free(identity->listener);
-    free(identity->route);
-    free(identity->upstream);
 }

@@ -54,6 +54,7 @@ struct moon_flow;
 struct moon_head;
 struct moon_loop;
 struct moon_schema;
+struct moon_tls_facts;
 struct moon_value;
 
 enum moon_verdict {
@@ -128,7 +129,9 @@ struct moon_flow {
     struct moon_head *request;
     struct moon_head *response; // status 0 until there is one
     struct moon_address client;
-    const char *scheme; // "http"
+    const char *scheme; // "http" or "https"
+    // what the client's handshake came to (io/tls.h), as long as the flow; NULL: plain
+    const struct moon_tls_facts *tls;
     // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
     // prefix. A filter that moves the path keeps it true.
     struct moon_slice matched_prefix;

@@ -9,6 +9,7 @@
 #include "obs/heartbeat.h"
 #include "obs/log.h"
 #include "obs/recent.h"
+#include "route/listener.h"
 
 #include <stdlib.h>
 
@@ -81,8 +82,10 @@ static void write_status(const struct moon_gateway *gateway, FILE *out)
         moon_log_level_name((enum moon_log_level)atomic_load(&gateway->args.log->level)));
     fputs(",\"ports\":[", out);
     for (size_t i = 0; i < gateway->ports.count; i++) {
-        char text[MOON_ADDRESS_TEXT_LEN];
-        moon_address_format(&gateway->ports.items[i].bound, text);
+        const struct moon_port *port = &gateway->ports.items[i];
+        struct moon_bind bind = {.path = port->path};
+        char text[MOON_BIND_TEXT_LEN];
+        moon_bind_format(&bind, &port->bound, text);
         fputs(i ? "," : "", out);
         moon_json_text(out, moon_slice_from(text));
     }

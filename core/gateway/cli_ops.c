@@ -80,7 +80,7 @@ static int cli_check(void *owner, const struct moon_run_options *options,
     int err = load(&source, report, &model);
     if (!err) {
         count_objects(model, counts);
-        err = moon_gateway_check(model, owner, report);
+        err = moon_gateway_check(world, model, owner, report);
     }
     moon_world_free(world);
     return err;
@@ -210,7 +210,8 @@ static int cli_explain(void *owner, const struct moon_run_options *options, stru
     struct source source = {world, options->file};
     int err = load(&source, report, &model);
     if (!err)
-        err = moon_gateway_explain(model, owner, query, report, answer);
+        err = moon_gateway_explain(&(struct moon_explain_args){world, model, owner, query}, report,
+                                   answer);
     moon_world_free(world);
     return err;
 }
@@ -237,7 +238,7 @@ static int cli_model(void *owner, const struct moon_run_options *options,
     int err = load(&source, report, &model);
     if (!err) {
         char *text = objects_of(model);
-        err = moon_gateway_check(model, owner, report);
+        err = moon_gateway_check(world, model, owner, report);
         if (err)
             free(text);
         else

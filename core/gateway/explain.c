@@ -59,6 +59,7 @@ struct asking {
     const struct moon_listeners *listeners;
     const struct moon_head *head;
     struct moon_route_scratch *scratch;
+    struct moon_slice scheme; // "http", "https", or empty: either
 };
 
 static struct moon_address address_of(const struct asking *at, size_t bind)
@@ -67,11 +68,26 @@ static struct moon_address address_of(const struct asking *at, size_t bind)
                                                 : at->listeners->binds[bind].address;
 }
 
-// A URL without a port may come in anywhere.
+// A URL without a port may be meant for any.
+static bool is_port_of(const struct asking *at, size_t bind)
+{
+    const struct moon_bind *to = &at->listeners->binds[bind];
+    uint16_t port = at->head->target.authority.port;
+    if (!moon_protocol_is_http(moon_bind_front(at->listeners, to)->protocol))
+        return false;
+    return port == 0 || address_of(at, bind).port == port;
+}
+
+static bool speaks(const struct asking *at, size_t bind)
+{
+    bool is_secure = at->listeners->binds[bind].tls != NULL;
+    return at->scheme.len == 0 ||
+           moon_slice_equal_fold(at->scheme, moon_slice_from(is_secure ? "https" : "http"));
+}
+
 static bool may_come_in(const struct asking *at, size_t bind)
 {
-    uint16_t port = at->head->target.authority.port;
-    return port == 0 || address_of(at, bind).port == port;
+    return is_port_of(at, bind) && speaks(at, bind);
 }
 
 static struct meeting meet(const struct asking *at, size_t bind)
@@ -104,7 +120,7 @@ static bool find_first(const struct asking *at, struct meeting *best)
 static void write_listeners(const struct asking *at, int route, FILE *out)
 {
     const char *comma = "";
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     fputs(",\"listeners\":[", out);
     for (size_t i = 0; i < at->listeners->bind_count; i++) {
         struct meeting found = may_come_in(at, i) ? meet(at, i) : (struct meeting){-1, -1};
@@ -112,7 +128,7 @@ static void write_listeners(const struct asking *at, int route, FILE *out)
             continue;
         const struct moon_listener *listener = &at->listeners->listeners[found.listener];
         struct moon_address address = address_of(at, i);
-        moon_address_format(&address, text);
+        moon_bind_format(&at->listeners->binds[i], &address, text);
         fprintf(out, "%s{", comma);
         moon_json_member(out, "name", listener->name);
         fputc(',', out);
@@ -226,7 +242,12 @@ static void write_answer(const struct asking *at, FILE *out)
 {
     struct meeting best;
     if (!find_first(at, &best)) {
-        write_refusal(out, 404, "no listener is on that port");
+        bool has_port = false;
+        for (size_t i = 0; i < at->listeners->bind_count; i++)
+            has_port = has_port || is_port_of(at, i);
+        write_refusal(out, 404,
+                      has_port ? "no listener there has that scheme"
+                               : "no listener is on that port");
         return;
     }
     if (best.route < 0) {
@@ -243,12 +264,22 @@ static void write_answer(const struct asking *at, FILE *out)
     fputs("}\n", out);
 }
 
+static struct moon_slice scheme_of(struct moon_slice url)
+{
+    const char *mark = url.len ? memmem(url.ptr, url.len, "://", 3) : NULL;
+    return (struct moon_slice){url.ptr, mark ? (size_t)(mark - url.ptr) : 0};
+}
+
 static void ask(const struct moon_snapshot *snapshot, const struct moon_ports *ports,
-                const struct moon_head *head, FILE *out)
+                const struct moon_head *head, struct moon_slice scheme, FILE *out)
 {
     enum { SCRATCH_LEN = 131072 };
-    struct asking at = {snapshot, ports, moon_snapshot_listeners(snapshot), head,
-                        moon_route_scratch_new(SCRATCH_LEN)};
+    struct asking at = {snapshot,
+                        ports,
+                        moon_snapshot_listeners(snapshot),
+                        head,
+                        moon_route_scratch_new(SCRATCH_LEN),
+                        scheme};
     write_answer(&at, out);
     moon_route_scratch_free(at.scratch);
 }
@@ -272,7 +303,7 @@ void moon_explain_write_json(const struct moon_snapshot *snapshot, const struct 
         moon_request_parse(arena, text, &limits, &head, &fault) < 0)
         write_refusal(out, fault.status, fault.reason);
     else
-        ask(snapshot, ports, &head, out);
+        ask(snapshot, ports, &head, scheme_of(question->url), out);
     moon_arena_free(arena);
     moon_arena_pool_free(pool);
 }

@@ -6,10 +6,13 @@
 #include "base/dicts.h"
 #include "base/err.h"
 #include "conf/settings.h"
+#include "edge/census.h"
 #include "exchange/access.h"
+#include "gateway/certificates.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "obs/log.h"
 #include "route/listener.h"
@@ -174,6 +177,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                         is_control ? NULL : moon_snapshot_generation(snapshot),
                                     .on_started = is_control ? NULL : on_started,
                                     .on_retired = on_retired,
+                                    .tls = gateway->tls,
                                     .names = gateway->name_desk,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
@@ -253,6 +257,18 @@ void moon_gateway_size_budgets(struct moon_gateway *gateway)
     atomic_store(&gateway->admin_connections.max_count, CONNECTIONS_MIN);
 }
 
+static int open_key_log(struct moon_gateway *gateway, struct moon_report *report)
+{
+    const char *path = moon_snapshot_settings(gateway->snapshot)->tls_key_log;
+    int err = moon_tls_hub_log_keys(gateway->tls, path);
+    if (err)
+        moon_report_addf(report, (struct moon_place){NULL, 0}, "settings", "tls.key_log", NULL,
+                         "cannot write %s: %s", path, moon_err_text(err));
+    else if (path)
+        moon_log_warn(gateway->args.log, "secrets of TLS connections are written to %s", path);
+    return err;
+}
+
 int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
                      struct moon_gateway **out)
 {
@@ -262,8 +278,11 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->args = *args;
     gateway->args.is_refused = NULL;
     gateway->registry = moon_registry_new();
+    gateway->connections.census = moon_census_new();
+    gateway->admin_connections.census = gateway->connections.census;
+    gateway->tls = moon_tls_hub_new(args->world);
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
-    moon_sections_init(&gateway->sections, args->filters, gateway->registry, NULL,
+    moon_sections_init(&gateway->sections, args->filters, gateway->registry, gateway->tls, NULL,
                        moon_telemetry_names(gateway->telemetry));
     int err =
         moon_sections_compile(&gateway->sections, args->model, NULL, report, &gateway->snapshot);
@@ -277,15 +296,18 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     if (gateway->seat_count == 0)
         gateway->seat_count = moon_world_cpu_count(args->world);
     gateway->seats = calloc(gateway->seat_count, sizeof *gateway->seats);
+    moon_tls_hub_set_workers(gateway->tls, gateway->seat_count + 1);
+    err = open_key_log(gateway, report);
     gateway->control.loop = moon_loop_new(args->world);
     if (!gateway->seats || !gateway->control.loop)
         abort();
     gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     moon_gateway_scripts_init(gateway);
-    err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
+    int link_err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
     if (args->is_refused)
-        *args->is_refused = err != 0;
+        *args->is_refused = link_err != 0;
+    err = err ? err : link_err;
     gateway->discovery = moon_discovery_new(gateway->control.loop, args->log);
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     gateway->name_desk = moon_name_desk_new(gateway->control.loop, args->log);
@@ -316,24 +338,26 @@ fail:
     return err;
 }
 
-int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *const *filters,
-                       struct moon_report *report)
+int moon_gateway_check(struct moon_world *world, struct moon_model *model,
+                       const struct moon_filter_type *const *filters, struct moon_report *report)
 {
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
     struct moon_script_host scripts = {0};
     struct moon_registry *registry = moon_registry_new();
-    moon_sections_init(&sections, filters, registry, NULL, NULL);
+    struct moon_tls_hub *tls = moon_tls_hub_new(world);
+    moon_sections_init(&sections, filters, registry, tls, NULL, NULL);
     int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
     if (!err)
         err = moon_snapshot_link(snapshot, NULL, &scripts, report);
     moon_snapshot_unref(snapshot);
     moon_registry_free(registry);
+    moon_tls_hub_free(tls);
     return err;
 }
 
-int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type *const *filters,
-                         struct moon_slice query, struct moon_report *report, char **out)
+int moon_gateway_explain(const struct moon_explain_args *args, struct moon_report *report,
+                         char **out)
 {
     struct moon_snapshot *snapshot = NULL;
     struct moon_sections sections = {0};
@@ -341,22 +365,25 @@ int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type
     char *text;
     size_t len;
     struct moon_registry *registry = moon_registry_new();
-    moon_sections_init(&sections, filters, registry, NULL, NULL);
-    int err = moon_sections_compile(&sections, model, NULL, report, &snapshot);
+    struct moon_tls_hub *tls = moon_tls_hub_new(args->world);
+    moon_sections_init(&sections, args->filters, registry, tls, NULL, NULL);
+    int err = moon_sections_compile(&sections, args->model, NULL, report, &snapshot);
     if (err) {
         moon_registry_free(registry);
+        moon_tls_hub_free(tls);
         return err;
     }
     FILE *stream = open_memstream(out, &len);
     if (!stream)
         abort();
-    moon_explain_read_query(query, &question, &text);
+    moon_explain_read_query(args->query, &question, &text);
     moon_explain_write_json(snapshot, NULL, &question, stream);
     if (fclose(stream) != 0)
         abort();
     free(text);
     moon_snapshot_unref(snapshot);
     moon_registry_free(registry);
+    moon_tls_hub_free(tls);
     return 0;
 }
 
@@ -370,6 +397,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
 {
     if (!gateway)
         return;
+    moon_certificates_stop(gateway);
     moon_name_desk_free(gateway->name_desk); // it has questions of workers
     for (unsigned i = 0; gateway->seats && i < gateway->seat_count; i++)
         seat_fini(&gateway->seats[i]);
@@ -388,6 +416,8 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_snapshot_unref(gateway->admin_snapshot);
     moon_dicts_free(gateway->scripts.dicts); // after the last VM
     moon_registry_free(gateway->registry);
+    moon_census_free(gateway->connections.census);
+    moon_tls_hub_free(gateway->tls);
     free(gateway->seats);
     free(gateway);
 }
@@ -425,6 +455,7 @@ static void start_workers(void *owner)
     moon_gateway_run_control(gateway);
     gateway->is_running = true;
     tell_ready(gateway);
+    moon_certificates_watch(gateway);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

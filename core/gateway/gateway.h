@@ -39,11 +39,17 @@ struct moon_gateway_args {
 int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *report,
                      struct moon_gateway **out);
 // Compiles a model, which it takes, and throws the result away: what `moongate check` asks. 0, or an error with the report filled.
-int moon_gateway_check(struct moon_model *model, const struct moon_filter_type *const *filters,
-                       struct moon_report *report);
-// What the model, which it takes, would do with the request of `query` (explain.h): a malloc'd JSON text.
-int moon_gateway_explain(struct moon_model *model, const struct moon_filter_type *const *filters,
-                         struct moon_slice query, struct moon_report *report, char **out);
+int moon_gateway_check(struct moon_world *world, struct moon_model *model,
+                       const struct moon_filter_type *const *filters, struct moon_report *report);
+struct moon_explain_args {
+    struct moon_world *world;
+    struct moon_model *model;
+    const struct moon_filter_type *const *filters;
+    struct moon_slice query; // explain.h
+};
+// What the model, which it takes, would do with a request: a malloc'd JSON text.
+int moon_gateway_explain(const struct moon_explain_args *args, struct moon_report *report,
+                         char **out);
 // Nothing of it runs. NULL is fine.
 void moon_gateway_free(struct moon_gateway *gateway);
 // Real world: starts the threads, serves until the gateway has stopped. 0 or -errno.

@@ -25,7 +25,7 @@ enum { SECTION_COUNT = 7 };
 
 // Sections with their registries filled in; they outlive the snapshots compiled from them.
 struct moon_sections {
-    struct moon_section access, upstreams, actions, listener_plugins;
+    struct moon_section access, upstreams, listeners, actions, listener_plugins;
     const struct moon_section *order[SECTION_COUNT];
     const struct moon_builtin *builtins[3];
     struct moon_upstream_parts upstream_parts;
@@ -45,6 +45,8 @@ struct moon_gateway {
     struct moon_gateway_args args;
     struct moon_sections sections, admin_sections;
     struct moon_registry *registry; // what is known of upstreams beyond any snapshot
+    struct moon_tls_hub *tls;       // certificates and sessions beyond any snapshot
+    struct moon_timer tls_poll;     // looks for files that have changed
     struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
     struct moon_telemetry *telemetry;                // outlives snapshots and workers
     struct moon_ports ports;
@@ -75,8 +77,8 @@ struct moon_gateway {
 // `series`: what the model names is counted there; NULL: it is not.
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        struct moon_registry *registry, const struct moon_builtin *extra,
-                        struct moon_series_names *series);
+                        struct moon_registry *registry, struct moon_tls_hub *tls,
+                        const struct moon_builtin *extra, struct moon_series_names *series);
 // 0 and a snapshot that owns the model, or MOON_ECONFIG: then the model is freed. `before`: what did not change is taken from
 // it; NULL: nothing is. Thread safe.
 int moon_sections_compile(const struct moon_sections *sections, struct moon_model *model,

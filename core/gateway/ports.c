@@ -3,19 +3,35 @@
 
 #include "base/err.h"
 #include "conf/report.h"
+#include "io/datagram.h"
 #include "io/world.h"
 #include "obs/log.h"
 #include "route/listener.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
-static const struct moon_port *find(const struct moon_ports *ports, const struct moon_address *at,
-                                    const struct moon_ports *claimed)
+static bool is_datagram(const struct moon_ports_args *args, const struct moon_bind *bind)
 {
+    return moon_bind_front(args->listeners, bind)->protocol == MOON_PROTOCOL_UDP;
+}
+
+static bool is_of(const struct moon_port *port, const struct moon_bind *bind)
+{
+    if (port->path || bind->path)
+        return port->path && bind->path && strcmp(port->path, bind->path) == 0;
+    return moon_address_equal(&port->configured, &bind->address);
+}
+
+static const struct moon_port *find(const struct moon_ports_args *args,
+                                    const struct moon_bind *bind, const struct moon_ports *claimed)
+{
+    const struct moon_ports *ports = args->before;
     for (size_t i = 0; ports && i < ports->count; i++) {
         const struct moon_port *port = &ports->items[i];
-        if (moon_address_equal(&port->configured, at) && moon_port_is_gone(port, claimed))
+        if (is_of(port, bind) && port->is_datagram == is_datagram(args, bind) &&
+            moon_port_is_gone(port, claimed))
             return port;
     }
     return NULL;
@@ -29,18 +45,30 @@ bool moon_port_is_gone(const struct moon_port *port, const struct moon_ports *no
     return true;
 }
 
+static int open_sockets(const struct moon_ports_args *args, const struct moon_bind *bind,
+                        struct moon_port *port)
+{
+    if (bind->path)
+        return moon_world_listen_path(args->world, bind->path,
+                                      moon_bind_front(args->listeners, bind)->mode,
+                                      args->worker_count, port->sockets);
+    if (port->is_datagram)
+        return moon_world_bind(args->world, &bind->address, args->worker_count, port->sockets);
+    return moon_world_listen(args->world, &bind->address, args->worker_count, port->sockets);
+}
+
 static int open_port(const struct moon_ports_args *args, const struct moon_bind *bind,
                      struct moon_port *port)
 {
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     const struct moon_listener *first = &args->listeners->listeners[bind->members[0]];
     port->sockets = calloc(args->worker_count, sizeof *port->sockets);
     if (!port->sockets)
         abort();
-    int err = moon_world_listen(args->world, &bind->address, args->worker_count, port->sockets);
+    int err = open_sockets(args, bind, port);
     if (err) {
         free(port->sockets);
-        moon_address_format(&bind->address, text);
+        moon_bind_format(bind, &bind->address, text);
         moon_report_addf(args->report, first->place, "listener", NULL,
                          err == -EADDRINUSE
                              ? "another process has this port; stop it or take another port"
@@ -49,7 +77,7 @@ static int open_port(const struct moon_ports_args *args, const struct moon_bind 
         return err;
     }
     moon_socket_address(port->sockets[0], &port->bound);
-    moon_address_format(&port->bound, text);
+    moon_bind_format(bind, &port->bound, text);
     char *names = moon_bind_names(args->listeners, bind);
     moon_log_info(args->log, "listening on %s (%s)", text, names);
     free(names);
@@ -65,12 +93,16 @@ int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
         abort();
     for (size_t i = 0; i < listeners->bind_count; i++) {
         const struct moon_bind *bind = &listeners->binds[i];
-        const struct moon_port *kept = find(args->before, &bind->address, out);
+        const struct moon_port *kept = find(args, bind, out);
         struct moon_port *port = &out->items[i];
-        *port = kept ? *kept : (struct moon_port){.configured = bind->address};
+        *port = kept ? *kept
+                     : (struct moon_port){.configured = bind->address,
+                                          .path = bind->path ? strdup(bind->path) : NULL,
+                                          .is_datagram = is_datagram(args, bind)};
         port->is_kept = kept != NULL;
         int err = kept ? 0 : open_port(args, bind, port);
         if (err) {
+            free(port->path);
             moon_ports_fini(out, args->before, true);
             return err;
         }
@@ -88,6 +120,7 @@ void moon_ports_fini(struct moon_ports *ports, const struct moon_ports *successo
         for (unsigned k = 0; close && k < ports->worker_count; k++)
             moon_socket_free(port->sockets[k]);
         free(port->sockets);
+        free(port->path);
     }
     free(ports->items);
     *ports = (struct moon_ports){0};

@@ -15,6 +15,9 @@ struct moon_world;
 
 struct moon_port {
     struct moon_address configured, bound; // differ where a free port was asked for
+    // of a unix socket, in the place of an address; NULL: none
+    char *path;
+    bool is_datagram;
     // One a worker. Handles once the workers have them: a worker closes its own.
     struct moon_socket **sockets;
     bool is_kept; // taken over from the table before

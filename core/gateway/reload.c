@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
+#include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "io/world.h"
@@ -167,6 +168,7 @@ static void all_switched(struct moon_reload *reload)
                   (unsigned long long)(now_ms(reload) - reload->begin_ms),
                   kept_len ? kept : " nothing");
     moon_gateway_run_control(gateway);
+    moon_certificates_watch(gateway);
     gateway->args.is_last_good = false;
     moon_last_good_keep(&gateway->last_good);
     finish(reload, true);

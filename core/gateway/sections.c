@@ -12,20 +12,28 @@
 
 #include <string.h>
 
+static bool upstreams_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
+{
+    return moon_access_counts_same(before, now) &&
+           moon_upstreams_are_fresh(moon_snapshot_upstreams(before));
+}
+
 void moon_sections_init(struct moon_sections *sections,
                         const struct moon_filter_type *const *filters,
-                        struct moon_registry *registry, const struct moon_builtin *extra,
-                        struct moon_series_names *series)
+                        struct moon_registry *registry, struct moon_tls_hub *tls,
+                        const struct moon_builtin *extra, struct moon_series_names *series)
 {
     sections->builtins[0] = &moon_builtin_echo;
     sections->builtins[1] = extra;
     sections->access = moon_access_section;
     sections->access.series = series;
     sections->upstreams = moon_upstream_section;
-    sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry};
+    sections->upstream_parts = (struct moon_upstream_parts){sections->builtins, registry, tls};
     sections->upstreams.registry = &sections->upstream_parts;
     sections->upstreams.series = series;
-    sections->upstreams.is_same = moon_access_counts_same;
+    sections->upstreams.is_same = upstreams_are_same;
+    sections->listeners = moon_listener_section;
+    sections->listeners.registry = tls;
     sections->actions = moon_action_section;
     sections->filters = (struct moon_filter_registry){filters, &moon_script_filter_source};
     sections->actions.registry = &sections->filters;
@@ -35,7 +43,7 @@ void moon_sections_init(struct moon_sections *sections,
     // access before its rank: it bounds the names that later sections count by
     const struct moon_section *order[SECTION_COUNT] = {
         &moon_settings_section,     &sections->access,   &sections->upstreams,
-        &moon_listener_section,     &moon_route_section, &sections->actions,
+        &sections->listeners,       &moon_route_section, &sections->actions,
         &sections->listener_plugins};
     memcpy(sections->order, order, sizeof order);
 }

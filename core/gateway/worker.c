@@ -12,6 +12,7 @@
 #include "exchange/exchange.h"
 #include "exchange/survey.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "link/resources.h"
 #include "obs/counters.h"
@@ -414,6 +415,7 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     res->series = moon_series_new();
     res->access_ring = args->access_ring;
     res->log = args->log;
+    res->tls = args->tls;
     res->worker = args->index;
     res->read_buffer = malloc(MOON_READ_BODY_LEN);
     if (!res->read_buffer)
@@ -453,6 +455,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_edge_free(worker->edge);
     end_generations(worker);
     moon_pool_free(worker->service.pool);
+    moon_tls_client_unref(worker->res.tls_client);
     moon_names_free(worker->service.names);
     moon_loop_timer_del(worker->args.loop, &worker->drain_check);
     moon_mailbox_free(worker->mailbox);

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { NAME_MAX_LEN = 19 };
+enum { NAME_MAX_LEN = 23 };
 
 static const struct moon_slice names[MOON_H_COUNT] = {[MOON_H_OTHER] = {"", 0},
 #define X(id, name) [MOON_H_##id] = {name, sizeof(name) - 1},
@@ -62,6 +62,7 @@ static const uint8_t candidates[NAME_MAX_LEN + 1][32] = {
     AT(17, 'x') = MOON_H_X_FORWARDED_PROTO,
     AT(18, 'p') = MOON_H_PROXY_AUTHENTICATE,
     AT(19, 'p') = MOON_H_PROXY_AUTHORIZATION,
+    AT(23, 'x') = MOON_H_X_FORWARDED_CLIENT_CERT,
 };
 #undef AT
 

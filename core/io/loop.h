@@ -54,6 +54,10 @@ struct moon_loop_ops {
     int (*accept)(struct moon_loop *loop, struct moon_socket *socket, struct moon_stream **out);
     int (*pipe_open)(struct moon_loop *loop, struct moon_pipe **out);
     void (*pipe_close)(struct moon_loop *loop, struct moon_pipe *pipe);
+    // NULL: this world has no datagrams
+    int (*datagram_open)(struct moon_loop *loop, const struct moon_address *to,
+                         struct moon_socket **out);
+    void (*datagram_close)(struct moon_loop *loop, struct moon_socket *socket);
     // NULL: this world has none
     struct moon_resolver *(*resolver_new)(struct moon_loop *loop,
                                           const struct moon_resolver_options *options);

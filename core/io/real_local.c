@@ -3,6 +3,7 @@
 #include "io/real_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 64, ANSWER_MAX_LEN = 256 << 20, ANSWER_STEP_LEN = 65536 };
+enum { BACKLOG = 64, TRAFFIC_BACKLOG = 4096, ANSWER_MAX_LEN = 256 << 20, ANSWER_STEP_LEN = 65536 };
 
 static int address_of(const char *path, struct sockaddr_un *out)
 {
@@ -51,10 +52,9 @@ static int clear_stale(const char *path, const struct sockaddr_un *at)
     return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-// The mode is set before anybody can connect: bind creates the file, listen comes after.
-int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out)
+// The mode is set before anybody can connect: bind creates the file, listen comes after. The descriptor, or -errno.
+static int listen_at(const char *path, unsigned mode, int backlog)
 {
-    (void)world;
     struct sockaddr_un at;
     int err = address_of(path, &at);
     if (!err)
@@ -64,14 +64,43 @@ int real_listen_local(struct moon_world *world, const char *path, struct moon_so
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    if (fchmod(fd, 0600) == 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 &&
-        chmod(path, 0600) == 0 && listen(fd, BACKLOG) == 0) {
-        *out = real_socket_new(fd, path);
-        return 0;
-    }
+    if (fchmod(fd, mode) == 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 &&
+        chmod(path, mode) == 0 && listen(fd, backlog) == 0)
+        return fd;
     err = -errno;
     close(fd);
     return err;
+}
+
+int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out)
+{
+    (void)world;
+    int fd = listen_at(path, 0600, BACKLOG);
+    if (fd < 0)
+        return fd;
+    *out = real_socket_new(fd, path);
+    return 0;
+}
+
+int real_listen_path(struct moon_world *world, const char *path, unsigned mode, size_t count,
+                     struct moon_socket **out)
+{
+    (void)world;
+    int fd = listen_at(path, mode, TRAFFIC_BACKLOG);
+    if (fd < 0)
+        return fd;
+    out[0] = real_socket_new(fd, path);
+    for (size_t i = 1; i < count; i++) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (copy < 0) {
+            int err = -errno;
+            while (i > 0)
+                moon_socket_free(out[--i]);
+            return err;
+        }
+        out[i] = real_socket_new(copy, NULL);
+    }
+    return 0;
 }
 
 static int send_all(int fd, struct moon_slice bytes)

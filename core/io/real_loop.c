@@ -138,6 +138,7 @@ static void turn(struct real_loop *loop)
         moon_loop_run_tasks(&loop->base);
     }
     real_streams_bury(loop);
+    real_sockets_bury(loop);
     if (loop->base.turns)
         measure_turn(loop);
 }
@@ -150,6 +151,7 @@ static int loop_run(struct moon_loop *base)
     while (!atomic_load_explicit(&loop->is_stopping, memory_order_relaxed))
         turn(loop);
     real_streams_bury(loop);
+    real_sockets_bury(loop);
     return 0;
 }
 
@@ -220,6 +222,7 @@ static void loop_free(struct moon_loop *base)
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     uv_loop_close(&loop->uv);
     real_streams_bury(loop);
+    real_sockets_bury(loop);
     real_pipes_free(loop);
     close(loop->epoll_fd);
     moon_wheel_free(base->wheel);
@@ -240,6 +243,8 @@ static const struct moon_loop_ops loop_ops = {
     .pipe_open = real_pipe_open,
     .pipe_close = real_pipe_close,
     .resolver_new = real_resolver_new,
+    .datagram_open = real_datagram_open,
+    .datagram_close = real_datagram_close,
     .signal = loop_signal,
 };
 
@@ -255,6 +260,7 @@ struct moon_loop *real_loop_new(struct moon_world *world)
     moon_list_init(&loop->base.tasks);
     moon_list_init(&loop->again);
     moon_list_init(&loop->graveyard);
+    moon_list_init(&loop->dead_sockets);
     moon_list_init(&loop->mailboxes);
     moon_list_init(&loop->signals);
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -22,7 +22,10 @@ struct real_socket {
     struct moon_socket base; // first
     struct real_source source;
     int fd;
-    char *path; // of a unix socket: removed with it; NULL otherwise
+    char *path;            // of a unix socket: removed with it; NULL otherwise
+    struct moon_list node; // in loop->dead_sockets
+    bool is_connected;     // of datagrams: to one peer
+    bool has_locals;       // of datagrams: they tell which of our addresses they came to
 };
 
 struct real_world {
@@ -40,6 +43,7 @@ struct real_loop {
     struct moon_list again; // streams that asked for another turn
     struct moon_list
         graveyard; // closed in this turn; freed when no event can point to them any more
+    struct moon_list dead_sockets; // the same of datagram sockets
     struct moon_list mailboxes;
     struct moon_list signals;
     struct moon_pipe *pipes; // free ones
@@ -67,6 +71,8 @@ int real_inherited(const struct real_world *world, const struct moon_address *at
 void real_notify(struct moon_world *world, const char *state);
 
 // real_local.c
+int real_listen_path(struct moon_world *world, const char *path, unsigned mode, size_t count,
+                     struct moon_socket **out);
 int real_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
 int real_ask_local(struct moon_world *world, const char *path, struct moon_slice question,
                    int timeout_ms, char **out, size_t *out_len);
@@ -102,6 +108,14 @@ struct moon_mailbox *real_mailbox_new(struct moon_loop *loop,
                                       void (*on_message)(void *owner, struct moon_message *message),
                                       void *owner);
 void real_mailboxes_deliver(struct real_loop *loop);
+
+// real_datagram.c
+int real_bind(struct moon_world *world, const struct moon_address *at, size_t count,
+              struct moon_socket **out);
+int real_datagram_open(struct moon_loop *loop, const struct moon_address *to,
+                       struct moon_socket **out);
+void real_datagram_close(struct moon_loop *loop, struct moon_socket *socket);
+void real_sockets_bury(struct real_loop *loop);
 
 // real_listen.c: options that accepted sockets inherit from their listener.
 void real_set_tcp_options(int fd);

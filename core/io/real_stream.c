@@ -47,6 +47,23 @@ static ssize_t stream_read(struct moon_stream *s, void *to, size_t len)
     return n;
 }
 
+// Readiness is kept while bytes lie there: the next edge comes with new ones.
+static ssize_t stream_peek(struct moon_stream *s, void *to, size_t len)
+{
+    struct real_stream *stream = real_of(s);
+    ssize_t n;
+    if (!stream->is_readable)
+        return 0;
+    do
+        n = recv(stream->fd, to, len, MSG_PEEK);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN)
+        return -errno;
+    if (n < 0)
+        stream->is_readable = false;
+    return n < 0 ? 0 : n;
+}
+
 static size_t offered_len(const struct iovec *iov, int iov_count)
 {
     size_t len = 0;
@@ -159,6 +176,11 @@ static void stream_address(const struct moon_stream *s, bool peer, struct moon_a
         real_from_sockaddr(&at, out);
 }
 
+static void stream_set_peer(struct moon_stream *s, const struct moon_address *peer)
+{
+    real_of(s)->peer = *peer;
+}
+
 static const struct moon_stream_ops stream_ops = {
     .read = stream_read,
     .writev = stream_writev,
@@ -170,6 +192,8 @@ static const struct moon_stream_ops stream_ops = {
     .pipe_in = stream_pipe_in,
     .pipe_out = stream_pipe_out,
     .address = stream_address,
+    .peek = stream_peek,
+    .set_peer = stream_set_peer,
 };
 
 static int stream_new(struct real_loop *loop, int fd, bool is_connecting, struct real_stream **out)

@@ -50,6 +50,8 @@ struct sim_stream {
     bool is_closed;      // by its owner; the other end may still be told
     bool is_connecting, was_reset, has_fin, sent_fin;
     bool is_readable, is_writable, wants_write, has_ended; // as in the real world
+    bool has_peer;                                         // a proxy spoke for another
+    struct moon_address peer;
 };
 
 struct sim_conn {

@@ -260,6 +260,15 @@ static ssize_t stream_read(struct moon_stream *s, void *to, size_t len)
     return sim_stream_take(sim_of(s), to, len);
 }
 
+static ssize_t stream_peek(struct moon_stream *s, void *to, size_t len)
+{
+    const struct sim_stream *stream = sim_of(s);
+    size_t n = len < stream->arrived_len ? len : stream->arrived_len;
+    if (n)
+        memcpy(to, stream->bytes + stream->head, n);
+    return n || !stream->was_reset ? (ssize_t)n : -ECONNRESET;
+}
+
 static ssize_t stream_writev(struct moon_stream *s, const struct iovec *iov, int iov_count)
 {
     return sim_stream_put(sim_of(s), iov, iov_count);
@@ -336,6 +345,14 @@ static void stream_address(const struct moon_stream *s, bool peer, struct moon_a
 {
     const struct sim_stream *stream = (const struct sim_stream *)s;
     *out = peer ? sim_peer(stream)->address : stream->address;
+    if (peer && stream->has_peer)
+        *out = stream->peer;
+}
+
+static void stream_set_peer(struct moon_stream *s, const struct moon_address *peer)
+{
+    sim_of(s)->peer = *peer;
+    sim_of(s)->has_peer = true;
 }
 
 static const struct moon_stream_ops stream_ops = {
@@ -349,6 +366,8 @@ static const struct moon_stream_ops stream_ops = {
     .pipe_in = sim_pipe_in,
     .pipe_out = sim_pipe_out,
     .address = stream_address,
+    .peek = stream_peek,
+    .set_peer = stream_set_peer,
 };
 
 // ---- life

@@ -21,6 +21,7 @@ enum {
 
 struct moon_stream;
 struct moon_pipe;
+struct moon_tls_facts;
 
 // May close the stream.
 typedef void moon_ready_fn(void *owner, unsigned ready);
@@ -36,6 +37,9 @@ struct moon_stream_ops {
     ssize_t (*pipe_in)(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len);
     ssize_t (*pipe_out)(struct moon_stream *s, struct moon_pipe *pipe, size_t max_len);
     void (*address)(const struct moon_stream *s, bool peer, struct moon_address *out);
+    ssize_t (*peek)(struct moon_stream *s, void *to, size_t len);
+    void (*set_peer)(struct moon_stream *s, const struct moon_address *peer);
+    struct moon_tls_facts *(*tls)(const struct moon_stream *s); // NULL: plain
 };
 
 struct moon_stream {
@@ -121,4 +125,23 @@ static inline void moon_stream_address(const struct moon_stream *s, bool peer,
                                        struct moon_address *out)
 {
     s->ops->address(s, peer, out);
+}
+
+// As read, but the bytes stay and the end of the stream is not told: 0, or fewer bytes than are needed, with MOON_READY_HUP seen
+// means that no more come. For what stands in front of a protocol, on a stream as it was accepted.
+static inline ssize_t moon_stream_peek(struct moon_stream *s, void *to, size_t len)
+{
+    return s->ops->peek(s, to, len);
+}
+
+// Who the peer is for everybody who asks from now on: the client that a proxy in front speaks of. As it was accepted, too.
+static inline void moon_stream_set_peer(struct moon_stream *s, const struct moon_address *peer)
+{
+    s->ops->set_peer(s, peer);
+}
+
+// What is known of the TLS connection (io/tls.h), the stream's; NULL: it is none, or not made yet.
+static inline struct moon_tls_facts *moon_stream_tls(const struct moon_stream *s)
+{
+    return s->ops->tls ? s->ops->tls(s) : NULL;
 }

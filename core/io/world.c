@@ -1,4 +1,5 @@
 // The way from the calls of world.h and mailbox.h to the world that is meant.
+#include "io/datagram.h"
 #include "io/world_priv.h"
 
 #include <errno.h>
@@ -18,6 +19,31 @@ int moon_world_listen(struct moon_world *world, const struct moon_address *at, s
                       struct moon_socket **out)
 {
     return world->ops->listen(world, at, count, out);
+}
+
+int moon_world_bind(struct moon_world *world, const struct moon_address *at, size_t count,
+                    struct moon_socket **out)
+{
+    return world->ops->bind ? world->ops->bind(world, at, count, out) : -ENOTSUP;
+}
+
+int moon_loop_datagram_open(struct moon_loop *loop, const struct moon_address *to,
+                            struct moon_socket **out)
+{
+    return loop->ops->datagram_open ? loop->ops->datagram_open(loop, to, out) : -ENOTSUP;
+}
+
+void moon_loop_datagram_close(struct moon_loop *loop, struct moon_socket *socket)
+{
+    if (socket)
+        loop->ops->datagram_close(loop, socket);
+}
+
+int moon_world_listen_path(struct moon_world *world, const char *path, unsigned mode, size_t count,
+                           struct moon_socket **out)
+{
+    return world->ops->listen_path ? world->ops->listen_path(world, path, mode, count, out)
+                                   : -ENOTSUP;
 }
 
 int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out)

@@ -29,6 +29,9 @@ void moon_world_notify(struct moon_world *world, const char *state);
 // A unix socket that only the process's user may connect to; freeing it removes the file. One that nobody serves any more is
 // replaced. 0; -EADDRINUSE when another process serves it; -EEXIST when something else has the name; another -errno.
 int moon_world_listen_local(struct moon_world *world, const char *path, struct moon_socket **out);
+// The same for traffic: sockets for every worker that share one queue, with that mode of the file; it goes with the first.
+int moon_world_listen_path(struct moon_world *world, const char *path, unsigned mode, size_t count,
+                           struct moon_socket **out);
 // Sends a question to a unix socket and reads the answer to its end, blocking: for the command line. *out is malloc'd and
 // NUL-terminated. 0 or -errno (-ETIMEDOUT: nothing came for timeout_ms).
 int moon_world_ask_local(struct moon_world *world, const char *path, struct moon_slice question,

@@ -13,6 +13,10 @@ struct moon_world_ops {
     int (*listen)(struct moon_world *world, const struct moon_address *at, size_t count,
                   struct moon_socket **out);
     // These may be NULL: the world has no such sockets.
+    int (*bind)(struct moon_world *world, const struct moon_address *at, size_t count,
+                struct moon_socket **out);
+    int (*listen_path)(struct moon_world *world, const char *path, unsigned mode, size_t count,
+                       struct moon_socket **out);
     int (*listen_local)(struct moon_world *world, const char *path, struct moon_socket **out);
     void (*notify)(struct moon_world *world, const char *state);
     int (*ask_local)(struct moon_world *world, const char *path, struct moon_slice question,

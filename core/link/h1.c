@@ -8,6 +8,7 @@
 #include "conf/settings.h"
 #include "link/link_priv.h"
 #include "link/resources.h"
+#include "obs/counters.h"
 
 #include <errno.h>
 #include <string.h>
@@ -89,6 +90,21 @@ static void head_incomplete(struct moon_link *link, bool is_first_part)
     moon_link_rearm(link);
 }
 
+// A ClientHello on a port without TLS: nobody there would understand an answer.
+static bool refuse_tls(struct moon_link *link, struct moon_slice *in)
+{
+    enum { HANDSHAKE = 0x16, VERSION = 3 };
+    bool is_first = link->lane_count == 0 && link->scan.seen_len == 0;
+    if (!is_first || in->ptr[0] != HANDSHAKE || (in->len > 1 && in->ptr[1] != VERSION))
+        return false;
+    *in = moon_slice_skip(*in, in->len);
+    moon_count_up(&link->res->counters->tls_on_plain_total);
+    link->is_closing = true;
+    link->must_linger = true;
+    moon_link_flush_later(link);
+    return true;
+}
+
 static bool take_request(struct moon_link *link, struct moon_slice *in)
 {
     struct moon_fault fault;
@@ -99,6 +115,8 @@ static bool take_request(struct moon_link *link, struct moon_slice *in)
         link->awaits_flush = true;
         return false;
     }
+    if (refuse_tls(link, in))
+        return false;
     bool is_first_part = link->scan.seen_len == 0;
     ssize_t len = moon_head_scan(&link->scan, *in, &limits, true, &fault);
     if (len == 0) {

@@ -9,9 +9,11 @@
 
 #include "base/err.h"
 #include "conf/settings.h"
+#include "io/tls.h"
 #include "link/link_priv.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "obs/log.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,6 +68,7 @@ static void link_free(struct moon_link *link)
     moon_buffer_fini(&link->in, link->res->buffers);
     moon_buffer_fini(&link->out, link->res->buffers);
     moon_body_fini(&link->body);
+    free(link->proxied);
     free(link);
 }
 
@@ -331,6 +334,22 @@ void moon_link_progress(struct moon_link *link)
         link->read_deadline_ms = now_of(link) + link->response_ms;
 }
 
+// Why TLS with an upstream failed is nobody's secret, and nobody's guess; a line a second is enough.
+static void warn_of_tls(const struct moon_link *link)
+{
+    enum { PAUSE_MS = 1000 };
+    char text[MOON_ADDRESS_TEXT_LEN];
+    struct moon_address address;
+    const char *why = moon_tls_why(link->stream);
+    if (!why || link->role != MOON_LINK_CLIENT ||
+        (link->res->tls_warned_ms && now_of(link) - link->res->tls_warned_ms < PAUSE_MS))
+        return;
+    link->res->tls_warned_ms = now_of(link);
+    moon_stream_address(link->stream, true, &address);
+    moon_address_format(&address, text);
+    moon_log_warn(link->res->log, "TLS with %s failed: %s", text, why);
+}
+
 static void discard(struct moon_link *link, size_t len)
 {
     link->window_len += (uint32_t)len;
@@ -368,10 +387,13 @@ static void link_read(struct moon_link *link)
             return;
         if (n < 0) {
             link->peer_ended = true;
-            if (n == MOON_EOF)
+            if (n == MOON_EOF) {
                 moon_h1_eof(link);
-            else
-                moon_link_fail(link, (int)n);
+                return;
+            }
+            if (n == MOON_ETLS || n == MOON_ECERT)
+                warn_of_tls(link);
+            moon_link_fail(link, (int)n);
             return;
         }
         turn_len += (size_t)n;
@@ -431,11 +453,16 @@ static void on_connected(struct moon_link *link)
     if (err == -EINPROGRESS)
         return;
     if (err) {
+        warn_of_tls(link);
         moon_link_fail(link, err);
         return;
     }
     link->is_connecting = false;
     link->write_deadline_ms = 0;
+    if (link->lane.owner && link->lane.events->connected) {
+        link->lane.events->connected(link->lane.owner);
+        return;
+    }
     link->wants_read = true;
     moon_link_flush_later(link);
 }
@@ -565,4 +592,30 @@ bool moon_link_is_ending(const struct moon_link *link)
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out)
 {
     moon_stream_address(link->stream, peer, out);
+}
+
+void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied)
+{
+    link->proxied = proxied;
+}
+
+const struct moon_proxied *moon_link_proxied(const struct moon_link *link)
+{
+    return link->proxied;
+}
+
+void moon_link_send_first(struct moon_link *link, struct moon_slice bytes)
+{
+    queue(link, bytes);
+    moon_link_flush_later(link);
+}
+
+const struct moon_stream *moon_link_stream(const struct moon_link *link)
+{
+    return link->stream;
+}
+
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link)
+{
+    return moon_stream_tls(link->stream);
 }

@@ -23,13 +23,17 @@ struct moon_arena;
 struct moon_buffer;
 struct moon_lane;
 struct moon_link;
+struct moon_proxied;
 struct moon_resources;
 struct moon_stream;
+struct moon_tls_facts;
 
 enum moon_link_role { MOON_LINK_SERVER, MOON_LINK_CLIENT };
 
 // What a lane tells the one who is attached to it.
 struct moon_lane_events {
+    // Client role: the connection stands, and nothing is read before this returns: for one who takes the stream. NULL: nobody does.
+    void (*connected)(void *owner);
     // The head was parsed into the memory given at attach: a request, or a response (1xx ones come before the final one).
     void (*head)(void *owner);
     // The message is unusable (bad head, bad body framing, too slow). Nothing more comes from this message, and the link
@@ -92,8 +96,17 @@ uint64_t moon_link_number(const struct moon_link *link);
 bool moon_link_is_in_head(const struct moon_link *link);
 // It only waits for its end: what is queued is written, what comes is thrown away.
 bool moon_link_is_ending(const struct moon_link *link);
+// What a PROXY header in front of it said (malloc'd; the link frees it). NULL: nothing.
+void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied);
+const struct moon_proxied *moon_link_proxied(const struct moon_link *link);
+// Client role, new: bytes that go out before everything else, as soon as the connection stands.
+void moon_link_send_first(struct moon_link *link, struct moon_slice bytes);
+// The stream underneath, the link's.
+const struct moon_stream *moon_link_stream(const struct moon_link *link);
 // `peer` or our own end; our own costs a system call.
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
+// What is known of its TLS connection (io/tls.h), the link's; NULL: it is plain.
+struct moon_tls_facts *moon_link_tls(const struct moon_link *link);
 // The link's lane (client role: to attach to).
 struct moon_lane *moon_link_lane(struct moon_link *link);
 struct moon_link *moon_lane_link(struct moon_lane *lane);

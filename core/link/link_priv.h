@@ -21,6 +21,7 @@ struct moon_link {
     const struct moon_link_events *events;
     void *owner;
     struct moon_lane lane;
+    struct moon_proxied *proxied; // of a PROXY header; NULL: none
     struct moon_buffer in, out;
     struct moon_body_reader body;
     struct moon_timer timer;

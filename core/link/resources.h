@@ -15,6 +15,8 @@ struct moon_loop;
 struct moon_ring;
 struct moon_series;
 struct moon_settings;
+struct moon_tls_client;
+struct moon_tls_hub;
 
 enum {
     // heads are read with no more, so that a long body stays in the kernel for splice
@@ -37,5 +39,8 @@ struct moon_resources {
     unsigned worker;                      // index among the data workers; their count: control's
     uint64_t id_seed[2];                  // random, for exchange ids
     uint64_t id_count;
-    uint64_t link_count; // made so far: the number of the newest
+    struct moon_tls_hub *tls;           // for calls; NULL: none
+    struct moon_tls_client *tls_client; // of calls: trusts what the system does; NULL: not made yet
+    uint64_t tls_warned_ms;             // when a failure was last told
+    uint64_t link_count;                // made so far: the number of the newest
 };

@@ -12,7 +12,16 @@
     X(exchanges_live, "gauge", "Exchanges not ended yet, their log phase included")               \
     X(arenas_live, "gauge", "Exchange arenas not freed yet")                                      \
     X(pipes_live, "gauge", "Pipes in use for splice")                                             \
-    X(tunnels_live, "gauge", "Upgraded connections relayed now")                                  \
+    X(tunnels_live, "gauge", "Upgraded and TCP connections relayed")                              \
+    X(relay_client_bytes_total, "counter",                                                        \
+      "Bytes that clients sent through tunnels and TCP routes")                                   \
+    X(relay_upstream_bytes_total, "counter", "Bytes that upstreams sent through them")            \
+    X(tcp_failures_total, "counter", "Connections of TCP routes that no endpoint took")           \
+    X(udp_sessions_live, "gauge", "Sessions of UDP routes now")                                   \
+    X(udp_sessions_total, "counter", "Sessions of UDP routes begun")                              \
+    X(udp_datagrams_in_total, "counter", "Datagrams that clients sent")                           \
+    X(udp_datagrams_out_total, "counter", "Datagrams that endpoints sent back")                   \
+    X(udp_dropped_total, "counter", "Datagrams that were not passed on")                          \
     X(upstream_connections_live, "gauge", "Upstream connections open now")                        \
     X(upstream_connects_total, "counter", "Upstream connections attempted")                       \
     X(upstream_idle, "gauge", "Upstream connections waiting in a pool")                           \
@@ -31,6 +40,21 @@
     X(coroutines_live, "gauge", "Functions of scripts that run or wait now")                      \
     X(lua_states, "gauge", "Lua states that workers hold, those of old generations included")     \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
+    X(refused_proxy_untrusted, "counter", "Connections closed before a request")                  \
+    X(refused_proxy_malformed, "counter", "Connections closed before a request")                  \
+    X(refused_proxy_cut, "counter", "Connections closed before a request")                        \
+    X(refused_proxy_timeout, "counter", "Connections closed before a request")                    \
+    X(refused_listener_limit, "counter", "Connections closed before a request")                   \
+    X(refused_client_limit, "counter", "Connections closed before a request")                     \
+    X(tls_handshakes_total, "counter", "TLS handshakes of clients that were done")                \
+    X(tls_resumed_total, "counter", "Of these, sessions resumed by ticket")                       \
+    X(tls_failures_plaintext, "counter", "TLS handshakes of clients that failed")                 \
+    X(tls_failures_closed, "counter", "TLS handshakes of clients that failed")                    \
+    X(tls_failures_refused, "counter", "TLS handshakes of clients that failed")                   \
+    X(tls_failures_certificate, "counter", "TLS handshakes of clients that failed")               \
+    X(tls_failures_protocol, "counter", "TLS handshakes of clients that failed")                  \
+    X(tls_failures_timeout, "counter", "TLS handshakes of clients that failed")                   \
+    X(tls_on_plain_total, "counter", "Connections that spoke TLS to a port without it")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \
     X(responses_2xx, "counter", "Responses sent")                                                 \

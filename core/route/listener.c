@@ -4,25 +4,25 @@
 
 #include "base/err.h"
 #include "http/head.h"
+#include "io/tls.h"
 #include "route/host.h"
 #include "route/index.h"
+#include "route/listener_tls.h"
 #include "route/match.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const protocol_choices[] = {"http", NULL};
-
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key address_item = {
-    .types = MOON_TYPE_STRING, .expected = "an IP address such as \"0.0.0.0\""};
+    .types = MOON_TYPE_STRING,
+    .expected = "an IP address such as \"0.0.0.0\", or \"unix:/run/gateway.sock\""};
 static const struct moon_schema addresses_schema = {no_keys, &address_item, NULL};
 
 static const struct moon_schema_key listener_keys[] = {
     {.name = "port",
      .types = MOON_TYPE_NUMBER,
-     .is_required = true,
      .is_integer = true,
      .min = 0,
      .max = 65535,
@@ -30,16 +30,31 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "address",
      .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .table = &addresses_schema,
-     .expected = "an IP address such as \"0.0.0.0\", or a list of them"},
+     .expected =
+         "an IP address such as \"0.0.0.0\", \"unix:/run/gateway.sock\", or a list of them"},
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
-     .choices = protocol_choices,
-     .expected = "\"http\""},
+     .choices = moon_protocol_choices,
+     .expected = "\"http\", \"https\", \"tcp\" or \"udp\""},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname",
      .types = MOON_TYPE_STRING,
      .expected = "a host such as \"api.example.com\" or \"*.example.com\""},
-    {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "proxy_protocol",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_front_proxy_schema,
+     .expected = "{ trusted = { \"10.0.0.0/8\" } }"},
+    {.name = "limits",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_front_limits_schema,
+     .expected = "{ connections = 10000, per_client = 100 }"},
+    {.name = "mode",
+     .types = MOON_TYPE_STRING,
+     .expected = "the mode of the file of a unix socket, \"0660\""},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_listener_tls_schema,
+     .expected = "{ certificates = { { cert = \"site.crt\", key = \"site.key\" } } }"},
     {.name = NULL},
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
@@ -53,11 +68,15 @@ static void listeners_unref(void *part)
         free((void *)all->listeners[i].name);
         free((void *)all->listeners[i].hostname.ptr);
         free((void *)all->listeners[i].place.file);
+        moon_front_fini(&all->listeners[i].front);
+        moon_tls_terms_unref(all->listeners[i].tls);
     }
     for (size_t i = 0; i < all->bind_count; i++) {
         moon_index_free(all->binds[i].index);
+        moon_tls_server_free(all->binds[i].tls);
         free(all->binds[i].hosts);
         free(all->binds[i].members);
+        free((void *)all->binds[i].path);
     }
     free(all->listeners);
     free(all->binds);
@@ -101,7 +120,10 @@ static bool read_name(const struct reading *at)
 {
     struct moon_slice name = moon_value_string(&at->object->value, "name", MOON_SLICE(""));
     at->listener->is_named = name.len != 0;
-    at->listener->name = name.len ? strndup(name.ptr, name.len) : strdup("http");
+    struct moon_slice protocol =
+        moon_value_string(&at->object->value, "protocol", MOON_SLICE("http"));
+    struct moon_slice text = name.len ? name : protocol;
+    at->listener->name = strndup(text.ptr, text.len);
     for (int i = 0; name.len && i < at->index; i++) {
         const struct moon_listener *other = &at->all->listeners[i];
         if (!other->is_named || strcmp(other->name, at->listener->name) != 0)
@@ -129,6 +151,26 @@ static bool overlaps(const struct moon_address *a, const struct moon_address *b)
            ((is_any(a) && a->family >= b->family) || (is_any(b) && b->family >= a->family));
 }
 
+static bool is_datagram(const struct reading *at, const struct moon_bind *bind)
+{
+    return moon_bind_front(at->all, bind)->protocol == MOON_PROTOCOL_UDP;
+}
+
+// Ports of TCP and of UDP are apart.
+static bool has_transport(const struct reading *at, const struct moon_bind *bind)
+{
+    return is_datagram(at, bind) == (at->listener->front.protocol == MOON_PROTOCOL_UDP);
+}
+
+void moon_bind_format(const struct moon_bind *bind, const struct moon_address *address,
+                      char out[static MOON_BIND_TEXT_LEN])
+{
+    if (bind->path)
+        snprintf(out, MOON_BIND_TEXT_LEN, "unix:%s", bind->path);
+    else
+        moon_address_format(address, out);
+}
+
 static bool tell_overlap(const struct reading *at, const char *path,
                          const struct moon_address *address, const struct moon_bind *bind)
 {
@@ -145,24 +187,41 @@ static bool tell_overlap(const struct reading *at, const char *path,
 static bool tell_conflict(const struct reading *at, const struct moon_listener *other,
                           const struct moon_bind *bind)
 {
-    char text[MOON_ADDRESS_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN];
     struct moon_slice hostname = at->listener->hostname;
     const char *star = hostname.len && hostname.ptr[0] == '.' ? "*" : "";
-    moon_address_format(&bind->address, text);
+    moon_bind_format(bind, &bind->address, text);
     if (hostname.len)
         moon_report_addf(at->compile->report, at->object->place, at->title, "hostname",
                          "listeners of one port differ by hostname",
                          "the listener of line %u has \"%s%.*s\" on %s already", other->place.line,
                          star, MOON_SLICE_ARG(hostname), text);
     else
-        moon_report_addf(at->compile->report, at->object->place, at->title, "port",
-                         "give one of them a hostname, or another port",
+        moon_report_addf(at->compile->report, at->object->place, at->title,
+                         bind->path ? "address" : "port",
+                         moon_protocol_is_http(other->front.protocol)
+                             ? "give one of them a hostname, or another port"
+                             : "give one of them another port",
                          "%s is taken by the listener of line %u", text, other->place.line);
+    return false;
+}
+
+static bool tell_difference(const struct reading *at, const struct moon_listener *other,
+                            const char *key)
+{
+    char hint[96];
+    snprintf(hint, sizeof hint, "listeners of one port have one %s", key);
+    moon_report_addf(at->compile->report, at->object->place, at->title, key, hint,
+                     "the listener of line %u has another on this port", other->place.line);
     return false;
 }
 
 static bool may_join(const struct reading *at, const struct moon_bind *bind)
 {
+    const struct moon_listener *first = &at->all->listeners[bind->members[0]];
+    const char *key = moon_front_difference(at->compile->objects[bind->members[0]], at->object);
+    if (key)
+        return tell_difference(at, first, key);
     for (uint32_t i = 0; i < bind->member_count; i++) {
         const struct moon_listener *other = &at->all->listeners[bind->members[i]];
         if (moon_slice_equal(other->hostname, at->listener->hostname))
@@ -171,18 +230,64 @@ static bool may_join(const struct reading *at, const struct moon_bind *bind)
     return true;
 }
 
-static void join(const struct reading *at, struct moon_bind *bind)
+static bool join(const struct reading *at, struct moon_bind *bind)
 {
+    if (bind->member_count && !may_join(at, bind))
+        return false;
     bind->members = realloc(bind->members, (bind->member_count + 1) * sizeof *bind->members);
     if (!bind->members)
         abort();
     bind->members[bind->member_count++] = at->index;
+    return true;
+}
+
+static struct moon_bind *add_bind(const struct reading *at)
+{
+    struct moon_bind *binds =
+        realloc(at->all->binds, (at->all->bind_count + 1) * sizeof *at->all->binds);
+    if (!binds)
+        abort();
+    at->all->binds = binds;
+    binds[at->all->bind_count] = (struct moon_bind){0};
+    return &binds[at->all->bind_count++];
+}
+
+static bool read_unix(const struct reading *at, const char *key, struct moon_slice path)
+{
+    enum { PATH_MAX_LEN = 107 };
+    if (path.len < 2 || path.len > PATH_MAX_LEN || path.ptr[0] != '/' ||
+        at->listener->front.protocol == MOON_PROTOCOL_UDP) {
+        moon_report_addf(at->compile->report, at->object->place, at->title, key,
+                         "an absolute path of at most 107 bytes, and not with protocol = \"udp\"",
+                         "not a path for a socket: \"%.*s\"", MOON_SLICE_ARG(path));
+        return false;
+    }
+    for (size_t i = 0; i < at->all->bind_count; i++) {
+        struct moon_bind *bind = &at->all->binds[i];
+        if (bind->path && moon_slice_equal(moon_slice_from(bind->path), path))
+            return join(at, bind);
+    }
+    struct moon_bind *bind = add_bind(at);
+    bind->path = strndup(path.ptr, path.len);
+    return join(at, bind);
+}
+
+static bool tell_no_port(const struct reading *at)
+{
+    moon_report_addf(at->compile->report, at->object->place, at->title, "port",
+                     "expected a port, 1 to 65535 (0: any free one)", "missing");
+    return false;
 }
 
 static bool read_address(const struct reading *at, const char *path, struct moon_slice text)
 {
+    static const struct moon_slice local = MOON_SLICE("unix:");
     struct moon_address address;
     uint16_t port = (uint16_t)moon_value_number(&at->object->value, "port", 0);
+    if (moon_slice_starts(text, local))
+        return read_unix(at, path, moon_slice_skip(text, local.len));
+    if (!moon_value_get(&at->object->value, "port"))
+        return tell_no_port(at);
     if (!moon_address_parse_ip(text, port, &address)) {
         moon_report_addf(at->compile->report, at->object->place, at->title, path,
                          "an IP address such as \"0.0.0.0\" or \"::1\"", "not an address: \"%.*s\"",
@@ -191,23 +296,16 @@ static bool read_address(const struct reading *at, const char *path, struct moon
     }
     for (size_t i = 0; port && i < at->all->bind_count; i++) {
         struct moon_bind *bind = &at->all->binds[i];
-        if (moon_address_equal(&bind->address, &address)) {
-            if (!may_join(at, bind))
-                return false;
-            join(at, bind);
-            return true;
-        }
+        if (bind->path || !has_transport(at, bind))
+            continue;
+        if (moon_address_equal(&bind->address, &address))
+            return join(at, bind);
         if (overlaps(&bind->address, &address))
             return tell_overlap(at, path, &address, bind);
     }
-    struct moon_bind *binds =
-        realloc(at->all->binds, (at->all->bind_count + 1) * sizeof *at->all->binds);
-    if (!binds)
-        abort();
-    at->all->binds = binds;
-    binds[at->all->bind_count] = (struct moon_bind){.address = address};
-    join(at, &binds[at->all->bind_count++]);
-    return true;
+    struct moon_bind *bind = add_bind(at);
+    bind->address = address;
+    return join(at, bind);
 }
 
 static bool read_addresses(const struct reading *at)
@@ -230,13 +328,35 @@ static bool read_addresses(const struct reading *at)
     return is_fine;
 }
 
+static bool read_protocol(const struct reading *at)
+{
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    bool is_secure = at->listener->front.protocol == MOON_PROTOCOL_HTTPS;
+    at->listener->sends_client_cert =
+        moon_value_bool(moon_value_get(tls, "client"), "header", false);
+    if (is_secure && tls)
+        return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
+                                      &at->listener->tls);
+    if (!is_secure && !tls)
+        return true;
+    moon_report_addf(
+        at->compile->report, at->object->place, at->title, "tls",
+        tls ? "add protocol = \"https\""
+            : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
+        tls ? "only a listener with protocol = \"https\" has certificates"
+            : "missing: protocol = \"https\" needs a certificate");
+    return false;
+}
+
 static bool compile_one(struct reading *at)
 {
     at->listener->place = at->object->place;
     at->listener->place.file = at->object->place.file ? strdup(at->object->place.file) : NULL;
+    at->listener->is_lenient = at->object->is_lenient;
     at->all->count++;
     bool is_fine = read_name(at);
-    return read_hostname(at) && read_addresses(at) && is_fine;
+    is_fine = moon_front_read(at->compile, at->object, &at->listener->front) && is_fine;
+    return read_hostname(at) && read_protocol(at) && read_addresses(at) && is_fine;
 }
 
 // ---- all of them
@@ -260,6 +380,27 @@ static void index_hosts(struct moon_listeners *all, struct moon_bind *bind)
     bind->index = moon_index_new(bind->hosts, bind->member_count);
 }
 
+// One for the port, with the terms of its members in their order.
+static bool make_server(const struct moon_compile *compile, const struct moon_listeners *all,
+                        struct moon_bind *bind)
+{
+    struct moon_tls_terms **terms = calloc(bind->member_count, sizeof *terms);
+    const struct moon_listener *first = &all->listeners[bind->members[0]];
+    if (!terms)
+        abort();
+    for (uint32_t i = 0; i < bind->member_count; i++)
+        terms[i] = all->listeners[bind->members[i]].tls;
+    if (first->tls)
+        bind->tls = moon_tls_server_new((struct moon_tls_hub *)compile->section->registry, terms,
+                                        bind->member_count);
+    free((void *)terms);
+    if (bind->tls || !first->tls)
+        return true;
+    moon_report_addf(compile->report, first->place, "listener", "tls", NULL,
+                     "OpenSSL refuses these settings together");
+    return false;
+}
+
 static int listeners_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listeners *all = calloc(1, sizeof *all);
@@ -281,6 +422,8 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
                          "add moongate.listener { port = 8080 }", "there is no listener");
         is_fine = false;
     }
+    for (size_t i = 0; i < all->bind_count && is_fine; i++)
+        is_fine = make_server(compile, all, &all->binds[i]);
     if (!is_fine) {
         listeners_unref(all);
         return MOON_ECONFIG;
@@ -291,11 +434,14 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
-// They are made of the listeners alone.
+// They are made of the listeners alone, and of files.
 static bool listeners_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
 {
-    (void)before;
     (void)now;
+    const struct moon_listeners *all = moon_snapshot_listeners(before);
+    for (size_t i = 0; i < all->count; i++)
+        if (all->listeners[i].tls && !moon_tls_terms_are_fresh(all->listeners[i].tls))
+            return false;
     return true;
 }
 
@@ -318,6 +464,14 @@ int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
 {
     const struct moon_bind *at = &all->binds[bind];
     return at->index ? moon_index_find(at->index, head, scratch) : at->members[0];
+}
+
+bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
+                         struct moon_slice sni)
+{
+    if (!listener->tls || memcmp(id, moon_tls_terms_id(listener->tls), MOON_TLS_ID_LEN) == 0)
+        return true;
+    return sni.len == 0 && !is_verified && !moon_tls_terms_verify(listener->tls);
 }
 
 char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind)

@@ -8,6 +8,7 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
+#include "route/front.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,20 +16,30 @@
 struct moon_head;
 struct moon_index;
 struct moon_route_scratch;
+struct moon_tls_server;
+struct moon_tls_terms;
+
+enum { MOON_BIND_TEXT_LEN = 128 };
 
 struct moon_listener {
     const char *name;           // for logs and routes; never NULL
     struct moon_slice hostname; // lower case, "*.example.org" as ".example.org"; empty: every host
     struct moon_place place;
-    bool is_named; // by the configuration: routes may refer to it
+    struct moon_front front;
+    struct moon_tls_terms *tls; // NULL: plain
+    bool sends_client_cert;     // X-Forwarded-Client-Cert
+    bool is_lenient;            // its producer applies objects one by one
+    bool is_named;              // by the configuration: routes may refer to it
 };
 
 struct moon_bind {
     struct moon_address address; // port 0: any free one, shared with no other listener
+    const char *path;            // of a unix socket, which has no address; NULL: none
     int *members;                // indexes of its listeners
     uint32_t member_count;
-    struct moon_match *hosts; // for the index
-    struct moon_index *index; // of hostnames; NULL: the only member takes every host
+    struct moon_match *hosts;    // for the index
+    struct moon_index *index;    // of hostnames; NULL: the only member takes every host
+    struct moon_tls_server *tls; // of all members, or NULL: plain
 };
 
 struct moon_listeners {
@@ -38,11 +49,26 @@ struct moon_listeners {
     size_t bind_count;
 };
 
-extern const struct moon_section moon_listener_section; // part: struct moon_listeners *
+// Part: struct moon_listeners *. Its registry is the struct moon_tls_hub *.
+extern const struct moon_section moon_listener_section;
 
 const struct moon_listeners *moon_snapshot_listeners(const struct moon_snapshot *snapshot);
 // The listener that has a request which came in there, or -1: none takes its host.
 int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
                         const struct moon_head *head, struct moon_route_scratch *scratch);
+// What the members of a bind share.
+static inline const struct moon_front *moon_bind_front(const struct moon_listeners *all,
+                                                       const struct moon_bind *bind)
+{
+    return &all->listeners[bind->members[0]].front;
+}
+
+// "127.0.0.1:80", or "unix:/run/x.sock"; `address`: as it was bound.
+void moon_bind_format(const struct moon_bind *bind, const struct moon_address *address,
+                      char out[static MOON_BIND_TEXT_LEN]);
+// Whether a connection whose handshake was on `id` (io/tls.h), asked for by `sni` (perhaps empty), may carry requests to that
+// listener: not where it was made for another, unless the client named none and neither asks for a client's certificate.
+bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
+                         struct moon_slice sni);
 // The names of the listeners of a bind, with ", " between them; malloc'd.
 char *moon_bind_names(const struct moon_listeners *all, const struct moon_bind *bind);

@@ -7,6 +7,7 @@
 #include "route/index.h"
 #include "route/match.h"
 #include "route/scope.h"
+#include "route/stream_route.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ struct moon_routes {
     struct moon_match *matches;
     size_t match_count;
     struct moon_scopes scopes;
+    int *streams; // of each listener: its stream route, or -1
 };
 
 static void routes_unref(void *part)
@@ -28,6 +30,7 @@ static void routes_unref(void *part)
     for (size_t i = 0; i < routes->match_count; i++)
         moon_match_fini(&routes->matches[i]);
     free(routes->matches);
+    free(routes->streams);
     moon_arena_free(routes->arena);
     moon_arena_pool_free(routes->pool);
     free(routes);
@@ -201,8 +204,11 @@ static int routes_compile(const struct moon_compile *compile, void **part)
     routes->pool = moon_arena_pool_new(0);
     routes->arena = moon_arena_new(routes->pool, SIZE_MAX);
     struct moon_match_reading reading = {.compile = compile, .arena = routes->arena};
+    const struct moon_listeners *listeners = moon_snapshot_listeners(compile->snapshot);
     for (size_t i = 0; i < compile->object_count; i++)
-        is_fine = moon_match_read(&reading, i) && is_fine;
+        if (!moon_route_is_stream(listeners, compile->objects[i]))
+            is_fine = moon_match_read(&reading, i) && is_fine;
+    is_fine = moon_stream_routes_read(compile, &routes->streams) && is_fine;
     routes->matches = reading.matches;
     routes->match_count = reading.count;
     for (size_t i = 0; i < routes->match_count; i++)
@@ -245,4 +251,9 @@ int moon_routes_find(const struct moon_routes *routes, int listener, const struc
 {
     const struct moon_scopes *scopes = &routes->scopes;
     return moon_index_find(scopes->items[scopes->of_listener[listener]].index, head, scratch);
+}
+
+int moon_routes_stream(const struct moon_routes *routes, int listener)
+{
+    return routes->streams[listener];
 }

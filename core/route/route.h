@@ -24,7 +24,7 @@ extern const struct moon_section moon_route_section;
 
 const struct moon_routes *moon_snapshot_routes(const struct moon_snapshot *snapshot);
 // The name of moongate.route { ... }: `name`, or its first match written out: "GET api.example.com/users"; an exact path has
-// "=" before it, a regex "~". malloc'd.
+// "=" before it, a regex "~". Where it matches by nothing but `listeners`, their names: "db,cache". malloc'd.
 char *moon_route_name(const struct moon_value *route);
 
 // What lookups work in: one a thread, made beforehand. `text_len`: the longest head or target there may be.
@@ -35,3 +35,5 @@ void moon_route_scratch_free(struct moon_route_scratch *scratch);
 // answer but an error might be a way around a rule.
 int moon_routes_find(const struct moon_routes *routes, int listener, const struct moon_head *head,
                      struct moon_route_scratch *scratch);
+// The index of the action for all that comes in at a listener without HTTP (stream_route.h); -1: there is none.
+int moon_routes_stream(const struct moon_routes *routes, int listener);

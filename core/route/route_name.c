@@ -15,14 +15,20 @@ static void put_text(FILE *out, struct moon_slice text)
     fwrite(text.ptr, 1, text.len, out);
 }
 
-static void put_methods(FILE *out, const struct moon_value *list)
+static void put_list(FILE *out, const struct moon_value *list)
 {
-    for (uint32_t i = 0; list && i < list->table.item_count; i++) {
+    for (uint32_t i = 0; i < list->table.item_count; i++) {
         fputs(i ? "," : "", out);
         put_text(out, list->table.items[i].string);
     }
-    if (list)
-        fputs(" ", out);
+}
+
+static void put_methods(FILE *out, const struct moon_value *list)
+{
+    if (!list)
+        return;
+    put_list(out, list);
+    fputs(" ", out);
 }
 
 // "=" or "~" and the text of { exact = } or { regex = }, or a text as it is.
@@ -65,6 +71,16 @@ static void put_match(FILE *out, const struct moon_value *route, const struct mo
     put_conditions(out, moon_value_get(match, "query"), " ?");
 }
 
+// The names of its listeners, where nothing else says which requests it takes.
+static const struct moon_value *bare_listeners(const struct moon_value *route)
+{
+    static const char *const keys[] = {"hosts", "path", "methods", "headers", "query", "matches"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (moon_value_get(route, keys[i]))
+            return NULL;
+    return at_least(moon_value_get(route, "listeners")) ? moon_value_get(route, "listeners") : NULL;
+}
+
 char *moon_route_name(const struct moon_value *route)
 {
     const struct moon_value *name = moon_value_get_kind(route, "name", MOON_VALUE_STRING);
@@ -74,8 +90,11 @@ char *moon_route_name(const struct moon_value *route)
     FILE *out = open_memstream(&text, &len);
     if (!out)
         abort();
+    const struct moon_value *listeners = bare_listeners(route);
     if (name)
         put_text(out, name->string);
+    else if (listeners)
+        put_list(out, listeners);
     else
         put_match(out, route, first ? first : route);
     if (fclose(out) != 0)

@@ -41,6 +41,8 @@ static bool is_named(const struct moon_value *names, const struct moon_listener 
 static bool has_route(const struct moon_object *route, const struct moon_listener *listener)
 {
     const struct moon_value *names = names_of(route);
+    if (!moon_protocol_is_http(listener->front.protocol))
+        return false;
     return !names || is_named(names, listener);
 }
 
@@ -71,7 +73,7 @@ static bool check_name(const struct reading *at, const char *path, struct moon_s
         const struct moon_listener *listener = &at->listeners->listeners[i];
         if (!listener->is_named || !moon_slice_equal(moon_slice_from(listener->name), name))
             continue;
-        if (!at->scopes->of_listener[i])
+        if (!at->scopes->of_listener[i] && moon_protocol_is_http(listener->front.protocol))
             at->scopes->of_listener[i] = at->scopes->count++;
         return true;
     }

@@ -166,7 +166,8 @@ int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);
 int moon_abi_phase(void *vm);
 
 /// Texts of an exchange. `what`: 'm' method, 's' scheme, 'h' host, 'p' path, 'q' query, 'i' id, 'r' route, 'u' upstream,
-/// 'a' client address, 'b' the request's body as it was collected. MOON_ABI_NONE: there is none.
+/// 'a' client address, 'b' the request's body as it was collected; of a TLS connection: 'V' version, 'C' cipher, 'S' the name
+/// asked for, and of the client's certificate: 'J' subject, 'A' alternative names, 'F' fingerprint, 'N' serial. MOON_ABI_NONE: there is none.
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
 /// Changes 'm', 'h', 'p' (made canonical) or 'q', in rewrite and access.
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);

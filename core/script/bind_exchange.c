@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "http/head.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "script/abi.h"
 #include "script/vm_priv.h"
 
@@ -51,6 +52,28 @@ static int client_address(struct moon_slot *slot, struct moon_abi_text *out)
     return put(moon_slice_from(slot->client), out);
 }
 
+static int get_tls(const struct moon_tls_facts *tls, int what, struct moon_abi_text *out)
+{
+    switch (tls ? what : 0) {
+    case 'V':
+        return put(moon_slice_from(tls->version), out);
+    case 'C':
+        return put(moon_slice_from(tls->cipher), out);
+    case 'S':
+        return put(tls->sni, out);
+    case 'J':
+        return put(tls->subject, out);
+    case 'A':
+        return put(tls->sans, out);
+    case 'F':
+        return put(tls->fingerprint, out);
+    case 'N':
+        return put(tls->serial, out);
+    default:
+        return MOON_ABI_NONE;
+    }
+}
+
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
 {
     struct moon_flow *flow = flow_of(handle);
@@ -79,7 +102,7 @@ int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out)
     case 'a':
         return client_address(slot_of(handle), out);
     default:
-        return MOON_ABI_NONE;
+        return get_tls(flow->tls, what, out);
     }
 }
 

@@ -19,6 +19,8 @@ struct moon_collect {
     bool is_whole; // the end has come
     bool is_over;  // more than max
     bool in_pieces, has_piece;
+    bool is_replaced; // the body is this text, whatever was read before
+    struct moon_slice text;
 };
 
 void moon_collect_free(struct moon_collect *collect)
@@ -114,6 +116,19 @@ static void wait_for(struct moon_collect *collect)
     flow->ops->read_request(flow, &collect->reader);
 }
 
+// The body is these bytes from now on, for who reads it anew, too. They are the arena's, NULL for none.
+static void replace(struct moon_collect *collect, char *bytes, size_t len)
+{
+    struct moon_flow *flow = collect->slot->flow;
+    moon_arena_on_free(flow->arena, free, bytes);
+    collect->text = bytes ? (struct moon_slice){bytes, len} : MOON_SLICE("");
+    collect->bytes = NULL;
+    collect->len = collect->cap = 0;
+    collect->is_replaced = true;
+    collect->is_whole = collect->is_over = collect->in_pieces = collect->has_piece = false;
+    flow->ops->replace_request(flow, collect->text);
+}
+
 // ---- the whole body
 
 int moon_abi_body_collect(const void *handle, size_t max)
@@ -123,11 +138,13 @@ int moon_abi_body_collect(const void *handle, size_t max)
     if (!slot)
         return code;
     struct moon_collect *collect = collect_of(slot);
+    collect->max = max;
+    if (collect->is_replaced)
+        return MOON_ABI_NONE;
     if (collect->in_pieces)
         return MOON_ABI_INVALID;
     if (collect->is_whole || (collect->is_over && collect->len >= max))
         return MOON_ABI_NONE;
-    collect->max = max;
     collect->is_over = false;
     wait_for(collect);
     return MOON_ABI_OK;
@@ -140,12 +157,12 @@ int moon_abi_body_collected(const void *handle, struct moon_abi_text *out)
     if (!slot)
         return code;
     struct moon_collect *collect = slot->collect;
-    if (!collect || !collect->is_whole)
+    if (!collect || (!collect->is_whole && !collect->is_replaced))
         return MOON_ABI_NONE;
-    *out = (struct moon_abi_text){collect->bytes ? collect->bytes : "", collect->len};
-    // The backend gets what was read: it lives as long as the exchange.
-    slot->flow->ops->replace_request(slot->flow, (struct moon_slice){out->ptr, out->len});
-    return MOON_ABI_OK;
+    if (!collect->is_replaced)
+        replace(collect, collect->bytes, collect->len); // the backend gets what was read
+    *out = (struct moon_abi_text){collect->text.ptr, collect->text.len};
+    return out->len <= collect->max ? MOON_ABI_OK : MOON_ABI_NONE;
 }
 
 int moon_abi_body_replace(const void *handle, const char *ptr, size_t len)
@@ -154,14 +171,14 @@ int moon_abi_body_replace(const void *handle, const char *ptr, size_t len)
     struct moon_slot *slot = slot_of(handle, &code);
     if (!slot)
         return code;
-    struct moon_flow *flow = slot->flow;
     char *copy = malloc(len + 1);
     if (!copy)
         return MOON_ABI_MEMORY;
     if (len)
         memcpy(copy, ptr, len);
-    moon_arena_on_free(flow->arena, free, copy);
-    flow->ops->replace_request(flow, (struct moon_slice){copy, len});
+    struct moon_collect *collect = collect_of(slot);
+    free(collect->bytes);
+    replace(collect, copy, len);
     return MOON_ABI_OK;
 }
 
@@ -174,7 +191,7 @@ int moon_abi_chunk_ask(const void *handle)
     if (!slot)
         return code;
     struct moon_collect *collect = collect_of(slot);
-    if (!collect->in_pieces && collect->cap)
+    if (!collect->in_pieces && collect->cap && !collect->is_replaced)
         return MOON_ABI_INVALID;
     collect->in_pieces = true;
     if (collect->has_piece || collect->is_whole)

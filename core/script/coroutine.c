@@ -90,11 +90,19 @@ static void end_wait(struct moon_coroutine *coroutine)
         withdraw(coroutine->operation);
 }
 
+// As end_wait, for a wait that was begun and could not be waited for (a yield across a C call): its operation is left to the
+// collector, and may be gone already.
+static void forget_wait(struct moon_coroutine *coroutine)
+{
+    coroutine->withdraw = NULL;
+    end_wait(coroutine);
+}
+
 // Into the pool; its thread only where that has returned, and there are few.
 static void release(struct moon_coroutine *coroutine)
 {
     struct moon_vm *vm = coroutine->vm;
-    end_wait(coroutine); // one that it has begun and not waited for
+    end_wait(coroutine);
     if (coroutine->thread && vm->pooled_count >= POOL_MAX_COUNT)
         forget_thread(coroutine);
     coroutine->is_task = false;
@@ -226,12 +234,21 @@ static enum moon_run failed(struct moon_coroutine *coroutine)
 
 // ---- running
 
+void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text)
+{
+    lua_State *state = coroutine->vm->state;
+    lua_pushlstring(state, text.ptr, text.len);
+    lua_xmove(state, coroutine->thread, 1);
+}
+
 // What it yielded. A yield of the script's own has nobody to go to.
 static enum moon_run yielded(struct moon_coroutine *coroutine)
 {
     lua_State *thread = coroutine->thread;
     bool is_ours = lua_gettop(thread) >= 2 && lua_touserdata(thread, 1) == coroutine->vm;
     const char *what = is_ours ? lua_tostring(thread, 2) : "";
+    if (!what || *what != 'w')
+        forget_wait(coroutine);
     switch (what ? *what : '\0') {
     case 'w':
         return MOON_RUN_WAITS;
@@ -243,8 +260,10 @@ static enum moon_run yielded(struct moon_coroutine *coroutine)
         moon_coroutine_drop(coroutine);
         return MOON_RUN_ANSWERED;
     default:
-        lua_pushliteral(thread, "coroutine.yield outside of a coroutine of your own: to wait, call "
-                                "what waits (moongate.sleep, moongate.http.request ...)");
+        moon_coroutine_push(
+            coroutine,
+            MOON_SLICE("coroutine.yield outside of a coroutine of your own: to wait, call "
+                       "what waits (moongate.sleep, moongate.http.request ...)"));
         return failed(coroutine);
     }
 }
@@ -253,24 +272,43 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
 {
     struct moon_vm *vm = coroutine->vm;
     struct moon_coroutine *outer = vm->current;
-    coroutine->withdraw = NULL; // what woke it is done
-    end_wait(coroutine);
+    forget_wait(coroutine); // what woke it is done
     if (coroutine->failure) {
         lua_settop(coroutine->thread, 0);
-        lua_pushstring(coroutine->thread, coroutine->failure);
+        moon_coroutine_push(coroutine, moon_slice_from(coroutine->failure));
         argument_count = 1;
         coroutine->failure = NULL;
+    }
+    // Neither begun nor waiting: another coroutine has resumed it, and it came to its end there.
+    if (lua_status(coroutine->thread) == 0 && lua_gettop(coroutine->thread) <= argument_count) {
+        moon_coroutine_push(coroutine, MOON_SLICE("another coroutine has resumed this one"));
+        return failed(coroutine);
     }
     vm->current = coroutine;
     int status = lua_resume(coroutine->thread, argument_count);
     vm->current = outer;
     if (status == LUA_YIELD)
         return yielded(coroutine);
+    forget_wait(coroutine);
     if (status != 0)
         return failed(coroutine);
     lua_settop(coroutine->thread, 0);
     release(coroutine);
     return MOON_RUN_DONE;
+}
+
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine)
+{
+    enum moon_run run;
+    do {
+        lua_settop(coroutine->thread, 0);
+        lua_pushnil(coroutine->thread);
+        moon_coroutine_push(coroutine,
+                            MOON_SLICE("a response's body can be read and written by the function "
+                                       "of body_filter, not by a task or another phase"));
+        run = moon_coroutine_resume(coroutine, 2);
+    } while (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES);
+    return run;
 }
 
 struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
@@ -285,7 +323,7 @@ struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine)
 uint32_t moon_coroutine_wait(struct moon_coroutine *coroutine, void (*withdraw)(void *operation),
                              void *operation)
 {
-    end_wait(coroutine); // one that could not be waited for: a yield across a C call
+    forget_wait(coroutine);
     coroutine->is_waiting = true;
     coroutine->withdraw = withdraw;
     coroutine->operation = operation;
@@ -315,12 +353,10 @@ static void go_on(struct moon_coroutine *coroutine)
         lua_settop(coroutine->thread, 0);
     int argument_count = is_first ? lua_gettop(coroutine->thread) - 1 : 0;
     enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
+    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
+        run = moon_coroutine_refuse(coroutine);
     if (run == MOON_RUN_WAITS)
         return;
-    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES) {
-        lua_pushliteral(coroutine->thread, "a body can be filtered by body_filter's own coroutine");
-        run = failed(coroutine);
-    }
     if (on_end)
         on_end(owner, run);
 }

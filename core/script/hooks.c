@@ -119,27 +119,14 @@ static enum moon_verdict run_head(struct moon_flow *flow, struct moon_instance *
     }
     struct moon_slot *slot = coroutine->slot;
     state->head = NULL;
-    switch (moon_coroutine_resume(coroutine, argument_count)) {
-    case MOON_RUN_DONE:
-        verdict = MOON_NEXT;
-        break;
-    case MOON_RUN_WAITS:
+    enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
+    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
+        run = moon_coroutine_refuse(coroutine);
+    if (run == MOON_RUN_WAITS) {
         state->head = coroutine;
         return MOON_WAIT;
-    case MOON_RUN_ANSWERED:
-        verdict = MOON_DONE;
-        break;
-    case MOON_RUN_PULLS:
-    case MOON_RUN_WRITES:
-        lua_pushliteral(coroutine->thread, "a response's body can be filtered in body_filter");
-        moon_coroutine_report(coroutine, coroutine->thread);
-        moon_coroutine_drop(coroutine);
-        verdict = MOON_FAIL;
-        break;
-    case MOON_RUN_FAILED:
-        verdict = MOON_FAIL;
-        break;
     }
+    verdict = run == MOON_RUN_DONE ? MOON_NEXT : run == MOON_RUN_ANSWERED ? MOON_DONE : MOON_FAIL;
     slot->phase = MOON_ABI_EVALUATE;
     return verdict;
 }
@@ -214,7 +201,7 @@ static bool give(struct state *state, struct moon_slice bytes)
     lua_State *thread = state->body->thread;
     lua_settop(thread, 0);
     if (bytes.len)
-        lua_pushlstring(thread, bytes.ptr, bytes.len);
+        moon_coroutine_push(state->body, bytes);
     else
         lua_pushnil(thread);
     state->given_len = bytes.len;

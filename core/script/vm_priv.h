@@ -101,6 +101,11 @@ struct moon_vm {
 struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot *slot, int phase);
 // Runs it, or goes on where it waited. When it comes back DONE, ANSWERED or FAILED it is not the caller's any more.
 enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argument_count);
+// It came back PULLS or WRITES where there is no body: that fails in it, and it goes on. As moon_coroutine_resume, and neither.
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine);
+// A text onto the stack of one that waits. Nothing else that allocates may touch that stack: a finalizer would run on it, and
+// end what waits there.
+void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text);
 // What it writes, on its own stack until it is resumed.
 struct moon_slice moon_coroutine_written(const struct moon_coroutine *coroutine);
 // It will not go on: what it waits for is taken back. Not while it runs. NULL is fine.

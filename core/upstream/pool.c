@@ -1,6 +1,7 @@
 // The pool: a hash of slots by endpoint state, each with a ring of idle links. When an upstream loses an endpoint its idle links
 // are closed, its others when they come back, and the slot goes with the last. Slots that just have no link are swept now and
-// then, when endpoints change. A link's wrapper lives from its connect to its close.
+// then, when endpoints change. A link's wrapper lives from its connect to its close. Links that began with a PROXY header have
+// slots by client connection, which go with that one.
 //
 //   connect -> lent -> idle -> lent ... -> closed        at a limit: idle -> kept for a waiter -> lent to it
 #include "upstream/pool.h"
@@ -8,7 +9,10 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "io/loop.h"
+#include "io/stream.h"
+#include "io/tls.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "upstream/balance/least_request.h"
@@ -20,6 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const uint64_t GATEWAY_NUMBER = UINT64_MAX; // a patron: ourselves
+
 enum {
     SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
     SWEEP_MS = 10000,      // at most so often: a sweep looks at every slot
@@ -27,10 +33,25 @@ enum {
     LINK_MAX_AGE_MS = 3600000,
 };
 
+// What makes links interchangeable.
+struct identity {
+    struct moon_endpoint_state *state; // unique by address, so it stands for it
+    struct moon_limit *limit;          // NULL: none
+    // NULL: plain; clients are one where their settings and files are equal
+    struct moon_tls_client *tls;
+    struct moon_slice host; // whom TLS asks for; empty: the address itself
+    uint64_t patron;        // the number of the client connection that they are for; 0: any
+    uint8_t proxy;          // enum moon_proxy_version
+};
+
 struct slot {
     struct slot *next; // in its bucket
     struct moon_endpoint_state *state;
-    struct moon_limit *limit;        // NULL: none
+    struct moon_limit *limit;    // NULL: none
+    struct moon_tls_client *tls; // NULL: plain
+    char *host;                  // whom TLS asks for; NULL: the address itself
+    uint64_t patron;
+    uint8_t proxy;
     struct moon_list idle;           // of struct moon_pooled, the newest first
     uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
     uint32_t mark;                   // of the last change whose new endpoints it is among
@@ -67,6 +88,7 @@ struct moon_pool {
     struct moon_wake wake;
     struct slot **buckets;
     uint32_t bucket_count, slot_count; // a power of two
+    uint32_t patron_count;             // slots with a patron
     struct moon_list kept;             // links for waiters that were granted one
     struct seat *seats;                // of each upstream, by its index
     uint32_t seat_count;
@@ -79,9 +101,25 @@ struct moon_pool {
 
 // ---- slots
 
-static uint32_t bucket_of(const struct moon_pool *pool, const struct moon_endpoint_state *state)
+// SplitMix64 (Steele, Lea, Flood, 2014).
+static uint64_t mix(uint64_t x)
 {
-    return moon_address_hash(&state->address) & (pool->bucket_count - 1);
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+// Slots with a patron lie together, so that they are found when it goes.
+static struct slot **bucket_of(struct moon_pool *pool, const struct moon_endpoint_state *state,
+                               uint64_t patron)
+{
+    uint32_t hash = patron ? (uint32_t)mix(patron) : moon_address_hash(&state->address);
+    return &pool->buckets[hash & (pool->bucket_count - 1)];
+}
+
+static struct slot **bucket_of_slot(struct moon_pool *pool, const struct slot *slot)
+{
+    return bucket_of(pool, slot->state, slot->patron);
 }
 
 static void grow(struct moon_pool *pool)
@@ -95,7 +133,7 @@ static void grow(struct moon_pool *pool)
     for (uint32_t i = 0; i < before; i++) {
         for (struct slot *slot = old[i], *next; slot; slot = next) {
             next = slot->next;
-            struct slot **bucket = &pool->buckets[bucket_of(pool, slot->state)];
+            struct slot **bucket = bucket_of_slot(pool, slot);
             slot->next = *bucket;
             *bucket = slot;
         }
@@ -103,12 +141,27 @@ static void grow(struct moon_pool *pool)
     free(old);
 }
 
-// States are unique by address, so they stand for it. NULL: there is none.
-static struct slot *find_slot(struct moon_pool *pool, const struct moon_endpoint_state *state,
-                              const struct moon_limit *limit)
+static struct identity identity_of(const struct moon_upstream *upstream)
 {
-    struct slot *slot = pool->buckets[bucket_of(pool, state)];
-    while (slot && (slot->state != state || slot->limit != limit))
+    return (struct identity){
+        .limit = upstream->limit, .tls = upstream->tls, .host = upstream->tls_host};
+}
+
+// Whether the slot is for such links, whatever the address and the client.
+static bool is_of(const struct slot *slot, const struct identity *identity)
+{
+    if (slot->limit != identity->limit || slot->tls != identity->tls)
+        return false;
+    return !slot->tls ||
+           moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
+}
+
+// NULL: there is none.
+static struct slot *find_slot(struct moon_pool *pool, const struct identity *identity)
+{
+    struct slot *slot = *bucket_of(pool, identity->state, identity->patron);
+    while (slot && (slot->state != identity->state || !is_of(slot, identity) ||
+                    slot->patron != identity->patron || slot->proxy != identity->proxy))
         slot = slot->next;
     return slot;
 }
@@ -117,9 +170,12 @@ static struct slot *find_slot(struct moon_pool *pool, const struct moon_endpoint
 static void slot_free(struct moon_pool *pool, struct slot *slot)
 {
     pool->slot_count--;
+    pool->patron_count -= slot->patron != 0;
     moon_tally_del(slot->state, &slot->tally);
     moon_endpoint_state_unref(slot->state);
     moon_limit_unref(slot->limit);
+    moon_tls_client_unref(slot->tls);
+    free(slot->host);
     free(slot);
 }
 
@@ -127,7 +183,7 @@ static void slot_free_gone(struct moon_pool *pool, struct slot *slot)
 {
     if (!slot->is_gone || slot->link_count > 0)
         return;
-    struct slot **at = &pool->buckets[bucket_of(pool, slot->state)];
+    struct slot **at = bucket_of_slot(pool, slot);
     while (*at != slot)
         at = &(*at)->next;
     *at = slot->next;
@@ -157,10 +213,22 @@ static void make_room(struct moon_pool *pool)
         grow(pool);
 }
 
-static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *state,
-                            struct moon_limit *limit)
+// NUL-terminated, unlike what it comes from; NULL where it is empty.
+static char *copy_host(struct moon_slice host)
 {
-    struct slot *slot = find_slot(pool, state, limit);
+    if (host.len == 0)
+        return NULL;
+    char *copy = malloc(host.len + 1);
+    if (!copy)
+        abort();
+    memcpy(copy, host.ptr, host.len);
+    copy[host.len] = '\0';
+    return copy;
+}
+
+static struct slot *slot_of(struct moon_pool *pool, const struct identity *identity)
+{
+    struct slot *slot = find_slot(pool, identity);
     if (slot) {
         slot->is_gone = false;
         return slot;
@@ -170,14 +238,19 @@ static struct slot *slot_of(struct moon_pool *pool, struct moon_endpoint_state *
     slot = calloc(1, sizeof *slot);
     if (!slot)
         abort();
-    slot->state = moon_endpoint_state_ref(state);
-    slot->limit = limit ? moon_limit_ref(limit) : NULL;
+    slot->state = moon_endpoint_state_ref(identity->state);
+    slot->limit = identity->limit ? moon_limit_ref(identity->limit) : NULL;
+    slot->tls = identity->tls ? moon_tls_client_ref(identity->tls) : NULL;
+    slot->host = copy_host(identity->host);
+    slot->patron = identity->patron;
+    slot->proxy = identity->proxy;
     moon_list_init(&slot->idle);
-    moon_tally_add(state, &slot->tally);
-    struct slot **bucket = &pool->buckets[bucket_of(pool, state)];
+    moon_tally_add(slot->state, &slot->tally);
+    struct slot **bucket = bucket_of_slot(pool, slot);
     slot->next = *bucket;
     *bucket = slot;
     pool->slot_count++;
+    pool->patron_count += slot->patron != 0;
     return slot;
 }
 
@@ -257,6 +330,11 @@ static void on_idle(void *owner)
     enter_idle(pooled); // first, so that one who begins to wait sees it
     if (!slot->limit)
         return;
+    if (slot->patron) { // of no use to others but for its permit
+        if (moon_limit_is_waited_for(slot->limit))
+            close_pooled(pooled);
+        return;
+    }
     switch (moon_limit_offer(slot->limit, &pool->wake)) {
     case MOON_OFFER_KEEP:
         return;
@@ -359,14 +437,6 @@ void moon_pool_free(struct moon_pool *pool)
 
 // ---- choosing
 
-// SplitMix64 (Steele, Lea, Flood, 2014).
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 static uint64_t *phase_at(struct moon_pool *pool, struct phases *phases, uint32_t index)
 {
     if (index >= phases->count) {
@@ -399,7 +469,7 @@ static void slot_leave(struct moon_pool *pool, struct slot *slot)
 }
 
 // Endpoints that are in `before` but not in `now`.
-static void leave_endpoints(struct moon_pool *pool, const struct moon_limit *limit,
+static void leave_endpoints(struct moon_pool *pool, struct identity identity,
                             const struct moon_endpoint_set *before,
                             const struct moon_endpoint_set *now)
 {
@@ -412,13 +482,26 @@ static void leave_endpoints(struct moon_pool *pool, const struct moon_limit *lim
         before_end--, now_end--;
     pool->mark++;
     for (uint32_t i = from; i < now_end; i++) {
-        struct slot *slot = find_slot(pool, now->endpoints[i].state, limit);
+        identity.state = now->endpoints[i].state;
+        struct slot *slot = find_slot(pool, &identity);
         if (slot)
             slot->mark = pool->mark;
     }
     for (uint32_t i = from; i < before_end; i++) {
-        struct slot *slot = find_slot(pool, before->endpoints[i].state, limit);
+        identity.state = before->endpoints[i].state;
+        struct slot *slot = find_slot(pool, &identity);
         if (slot && slot->mark != pool->mark)
+            slot_leave(pool, slot);
+    }
+}
+
+void moon_pool_forget(struct moon_pool *pool, uint64_t number)
+{
+    if (pool->patron_count == 0)
+        return;
+    for (struct slot *slot = *bucket_of(pool, NULL, number), *next; slot; slot = next) {
+        next = slot->next;
+        if (slot->patron == number)
             slot_leave(pool, slot);
     }
 }
@@ -428,8 +511,9 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     uint64_t now_ms = moon_loop_now_ms(pool->res->loop);
     struct moon_endpoint_set *before = seat->set ? moon_endpoint_set_ref(seat->set) : NULL;
     moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set);
+    struct identity identity = identity_of(upstream);
     if (before)
-        leave_endpoints(pool, upstream->limit, before, seat->set);
+        leave_endpoints(pool, identity, before, seat->set);
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
         sweep(pool);
@@ -502,7 +586,40 @@ static bool counts_load(const struct moon_lend_args *args)
     return args->upstream->balance == MOON_BALANCE_LEAST_REQUEST;
 }
 
-static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled **out)
+// TLS over it, for the name that is asked for, or for the address.
+static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,
+                                  struct moon_stream *stream)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (!slot->host)
+        moon_address_format_ip(&slot->state->address, text);
+    return moon_tls_connect(slot->tls, pool->res->worker, pool->res->loop, stream,
+                            slot->host ? slot->host : text);
+}
+
+// What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
+static void send_proxy_header(const struct slot *slot, const struct moon_patron *patron,
+                              struct moon_link *link)
+{
+    char text[MOON_PROXY_WRITE_LEN];
+    struct moon_address source = {0}, destination = {0};
+    bool is_told = patron && patron->proxied && patron->proxied->source.family;
+    if (is_told) {
+        source = patron->proxied->source;
+        destination = patron->proxied->destination;
+    } else if (patron) {
+        moon_stream_address(patron->stream, true, &source);
+        moon_stream_address(patron->stream, false, &destination);
+    }
+    moon_address_unmap(&source);
+    moon_address_unmap(&destination);
+    size_t len =
+        moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
+    moon_link_send_first(link, (struct moon_slice){text, len});
+}
+
+static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
+                   struct moon_pooled **out)
 {
     struct moon_stream *stream;
     struct moon_counters *counters = pool->res->counters;
@@ -517,12 +634,16 @@ static int connect(struct moon_pool *pool, struct slot *slot, struct moon_pooled
                               : &counters->upstream_connect_failures_total);
         return err;
     }
+    if (slot->tls)
+        stream = secure(pool, slot, stream);
     struct moon_pooled *pooled = calloc(1, sizeof *pooled);
     if (!pooled)
         abort();
     pooled->slot = slot;
     pooled->pool = pool;
     pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
+    if (slot->proxy)
+        send_proxy_header(slot, patron, pooled->link);
     slot->link_count++;
     atomic_fetch_add_explicit(&slot->state->connections, 1, memory_order_relaxed);
     *out = pooled;
@@ -558,7 +679,10 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
         *link = take_kept(pool, limit); // NULL: it has died meanwhile
         break;
     }
-    if (!*link || !args->fresh)
+    struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
+    bool is_fit =
+        *link && is_of((*link)->slot, &identity) && (*link)->slot->proxy == args->upstream->proxy;
+    if (!*link || (!args->fresh && is_fit))
         return false;
     struct slot *slot = (*link)->slot;
     moon_link_close((*link)->link);
@@ -581,7 +705,7 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     struct moon_pooled *pooled;
     if (!has_permit && !get_permit(pool, args->upstream))
         return -EAGAIN;
-    int err = connect(pool, slot, &pooled);
+    int err = connect(pool, slot, args->patron, &pooled);
     if (!err)
         fill_lease(pooled, counts_load(args), false, lease);
     else if (slot->limit)
@@ -590,35 +714,51 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
 }
 
 // The slot without limit of an address; found without the registry's lock.
-static struct slot *slot_to(struct moon_pool *pool, const struct moon_address *address)
+static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
 {
+    const struct moon_address *address = args->address;
+    struct identity identity = {.tls = args->tls, .host = args->tls ? args->host : MOON_SLICE("")};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
     for (; slot; slot = slot->next)
-        if (!slot->limit && moon_address_equal(&slot->state->address, address))
+        if (is_of(slot, &identity) && !slot->patron &&
+            moon_address_equal(&slot->state->address, address))
             return slot;
     struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
-    slot = slot_of(pool, state, NULL);
+    identity.state = state;
+    slot = slot_of(pool, &identity);
     moon_endpoint_state_unref(state); // the slot has one of its own
     return slot;
 }
 
-int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease)
 {
-    struct slot *slot = slot_to(pool, address);
+    struct slot *slot = slot_to(pool, args);
     struct moon_pooled *pooled;
-    bool is_reused = !fresh && !moon_list_is_empty(&slot->idle);
+    bool is_reused = !args->fresh && !moon_list_is_empty(&slot->idle);
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
     if (is_reused) {
         pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
         leave_idle(pooled);
     } else {
-        int err = connect(pool, slot, &pooled);
+        int err = connect(pool, slot, NULL, &pooled);
         if (err)
             return err;
     }
     fill_lease(pooled, false, is_reused, lease);
     return 0;
+}
+
+static struct slot *slot_for(struct moon_pool *pool, const struct moon_lend_args *args,
+                             struct moon_endpoint_state *state)
+{
+    struct identity identity = identity_of(args->upstream);
+    identity.state = state;
+    if (args->upstream->proxy) {
+        identity.proxy = (uint8_t)args->upstream->proxy;
+        identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
+    }
+    return slot_of(pool, &identity);
 }
 
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -632,7 +772,7 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
     struct slot *slot = NULL;
     if (!pooled) {
         const struct moon_endpoint *endpoint = choose(pool, args, set);
-        slot = endpoint ? slot_of(pool, endpoint->state, limit) : NULL;
+        slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
         lease->state = slot ? slot->state : NULL;
     }
     if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {
@@ -696,6 +836,25 @@ void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim)
                                  .is_load = pooled->is_load};
     pooled->is_claimed = true;
     pooled->is_load = false;
+}
+
+int moon_pool_pick(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_claim *claim)
+{
+    struct moon_lend_args args = {.upstream = upstream};
+    const struct moon_endpoint *endpoint = choose(pool, &args, endpoints_of(pool, upstream));
+    if (!endpoint)
+        return -ENOENT;
+    if (!get_permit(pool, upstream))
+        return -EAGAIN;
+    *claim = (struct moon_claim){.pool = pool,
+                                 .limit = upstream->limit ? moon_limit_ref(upstream->limit) : NULL,
+                                 .state = moon_endpoint_state_ref(endpoint->state),
+                                 .is_load = counts_load(&args)};
+    atomic_fetch_add_explicit(&claim->state->connections, 1, memory_order_relaxed);
+    if (claim->is_load)
+        atomic_fetch_add_explicit(&claim->state->in_flight, 1, memory_order_relaxed);
+    return 0;
 }
 
 void moon_claim_release(struct moon_claim *claim)

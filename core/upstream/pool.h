@@ -1,8 +1,10 @@
 // The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out.
-// Identity is everything that makes two connections interchangeable, compared by value (now: the address), and the limit that
-// a connection counts for: an upstream with limits has connections of its own.
+// Identity is everything that makes two connections interchangeable, compared by value (the address; of TLS the settings, the
+// files and whom it was asked for), and the limit that a connection counts for: an upstream with limits has connections of its own.
+// A connection that began with a PROXY header is that of one client connection: it serves no other, and is closed when that one is.
 #pragma once
 
+#include "base/slice.h"
 #include "upstream/limit.h"
 
 #include <stdbool.h>
@@ -13,8 +15,11 @@ struct moon_endpoint_state;
 struct moon_lane;
 struct moon_pool;
 struct moon_pooled;
+struct moon_proxied;
 struct moon_resources;
 struct moon_split;
+struct moon_tls_client;
+struct moon_stream;
 struct moon_upstream;
 
 struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry);
@@ -26,8 +31,17 @@ void moon_pool_drain(struct moon_pool *pool);
 // The backend of the worker's next exchange; NULL when none has a weight.
 const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split);
 
+// The client connection that a link is for.
+struct moon_patron {
+    uint64_t number; // unique in the worker
+    const struct moon_stream *stream;
+    const struct moon_proxied *proxied; // NULL: it came without a PROXY header
+};
+
 struct moon_lend_args {
     const struct moon_upstream *upstream;
+    // Told in PROXY headers, where the upstream wants them; NULL: the gateway itself. Never followed later.
+    const struct moon_patron *patron;
     // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
     const struct moon_endpoint_state *avoid;
     struct moon_waiter *waiter; // what it was granted is used; may be NULL
@@ -49,10 +63,19 @@ struct moon_lease {
 // begun, lease->state says to where.
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
                    struct moon_lease *lease);
+struct moon_lend_to_args {
+    const struct moon_address *address;
+    struct moon_tls_client *tls; // NULL: plain
+    struct moon_slice host;      // whom TLS asks for; empty: the address
+    bool fresh;
+};
+
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and
 // the like. Its idle connections are those of the upstreams without limits that have this endpoint.
-int moon_pool_lend_to(struct moon_pool *pool, const struct moon_address *address, bool fresh,
+int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease);
+// The client connection of that number is no more: links that were for it alone close, lent ones when they come back.
+void moon_pool_forget(struct moon_pool *pool, uint64_t number);
 // Queues the waiter of an exchange that got -EAGAIN; its fn is called when lend may be tried again. 0, or MOON_ELIMIT when
 // as many as may wait do. `is_again`: it has waited and was disappointed.
 int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
@@ -72,6 +95,10 @@ struct moon_claim {
     bool is_load; // counts as in flight
 };
 
+// Chooses an endpoint for a session that has no connection, and counts as one to it. 0, with the claim to be released; -ENOENT,
+// -EAGAIN as moon_pool_lend.
+int moon_pool_pick(struct moon_pool *pool, const struct moon_upstream *upstream,
+                   struct moon_claim *claim);
 // The link is to be closed after this without giving anything back.
 void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim);
 // Harmless on one that holds nothing.

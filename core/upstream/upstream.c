@@ -3,8 +3,10 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "io/tls.h"
 #include "obs/series.h"
 #include "upstream/registry.h"
+#include "upstream/upstream_tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ struct moon_upstreams {
 enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253 };
 
 static const char *const balance_choices[] = {"round_robin", "least_request", NULL};
+static const char *const proxy_choices[] = {"v1", "v2", NULL};
 static const char *const address_hint =
     "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
     "\"users.internal:8000\"";
@@ -83,8 +86,15 @@ static const struct moon_schema_key upstream_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &limits_schema,
      .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
+    {.name = "proxy_protocol",
+     .types = MOON_TYPE_STRING,
+     .choices = proxy_choices,
+     .expected = "\"v1\" or \"v2\""},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
-    {.name = "tls", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "tls",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_upstream_tls_schema,
+     .expected = "{ ca = \"backends.pem\" }"},
     {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = NULL},
 };
@@ -229,6 +239,9 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice balance = moon_value_string(&object->value, "balance", MOON_SLICE(""));
     if (moon_slice_equal(balance, MOON_SLICE("least_request")))
         out->balance = MOON_BALANCE_LEAST_REQUEST;
+    struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
+    if (proxy.len)
+        out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
     if (!limits)
         return;
     out->limit = moon_limit_get(parts->registry, out->name);
@@ -309,12 +322,25 @@ static void upstreams_unref(void *part)
         free(upstream->origins);
         free((void *)upstream->name.ptr);
         moon_limit_unref(upstream->limit);
+        moon_tls_client_unref(upstream->tls);
+        free((void *)upstream->tls_host.ptr);
         moon_feed_fini(&upstream->feed);
     }
     free(all->upstreams);
     free(all->names);
     free(all->slots);
     free(all);
+}
+
+// The header would go inside of TLS, where nobody looks for it.
+static bool check_header(const struct moon_compile *compile, const struct moon_object *object)
+{
+    const struct moon_value *header = moon_value_get(&object->value, "proxy_protocol");
+    if (!header || !moon_value_get(&object->value, "tls"))
+        return true;
+    report(compile, object, "proxy_protocol", "remove one of them",
+           "not supported yet beside tls:", header->string);
+    return false;
 }
 
 static bool compile_one(const struct moon_compile *compile, const struct moon_object *object,
@@ -336,7 +362,8 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return compile_endpoints(compile, object, upstream);
+    return check_header(compile, object) && compile_endpoints(compile, object, upstream) &&
+           moon_upstream_tls_read(compile, object, upstream);
 }
 
 // moongate.settings { metrics = { endpoints = n } }: before the first endpoint is made. Nothing where nothing is counted.
@@ -420,6 +447,14 @@ size_t moon_upstreams_count(const struct moon_upstreams *upstreams)
 struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index)
 {
     return &upstreams->upstreams[index];
+}
+
+bool moon_upstreams_are_fresh(const struct moon_upstreams *upstreams)
+{
+    for (size_t i = 0; i < upstreams->count; i++)
+        if (upstreams->upstreams[i].tls && !moon_tls_client_is_fresh(upstreams->upstreams[i].tls))
+            return false;
+    return true;
 }
 
 struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams)

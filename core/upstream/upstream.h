@@ -3,6 +3,7 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
+#include "http/proxy_header.h"
 #include "upstream/endpoint.h"
 #include "upstream/limit.h"
 
@@ -11,6 +12,8 @@
 struct moon_builtin;
 struct moon_name;
 struct moon_registry;
+struct moon_tls_client;
+struct moon_tls_hub;
 
 enum moon_balance { MOON_BALANCE_ROUND_ROBIN, MOON_BALANCE_LEAST_REQUEST };
 
@@ -29,7 +32,10 @@ struct moon_upstream {
     struct moon_origin *origins;
     uint32_t origin_count;
     enum moon_balance balance;
-    struct moon_limit *limit; // NULL: none
+    struct moon_tls_client *tls;   // NULL: plain
+    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
+    enum moon_proxy_version proxy; // what connections begin with; never with tls
+    struct moon_limit *limit;      // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };
@@ -40,6 +46,7 @@ struct moon_upstreams;
 struct moon_upstream_parts {
     const struct moon_builtin *const *builtins; // NULL-terminated
     struct moon_registry *registry;             // outlives every snapshot
+    struct moon_tls_hub *tls;                   // as it
 };
 
 // Part: struct moon_upstreams *. Its registry is a const struct moon_upstream_parts *. gateway/ sets is_same: the bound of names
@@ -55,6 +62,8 @@ const char *const *moon_upstreams_names(const struct moon_upstreams *upstreams);
 bool moon_upstreams_same_names(const struct moon_upstreams *a, const struct moon_upstreams *b);
 size_t moon_upstreams_count(const struct moon_upstreams *upstreams);
 struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, size_t index);
+// Whether their certificate files are still those that were read. Blocks.
+bool moon_upstreams_are_fresh(const struct moon_upstreams *upstreams);
 struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams);
 // Publishes the endpoints as the addresses of the names in it now stand. Thread safe.
 void moon_upstream_refresh(struct moon_upstream *upstream);

@@ -9,11 +9,41 @@ local wait = require "moongate._core.wait"
 ---@class moongate
 local moongate = {}
 
+---@class moongate.CertificateFiles paths; relative ones are from where the script is
+---@field cert string PEM: the certificate, and its chain behind it
+---@field key string PEM: its private key, without a passphrase
+
+---@class moongate.ClientCertificates
+---@field verify? "required"|"optional"|"none" default "required"
+---@field ca? string path of the CAs whose certificates are accepted; needed unless verify is "none"
+---@field crl? string path of their CRLs
+---@field depth? integer certificates between a client's and the CA; default 4
+---@field header? boolean tell upstreams in X-Forwarded-Client-Cert; default false
+
+---@class moongate.ListenerTls files are looked at every two seconds: changed ones serve without a reload
+---@field certificates moongate.CertificateFiles[] the name that a client asks for chooses; the first is the default
+---@field min_version? "1.2"|"1.3" default "1.2"
+---@field max_version? "1.2"|"1.3" default "1.3"
+---@field ciphers? string of TLS 1.2, as OpenSSL lists them; default: forward secrecy and AEAD
+---@field tickets? boolean sessions are resumed by ticket; default true
+---@field client? moongate.ClientCertificates default: none is asked for
+
+---@class moongate.ProxyProtocol
+---@field trusted string[] who may send a PROXY header, and is served at all: "10.0.0.0/8", "127.0.0.1", "unix:"
+
+---@class moongate.ListenerLimits all workers together; one more is closed at once
+---@field connections? integer open on the port; of protocol "udp": sessions
+---@field per_client? integer of each client address (IPv6: of each /64)
+
 ---@class moongate.Listener
----@field port integer 1 to 65535; 0 takes any free one
----@field address? string|string[] IP addresses; default "0.0.0.0" ("::" takes IPv4, too)
+---@field port? integer 1 to 65535; 0 takes any free one; needed unless `address` is a unix socket
+---@field address? string|string[] IP addresses, or "unix:/path"; default "0.0.0.0" ("::" takes IPv4, too)
+---@field proxy_protocol? moongate.ProxyProtocol every connection begins with a PROXY header; default: none does
+---@field limits? moongate.ListenerLimits default: none
+---@field mode? string of the file of a unix socket, in octal; default "0600"
 ---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
----@field protocol? "http"
+---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
+---@field tls? moongate.ListenerTls with "https"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
 ---@field name? string unique; for logs, and for the `listeners` of routes
 
@@ -30,11 +60,23 @@ moongate.listener = config.listener
 ---@field pending? integer requests that may wait for a connection; default 1024, 0: none (503 at once)
 ---@field pending_timeout? number seconds that they wait before a 503; default 1
 
+---@class moongate.UpstreamTls
+---@field verify? boolean default true; false believes whoever answers
+---@field ca? string path of the CAs that vouch for it; default: the system's
+---@field sni? string whom to ask for, and whose certificate it must be; default: the endpoints' host name, else their address
+---@field sans? string[] instead: one of these stands in its certificate, to the letter: "spiffe://example/users", "users.example"
+---@field cert? string path of a certificate of our own
+---@field key? string path of its private key
+---@field min_version? "1.2"|"1.3" default "1.2"
+---@field max_version? "1.2"|"1.3" default "1.3"
+
 ---@class moongate.Upstream
 ---@field name string unique
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
+---@field tls? moongate.UpstreamTls default: plain; { } will do
+---@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
 
 --- Names a group of endpoints that routes may forward to.
 ---@type fun(upstream: moongate.Upstream)
@@ -42,6 +84,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.RouteTimeouts
 ---@field request? number seconds from the request's head to the whole response, retries included: then 504, or broken off
+---@field idle? number seconds that a tunnel or a TCP connection (default 600), or a UDP session (60) may be silent
 ---@field response? number seconds from the request sent to the response's head, of each attempt: then 504 or a retry
 
 ---@class moongate.Retry what is sent once more is still here: a body of at most 48 KiB
@@ -119,7 +162,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.Route: moongate.Match
 ---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
----@field listeners? string[] names of listeners that have the route; default: all whose hostname takes one of its hosts
+---@field listeners? string[] names of listeners that have the route; default: all of HTTP whose hostname takes one of its hosts. Of those with protocol "tcp" or "udp" it takes everything, and has backends, timeouts.idle and a name alone
 ---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
 ---@field backends? string|table<string, integer> the name of an upstream, or weights by name (0: no traffic); needed unless a plugin always answers (redirect, direct-response)
 ---@field plugins? moongate.Plugin[] they run in this order
@@ -145,6 +188,7 @@ moongate.route = config.route
 ---@field upstream_idle? number a pooled upstream connection, seconds; default 60
 ---@field body? number a peer that takes nothing of what is sent, seconds; default 30
 ---@field drain? number seconds; default 30
+---@field handshake? number of TLS, of clients, seconds; default 10
 ---@field linger? number discarding input after a final answer, seconds; default 2
 
 ---@class moongate.Limits
@@ -170,6 +214,9 @@ moongate.route = config.route
 ---@field series? integer names of routes, and of upstreams, that are counted one by one; default 2000
 ---@field endpoints? integer endpoints that are shown one by one, 0: none at all; default 1000
 
+---@class moongate.TlsSettings
+---@field key_log? string file for the secrets of all connections, for programs that read captures; takes effect at the next start
+
 ---@class moongate.Settings
 ---@field workers? integer default: one a CPU
 ---@field timeouts? moongate.Timeouts
@@ -186,6 +233,7 @@ moongate.route = config.route
 ---@field log_level? "debug"|"info"|"warn"|"error"
 ---@field access_log? moongate.AccessLog default: none
 ---@field metrics? moongate.Metrics
+---@field tls? moongate.TlsSettings
 
 --- What holds for the whole gateway. At most one call.
 ---@type fun(settings: moongate.Settings)

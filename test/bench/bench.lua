@@ -28,6 +28,7 @@ local function start_proxy(name)
   if proxy.file then
     bed.write(place .. "/" .. proxy.file, filled(proxy.text))
   end
+  if proxy.prepare and os.execute(filled(proxy.prepare)) ~= 0 then error(name .. ": " .. proxy.prepare) end
   local command = {}
   for i, word in ipairs(proxy.command) do command[i] = filled(word) end
   return { name = name, port = at.port, pid = bed.spawn(command, bed.proxy_core) }

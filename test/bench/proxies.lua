@@ -135,6 +135,60 @@ backend backend
   command = { "haproxy", "-q", "-f", "$dir/haproxy.cfg" },
 }
 
+-- ---- with TLS: one certificate for ECDSA P-256. "bare": no tickets
+
+local CERTIFICATE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench.example " ..
+  "-addext subjectAltName=DNS:bench.example -keyout '$dir/site.key' -out '$dir/site.crt' 2>/dev/null && " ..
+  "cat '$dir/site.crt' '$dir/site.key' > '$dir/site.pem'"
+
+local function with_tls(own, edit)
+  local out = {}
+  for key, value in pairs(own) do out[key] = value end
+  out.prepare = CERTIFICATE
+  out.text = edit(out.text)
+  return out
+end
+
+local function moongate_tls(workers, more)
+  return with_tls(moongate(workers), function(text)
+    return (text:gsub('address = "127.0.0.1" }', function()
+      return 'address = "127.0.0.1", protocol = "https",\n  tls = { certificates = { { cert = "site.crt", key = "site.key" } }' ..
+        more .. " } }"
+    end))
+  end)
+end
+
+local function nginx_tls(more)
+  return with_tls(proxies.nginx, function(text)
+    return (text:gsub("listen 127.0.0.1:$port;", function()
+      return "listen 127.0.0.1:$port ssl;\n    ssl_certificate $dir/site.crt; ssl_certificate_key $dir/site.key; " ..
+        "ssl_protocols TLSv1.2 TLSv1.3; " .. more
+    end))
+  end)
+end
+
+proxies["moongate-tls"] = moongate_tls(1, "")
+proxies["moongate-tls-bare"] = moongate_tls(1, ", tickets = false")
+proxies["moongate-tls-2"] = moongate_tls(2, ", tickets = false")
+proxies["nginx-tls"] = nginx_tls ""
+proxies["nginx-tls-bare"] = nginx_tls "ssl_session_tickets off;"
+proxies["haproxy-tls"] = with_tls(proxies.haproxy, function(text)
+  return (text:gsub("bind 127.0.0.1:$port", "bind 127.0.0.1:$port ssl crt $dir/site.pem"))
+end)
+-- ---- bytes as they are: TCP routes
+
+proxies["moongate-tcp"] = moongate(1)
+proxies["moongate-tcp"].text = [[
+local moongate = require "moongate"
+moongate.listener { port = $port, address = "127.0.0.1", protocol = "tcp", name = "tcp" }
+moongate.upstream { name = "backend", endpoints = { "127.0.0.1:$backend" } }
+moongate.route { listeners = { "tcp" }, backends = "backend" }
+]]
+
+proxies["haproxy-tcp"] = {}
+for key, value in pairs(proxies.haproxy) do proxies["haproxy-tcp"][key] = value end
+proxies["haproxy-tcp"].text = proxies.haproxy.text:gsub("mode http\n  http%-reuse always", "mode tcp")
+
 -- The loops that were weighed (poll/poll.c): no proxies, relays of bytes.
 for _, variant in ipairs { "epoll", "outer", "nested", "uv" } do
   proxies["poll-" .. variant] = {

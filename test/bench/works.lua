@@ -57,6 +57,36 @@ return {
     others = { crowd = { mode = "deaf", connections = 1000, response = 4194304 } },
     most = 1.5, most_notes = { bytes_each = 131072 } },
 
+  { name = "tls", title = "TLS 1.3: 128 B, keep-alive", figure = "cpu",
+    load = { connections = 64, response = 128, tls = "full" },
+    proxies = { "moongate-tls", "nginx-tls", "haproxy-tls" },
+    bars = { ["nginx-tls"] = 0.85 } },
+
+  { name = "tls-connect", title = "TLS 1.3: a new connection each, ECDSA P-256", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1, tls = "full" },
+    proxies = { "moongate-tls-bare", "nginx-tls-bare", "haproxy-tls" },
+    bars = { ["nginx-tls-bare"] = 1.0 } },
+
+  { name = "tls-resume", title = "TLS 1.3: a new connection each, by ticket", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1, tls = "resume" },
+    proxies = { "moongate-tls", "nginx-tls", "haproxy-tls" },
+    bars = { ["nginx-tls"] = 1.0 } },
+
+  { name = "tls-1m", title = "TLS 1.3: 1 MiB responses", figure = "cpu",
+    load = { connections = 16, response = 1048576, tls = "full" },
+    proxies = { "moongate-tls", "nginx-tls", "haproxy-tls" },
+    bars = { ["nginx-tls"] = 0.9 } },
+
+  { name = "tls-idle", title = "5,000 idle TLS connections", figure = "idle",
+    load = { connections = 5000, response = 128, tls = "full" },
+    proxies = { "moongate-tls", "nginx-tls", "haproxy-tls" },
+    bars = { ["nginx-tls"] = 1.0 }, most = 16384 },
+
+  { name = "tls-workers", title = "TLS 1.3: two workers shake hands on the one core", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1, tls = "full" },
+    proxies = { "moongate-tls-2", "moongate-tls-bare" },
+    bars = { ["moongate-tls-bare"] = 1.1 } },
+
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },
     proxies = { "moongate-lua", "nginx-lua" },
@@ -70,6 +100,19 @@ return {
     load = { connections = 64, response = 65536 },
     proxies = { "moongate-lua-body", "nginx-lua-body" },
     bars = { ["nginx-lua-body"] = 0.8 } },
+
+  { name = "tcp-1m", title = "TCP relay, 1 MiB transfers", figure = "cpu",
+    load = { connections = 16, response = 1048576 },
+    proxies = { "moongate-tcp", "haproxy-tcp" },
+    bars = { ["haproxy-tcp"] = 0.42 } },
+
+  { name = "tcp-small", title = "TCP relay, 128 B and back", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-tcp", "haproxy-tcp" } },
+
+  { name = "tcp-connect", title = "TCP relay, a new connection each", figure = "cpu",
+    load = { connections = 64, response = 128, close = 1 },
+    proxies = { "moongate-tcp", "haproxy-tcp" } },
 
   { name = "poll", title = "loops: relay of 128 B", figure = "cpu",
     load = { connections = 64, response = 128 },

@@ -384,7 +384,6 @@ describe("a call is refused:", function()
     end))
   end
 
-  refuses("https", { url = "https://127.0.0.1/" }, "not supported yet")
   for _, url in ipairs { "", "/path", "ftp://a/", "http://", "http:///x", "http://a:0/", "http://a:99999/", "http://u@a/", "http://[::1/",
     "http://a b/", "http://a/b c", "http://a/\r\nX: y", "http://a/%00", "http://a/%zz", "*", "a.test/x", "http://a b.test/" } do
     refuses(("URL %q"):format(url), { url = url }, "unusable URL")

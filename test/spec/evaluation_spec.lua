@@ -104,6 +104,31 @@ describe("a script that differs from run to run", function()
       moongate.route { path = "/", access = function(exchange) exchange:respond(200) end }]], '"HOME" is asked for here, and was not')
   end))
 
+  it("by failing in any one of many is refused, and nothing is left of the others", h.test(function()
+    local script = [[
+      -- One in some runs, by where the state's memory is.
+      local page = math.floor(tonumber(tostring({}):match "0x(%x+)$", 16) / 4096)
+      if page % 11 == CASE then error "by chance" end
+      moongate.init_worker(function() moongate.sleep(0.001) end)
+      moongate.timer.every(0.01, function() end)
+      moongate.route { path = "/", access = function(exchange) exchange:respond(200, "new") end }]]
+    local options = { settings = { workers = 4 } }
+    local gateway = h.script([[moongate.route { path = "/", access = function(exchange) exchange:respond(200, "old") end }]], options)
+    gateway:expect_log "."
+    local refused = 0
+    for i = 1, 22 do
+      gateway:rewrite(h.script_config((script:gsub("CASE", i % 11)), options))
+      local answer = gateway:ask "reload"
+      if answer.code ~= 0 then
+        refused = refused + 1
+        assert.is_not_nil(answer.stderr:find "by chance", answer.stderr)
+      end
+      assert.equal(200, gateway:get("/").status)
+    end
+    assert.is_true(refused > 0)
+    gateway:wait_metrics("one Lua state a worker", function(metrics) return metrics.moongate_lua_states == 4 end)
+  end, 40000))
+
   it("is refused by a reload, and the old one serves", h.test(function()
     local gateway = h.script [[
       moongate.route { path = "/", access = function(exchange) exchange:respond(200, "old") end }]]

@@ -293,18 +293,18 @@ describe("a request's body", function()
     gateway:expect_idle()
   end))
 
-  it("that was read whole cannot be read in pieces, nor the other way round", h.test(function()
+  it("that was read in pieces cannot be read whole", h.test(function()
     local gateway = access [[
-      local first, second
-      if request.path == "/p" then
+      local second
+      if request.path == "/p" then -- what was read whole is here, and can be had in pieces
         request:body()
-        first, second = "", try(function() return request:chunks()() end)
+        second = request:chunks()()
       else
         request:chunks()()
         second = try(function() return request:body() end)
       end
       exchange:respond(200, second)]]
-    assert.is_not_nil(post(gateway, "abc").body:find "gateway.lua:%d+: the body has been read whole already")
+    assert.equal("abc", post(gateway, "abc").body)
     assert.is_not_nil(gateway:request("POST /x HTTP/1.1\r\nHost: h.example\r\nContent-Length: 3\r\n\r\nabc").body
       :find "gateway.lua:%d+: the body is read in pieces already")
     gateway:expect_idle()
@@ -314,15 +314,30 @@ describe("a request's body", function()
     local gateway = access [[
       if request.path == "/big" then return request:set_body(("x"):rep(300000)) end
       if request.path == "/empty" then return request:set_body "" end
-      local body = request:body()
-      request:set_body(body:upper())
-      request:set_body(request:body() .. "!")]]
+      if request.path == "/pieces" then for _ in request:chunks() do end end
+      if request.path == "/p" then
+        assert(request:body() == "abc")
+        request:set_body "ABC"
+      else
+        request:set_body "ABC"
+      end
+      assert(request:body() == "ABC", "what it was replaced by")
+      request:set_body(request:body() .. "!")
+      local pieces = {}
+      for piece in request:chunks() do pieces[#pieces + 1] = piece end
+      assert(table.concat(pieces) == "ABC!", "in pieces, too")
+      assert(select(2, request:body { max = 3 }) == "too large")
+      assert(request:body() == "ABC!", "and again")]]
     post(gateway, "abc")
-    assert.is_not_nil(gateway.backend.requests[1].body:find "!$")
+    assert.equal("ABC!", gateway.backend.requests[1].body)
     gateway:request "POST /big HTTP/1.1\r\nHost: h.example\r\nContent-Length: 3\r\n\r\nabc"
     assert.equal(300000, #gateway.backend.requests[2].body)
     gateway:request "POST /empty HTTP/1.1\r\nHost: h.example\r\nContent-Length: 3\r\n\r\nabc"
     assert.equal("", gateway.backend.requests[3].body)
+    for i, path in ipairs { "/pieces", "/unread" } do
+      gateway:request(("POST %s HTTP/1.1\r\nHost: h.example\r\nContent-Length: 3\r\n\r\nabc"):format(path))
+      assert.equal("ABC!", gateway.backend.requests[3 + i].body)
+    end
     gateway:expect_idle()
   end))
 
@@ -469,6 +484,40 @@ describe("a response's body", function()
     gateway:expect_quiet()
   end))
 
+  it("may be read in a coroutine of the script's own", h.test(function()
+    local gateway = start [[body_filter = function(exchange)
+        local upper = coroutine.wrap(function()
+          for piece in exchange.response:chunks() do coroutine.yield(piece:upper()) end
+        end)
+        for piece in upper do
+          moongate.sleep(0.001)
+          coroutine.wrap(function() exchange.response:write(piece) end)()
+        end
+      end]]
+    assert.equal("YOU ASKED FOR /A\n", gateway:get("/a").body)
+    gateway:expect_idle()
+  end))
+
+  it("is not for tasks and other phases, which are told so", h.test(function()
+    local gateway = start([[
+      header_filter = function(exchange)
+        if kept_for_all.pull then moongate.log.info("header_filter: " .. try(kept_for_all.pull)) end
+      end,
+      body_filter = function(exchange)
+        kept_for_all.pull = exchange.response:chunks()
+        local read = moongate.spawn(function() return kept_for_all.pull() end)
+        local write = moongate.spawn(function() exchange.response:write "no" end)
+        moongate.log.info("read: " .. try(moongate.wait_all, read))
+        moongate.log.info("write: " .. try(moongate.wait_all, write))
+        exchange.response:write "fine"
+      end, ]] .. "}; kept_for_all = {}; moongate.route { path = '/none', backends = 'backend'")
+    for _ = 1, 2 do assert.equal("fine", gateway:get("/").body) end
+    gateway:wait_log "read: [^\n]*not by a task or another phase"
+    gateway:wait_log "write: [^\n]*not by a task or another phase"
+    gateway:wait_log "header_filter: [^\n]*gateway.lua:%d+: [^\n]*not by a task or another phase"
+    gateway:expect_idle()
+  end))
+
   it("writes take strings only", h.test(function()
     local gateway = start [[body_filter = function(exchange)
         moongate.log.info("refused " .. try(function() exchange.response:write(7) end))
@@ -492,6 +541,47 @@ describe("a response's status", function()
     assert.equal(299, gateway:get("/").status)
     local _, count = gateway:log():gsub("refused [^\n]*gateway.lua:%d+: response.status takes", "")
     assert.equal(6, count)
+  end))
+end)
+
+describe("an upgrade", function()
+  it("goes through every phase but body_filter, and the tunnel holds no function", h.test(function()
+    local backend = h.backend(function(connection)
+      connection:read_head()
+      connection:send "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
+      while true do
+        local bytes = connection:read(4, 20000)
+        if not bytes then return end
+        connection:send(bytes)
+      end
+    end)
+    local gateway = start([[
+      access = function(exchange) moongate.sleep(0.01) moongate.spawn(function() moongate.sleep(60) end) end,
+      header_filter = function(exchange)
+        moongate.sleep(0.01)
+        exchange.response.headers["x-seen"] = tostring(exchange.response.status)
+        moongate.log.info("status: " .. try(function() exchange.response.status = 200 end))
+      end,
+      body_filter = function(exchange) moongate.log.info "body_filter ran" end,
+      log = function(exchange) moongate.sleep(0.05) moongate.log.info("logged " .. exchange.response.status) end]],
+      { backend = backend })
+    local client = gateway:connect()
+    client:send "GET /x HTTP/1.1\r\nHost: h.example\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    local response = h.read_response(client)
+    assert.equal(101, response.status)
+    assert.equal("101", response.headers["x-seen"])
+    for _ = 1, 3 do
+      client:send "ping"
+      assert.equal("ping", client:read(4))
+    end
+    gateway:wait_log "logged 101"
+    gateway:wait_metrics("a tunnel, and nothing of Lua", function(metrics)
+      return metrics.moongate_tunnels_live == 1 and metrics.moongate_coroutines_live == 0 and metrics.moongate_arenas_live == 0
+    end)
+    assert.is_nil(gateway:log():find "body_filter ran")
+    gateway:wait_log "status: [^\n]*response.status takes"
+    client:close()
+    gateway:expect_idle()
   end))
 end)
 

@@ -4,6 +4,7 @@
 --
 --   -- GET /path -> 200 the whole body          -- GET / Name: value -> 200          -- POST /path body -> 200
 local h = require "test.support.harness"
+local certs = require "test.support.certs"
 local uv = require "luv"
 
 local PRELUDE = [[
@@ -81,8 +82,23 @@ local function scripts_of(snippet)
   return list
 end
 
+-- The certificates that a script names.
+local function make_certificates(text, directory)
+  if not text:find('cert = "', 1, true) then return end
+  local set = certs.new()
+  local function copy(from, name) write(directory .. "/" .. name, read(from)) end
+  for name in text:gmatch 'cert = "(%w+)%.crt"' do
+    local pair = set:issue { name = name, sans = "DNS:" .. name .. ".example" }
+    copy(pair.cert, name .. ".crt")
+    copy(pair.key, name .. ".key")
+  end
+  for name in text:gmatch 'ca = "(%w+%.pem)"' do copy(set.ca, name) end
+  set:remove()
+end
+
 local function run(snippet, text, directory)
   local port = h.dead_port()
+  make_certificates(text, directory)
   local path = directory .. "/gateway.lua"
   write(path, complete(text, port))
   local gateway = h.gateway { file = path, cwd = directory, args = { "--workers", "1" } }

@@ -160,7 +160,6 @@ end }]], { backend })
       ["{}"] = "url is missing",
       ['{ url = 1 }'] = "url takes a string, got number",
       ['{ url = "a" }'] = 'unusable URL: "a"',
-      ['{ url = "https://a/" }'] = 'not supported yet: "https://a/"',
       ['{ url = "http://a/", metod = "PUT" }'] = "unknown key metod; did you mean method?",
       ['{ url = "http://a/", method = "CONNECT" }'] = "unusable method",
       ['{ url = "http://a/", timeout = 0 }'] = "timeout is more than 0, got 0",

@@ -134,6 +134,23 @@ describe("a function that waits in", function()
     end))
   end
 
+  it("every phase at once does not outlive a second signal", h.test(function()
+    local text = {}
+    for _, hook in ipairs(HOOKS) do
+      text[#text + 1] = waits_in(hook, LONG):gsub('name = "r", path = "/"', ('name = %q, path = "/%s"'):format(hook, hook))
+    end
+    text[#text + 1] = "moongate.timer.after(0, function() moongate.sleep(60) end)"
+    local gateway = h.script(table.concat(text, "\n"))
+    for _, hook in ipairs(HOOKS) do
+      gateway:connect():send((GET:gsub("/x", "/" .. hook)))
+      begins(gateway, hook)
+    end
+    gateway:signal "sigterm"
+    gateway:wait_draining()
+    gateway:signal "sigterm"
+    h.takes(nil, 2000, function() gateway:wait_exit() end)
+  end))
+
   it("log waits on when the connection is gone", h.test(function()
     local gateway = h.script(waits_in("log", 0.3))
     local client = gateway:connect()
@@ -208,6 +225,43 @@ describe("a function that waits in", function()
     client:read_until "half"
     world.let_go()
     client:wait_end()
+    gateway:expect_idle()
+  end))
+
+  for _, hook in ipairs { "rewrite", "access", "header_filter", "body_filter" } do
+    it(hook .. " ends with the request's deadline", h.test(function()
+      local gateway = h.script((waits_in(hook, LONG):gsub("name =", "timeouts = { request = 0.2 }, name =")))
+      local client = gateway:connect()
+      client:send(GET)
+      local response = h.read_response(client)
+      if hook == "body_filter" then
+        assert.is_true(response == nil or not response.complete)
+      else
+        assert.equal(504, response.status)
+      end
+      client:close()
+      gateway:expect_idle()
+      assert.is_false(has_gone_on(gateway, hook))
+    end))
+  end
+
+  it("header_filter of the answer that the deadline makes ends with another", h.test(function()
+    local gateway = h.script [[
+      moongate.route { path = "/", backends = "backend", timeouts = { request = 0.2 },
+        access = function() moongate.sleep(60) end, header_filter = function() moongate.sleep(60) end }]]
+    local client = gateway:connect()
+    client:send(GET)
+    assert.equal(504, h.read_response(client).status)
+    client:close()
+    gateway:expect_idle()
+  end))
+
+  it("access holds back what is pipelined behind it", h.test(function()
+    local gateway = h.script(waits_in("access", 0.1))
+    local client = gateway:connect()
+    client:send(GET:rep(3))
+    for _ = 1, 3 do assert.equal("you asked for /x\n", h.read_response(client).body) end
+    client:close()
     gateway:expect_idle()
   end))
 

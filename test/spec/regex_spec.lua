@@ -163,6 +163,7 @@ describe("regex", function()
   end))
 
   it("keeps a bounded number of compiled patterns", h.test(function()
+    if h.loop.scale > 1 then return pending "a sanitizer's allocator keeps what is freed" end
     local gateway = h.gateway { config = HEAD .. [[
       local n = 0
       moongate.route { path = "/", access = function(exchange)

@@ -141,6 +141,92 @@ describe("what is thrown", function()
   end))
 end)
 
+describe("the coroutine of a phase, in the hands of another", function()
+  -- What libraries for other loops do: local self = coroutine.running() ... resume(self).
+  local SCRIPT = [[
+    local kept = {}
+    moongate.route { path = "/sleep", access = function(exchange)
+      kept.thread = coroutine.running()
+      moongate.log.info "sleeps"
+      moongate.sleep(0.3)
+      %s
+      exchange:respond(200, "slept")
+    end }
+    moongate.route { path = "/steal", access = function(exchange)
+      local ok, err = coroutine.resume(kept.thread)
+      exchange:respond(200, tostring(ok) .. " " .. tostring(err))
+    end }]]
+
+  for what, rest in pairs { ["comes to its end there"] = "if true then return end", ["waits once more"] = "moongate.sleep(0.2)",
+    ["answers"] = "", ["fails"] = 'error "stolen"' } do
+    it(what .. ", and harms nobody", h.test(function()
+      local gateway = h.script(SCRIPT:format(rest))
+      gateway:expect_log "."
+      for _ = 1, 3 do
+        local client, thief = gateway:connect(), gateway:connect()
+        client:send "GET /sleep HTTP/1.1\r\nHost: h\r\n\r\n"
+        gateway:wait_log "sleeps"
+        thief:send "GET /steal HTTP/1.1\r\nHost: h\r\n\r\n"
+        assert.is_not_nil(h.read_response(thief))
+        assert.is_not_nil(h.read_response(client))
+        client:close()
+        thief:close()
+      end
+      gateway:expect_idle()
+    end))
+  end
+
+  it("by a timer, after a yield that is refused", h.test(function()
+    local gateway = h.script [[
+      moongate.route { path = "/", backends = "backend", access = function(exchange)
+        local self = coroutine.running()
+        moongate.timer.after(0.05, function()
+          moongate.log.info("resumed: " .. tostring(coroutine.resume(self)))
+        end)
+        coroutine.yield()
+        moongate.log.info("path: " .. tostring(exchange.request.path))
+      end }]]
+    gateway:expect_log "outside of a coroutine of your own"
+    assert.equal(500, gateway:get("/").status)
+    gateway:wait_log "resumed: "
+    gateway:expect_idle()
+  end))
+end)
+
+describe("a finalizer that fails", function()
+  for what, make in pairs {
+    newproxy = 'local p = newproxy(true) getmetatable(p).__gc = function() error "in a finalizer" end',
+    ["ffi.gc"] = 'ffi.gc(ffi.new "int[10]", function() error "in a finalizer" end)',
+    ["ffi.metatype"] = "disposable()",
+    ["one that waits"] = [[local p = newproxy(true)
+      getmetatable(p).__gc = function() moongate.sleep(1) error "in a finalizer" end]],
+  } do
+    it("(" .. what .. ") is logged, and harms nobody", h.test(function()
+      local gateway = h.script(([[
+        local ffi = require "ffi"
+        ffi.cdef "struct spec_disposable { int n[10]; };"
+        local disposable = ffi.metatype("struct spec_disposable", { __gc = function() error "in a finalizer" end })
+        moongate.route { path = "/", backends = "backend",
+          access = function(exchange)
+            for i = 1, 50 do %s end
+            moongate.wait_all(moongate.spawn(function() moongate.sleep(0.001) end))
+          end,
+          body_filter = function(exchange)
+            for piece in exchange.response:chunks() do exchange.response:write(piece) end
+          end }]]):format(make), { backend = h.backend(h.always(h.http1.response("200 OK", ("x"):rep(300000)))) })
+      gateway:expect_log "a finalizer failed"
+      local client = gateway:connect()
+      for _ = 1, 60 do
+        client:send "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+        assert.equal(300000, #h.read_response(client).body)
+      end
+      gateway:wait_log "script: a finalizer failed"
+      client:close()
+      gateway:expect_idle()
+    end))
+  end
+end)
+
 describe("responding", function()
   it("twice: the phase ends with the first", h.test(function()
     local gateway = h.script [[

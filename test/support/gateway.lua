@@ -38,6 +38,8 @@ local function literal(value, indent)
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
+gateway.literal = literal
+
 local function merged(base, over)
   local out = {}
   for key, value in pairs(base) do out[key] = value end

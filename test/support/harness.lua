@@ -19,7 +19,8 @@ local stream = require "test.support.stream"
 
 local h = {
   http1 = http1, loop = loop, stream = stream, task = loop.task, pass = loop.pass, turn = loop.turn,
-  config = gateway.config, exec = gateway.exec, write_file = gateway.write_file, read_response = http1.read_response,
+  config = gateway.config, literal = gateway.literal,
+  exec = gateway.exec, write_file = gateway.write_file, read_response = http1.read_response,
   dead_port = backend.dead_port, has_binary = function(options) return gateway.binary(options) ~= nil end,
 }
 

@@ -2,6 +2,7 @@
 --- on to the one that resumed it, so that the loop wakes the innermost through all of them.
 
 local native = require "moongate._core.native"
+local raise = require "moongate._core.raise"
 
 local SIGNAL = native.vm -- the VM's pointer: no script can make one
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
@@ -63,12 +64,15 @@ end
 
 --- body_filter: the next piece of the response's body, nil at its end.
 function coroutines.pull()
-  return (yield(SIGNAL, "p"))
+  local piece, failure = yield(SIGNAL, "p")
+  if failure then raise(failure) end
+  return piece
 end
 
 --- body_filter: a piece for whom comes next; waits for room.
 function coroutines.push(text)
-  yield(SIGNAL, "s", text)
+  local _, failure = yield(SIGNAL, "s", text)
+  if failure then raise(failure) end
 end
 
 return coroutines

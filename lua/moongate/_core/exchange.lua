@@ -190,6 +190,18 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
 
 -- ---- the request
 
+---@class moongate.Tls
+---@field version string "TLSv1.3"
+---@field cipher string as OpenSSL names it
+---@field sni string? the host name that the client asked for
+---@field client moongate.ClientCertificate? nil: it has shown none
+
+---@class moongate.ClientCertificate accepted by the listener
+---@field subject string RFC 2253
+---@field serial string hexadecimal
+---@field fingerprint string SHA-256, hexadecimal
+---@field sans string[] "DNS:a.example", "URI:spiffe://example/a", "IP:10.0.0.1", "email:a@example"
+
 ---@class moongate.Request
 ---@field method string
 ---@field scheme string
@@ -200,6 +212,7 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
 ---@field args table<string, string|string[]> the query, decoded; assigning writes it anew
 ---@field headers moongate.Headers
 ---@field client { address: string, port: integer }
+---@field tls moongate.Tls? nil: it came in plain
 local request = {}
 
 local request_get = {
@@ -220,7 +233,17 @@ local request_get = {
     if err then return nil, err end
     return { address = address, port = get_number(self, 99) } -- 'c'
   end,
-  tls = function() return nil end,
+  tls = function(self)
+    local version, err = get_text(self, 86) -- 'V'
+    if not version then return nil, err end
+    local fingerprint = get_text(self, 70) -- 'F'
+    local out = { version = version, cipher = get_text(self, 67), sni = get_text(self, 83) } -- 'C', 'S'
+    if not fingerprint then return out end
+    local sans = {}
+    for name in (get_text(self, 65) or ""):gmatch "[^,]+" do sans[#sans + 1] = name end -- 'A'
+    out.client = { subject = get_text(self, 74), serial = get_text(self, 78), fingerprint = fingerprint, sans = sans } -- 'J', 'N'
+    return out
+  end,
 }
 
 local request_set = {
@@ -261,7 +284,7 @@ function request:chunks()
     local code = C.moon_abi_chunk_ask(handle)
     if code == 0 then coroutines.wait() end
     if code < 0 then
-      if code == INVALID then raise("the body has been read whole already (body)") end
+      if code == INVALID then raise("more than the bound of body() has been read already") end
       fail(code, "request:chunks", "rewrite and access")
     end
     if C.moon_abi_chunk_take(handle, text) ~= 0 then return nil end

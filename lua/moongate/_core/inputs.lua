@@ -2,6 +2,7 @@
 --- given again to those of the workers, so that all of them see the same. What a script must not do is refused with a reason.
 
 local coroutines = require "moongate._core.coroutines"
+local finalizers = require "moongate._core.finalizers"
 local native = require "moongate._core.native"
 
 local inputs = {}
@@ -166,6 +167,7 @@ function inputs.begin()
   os.execute = refuse "os.execute"
   os.remove, os.rename, os.tmpname = refuse "os.remove", refuse "os.rename", refuse "os.tmpname"
   io.popen = refuse "io.popen"
+  finalizers.install()
 end
 
 --- After it, where workers go on: time is the loop's.

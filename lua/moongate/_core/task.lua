@@ -19,7 +19,7 @@ local function finish(self, ok, ...)
   else
     self.error = (...)
     if not self.is_awaited then
-      native.log(3, "script: a task that nobody waits for failed: " .. tostring(self.error))
+      native.log(2, "script: a task failed, and nobody waits for it: " .. tostring(self.error))
     end
   end
   local waiting = self.waiting

@@ -28,6 +28,18 @@ function headers:set(name, value) end
 ---@return fun(): string?, string?
 function headers:each() end
 
+---@class moongate.Tls
+---@field version string "TLSv1.3"
+---@field cipher string as OpenSSL names it
+---@field sni string? the host name that the client asked for
+---@field client moongate.ClientCertificate? nil: it has shown none
+
+---@class moongate.ClientCertificate accepted by the listener
+---@field subject string RFC 2253
+---@field serial string hexadecimal
+---@field fingerprint string SHA-256, hexadecimal
+---@field sans string[] "DNS:a.example", "URI:spiffe://example/a", "IP:10.0.0.1", "email:a@example"
+
 ---@class moongate.Request
 ---@field method string
 ---@field scheme string
@@ -38,6 +50,7 @@ function headers:each() end
 ---@field args table<string, string|string[]> the query, decoded; assigning writes it anew
 ---@field headers moongate.Headers
 ---@field client { address: string, port: integer }
+---@field tls moongate.Tls? nil: it came in plain
 local request = {}
 
 --- The whole body, which is read now; the backend still gets it. In rewrite and access.

@@ -22,7 +22,7 @@ function headers:get(name) end
 function headers:each() end
 
 ---@class moongate.HttpRequest
----@field url? string "http://host[:port]/path?query"; with `upstream` "/path?query" will do. (https comes with TLS)
+---@field url? string "http://host[:port]/path?query" or "https://..."; with `upstream` "/path?query" will do
 ---@field upstream? string the name of one of the configuration: its endpoints, balancing and limits. In workers
 ---@field method? string default "GET", with a body "POST"
 ---@field headers? moongate.HeaderValues

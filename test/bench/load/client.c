@@ -68,7 +68,7 @@ static void send_batch(struct run *run, struct client *c);
 static void disconnect(struct client *c)
 {
     if (c->fd >= 0)
-        close(c->fd);
+        peer_close(c->fd);
     c->fd = -1;
     c->is_reused = false;
 }
@@ -175,8 +175,7 @@ static bool send_request(struct run *run, struct client *c)
         if (left)
             iov[count++] = (struct iovec){run->upload,
                                           left < UPLOAD_PART_LEN ? (size_t)left : UPLOAD_PART_LEN};
-        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
-        ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+        ssize_t n = peer_send(c->fd, iov, count);
         if (n < 0)
             return errno == EAGAIN || errno == ENOTCONN;
         c->sent_len += (uint64_t)n;
@@ -301,7 +300,7 @@ static bool take_answers(struct run *run, struct client *c, uint64_t **broken)
 
 static bool is_drained(ssize_t n, size_t want, bool has_ended)
 {
-    return n < 0 || ((size_t)n < want && !has_ended);
+    return n < 0 || ((size_t)n < want && !has_ended && !peer_is_secure());
 }
 
 static void receive(struct run *run, struct client *c, bool has_ended)
@@ -310,15 +309,15 @@ static void receive(struct run *run, struct client *c, bool has_ended)
     for (;;) {
         size_t want;
         ssize_t n;
-        if (c->state == BODY) { // MSG_TRUNC: TCP throws the bytes away without copying them
+        if (c->state == BODY) {
             want = c->body_left < (1u << 30) ? (size_t)c->body_left : 1u << 30;
-            n = recv(fd, NULL, want, MSG_TRUNC);
+            n = peer_recv(fd, NULL, want);
         } else if (c->state == CHUNKED) {
             want = CHUNKS_READ_LEN;
-            n = recv(fd, run->read_buffer, want, 0);
+            n = peer_recv(fd, run->read_buffer, want);
         } else {
             want = HEAD_CAP_LEN - 1 - c->head_len;
-            n = recv(fd, c->head + c->head_len, want, 0);
+            n = peer_recv(fd, c->head + c->head_len, want);
         }
         if (n < 0 && errno == EAGAIN)
             return;
@@ -350,7 +349,8 @@ static void on_event(struct run *run, struct client *c, uint32_t events)
     bool has_ended = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
     if (c->fd < 0)
         return;
-    if (c->state == SENDING && events & EPOLLOUT && !send_request(run, c) && !has_ended) {
+    bool may_send = events & (peer_is_secure() ? EPOLLIN | EPOLLOUT : EPOLLOUT);
+    if (c->state == SENDING && may_send && !send_request(run, c) && !has_ended) {
         lost(run, c, errno == ECONNRESET || errno == EPIPE);
         return;
     }

@@ -29,8 +29,12 @@ static int connect_and_send(const struct options *options, const char *head)
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
     if (poll(&ready, 1, 5000) != 1)
         fail("load: no connection");
-    if (send(fd, head, strlen(head), MSG_NOSIGNAL) < 0)
-        fail("load: send");
+    struct iovec iov = {(void *)head, strlen(head)};
+    while (peer_send(fd, &iov, 1) < 0) { // TLS: when its handshake is done
+        ready.events = POLLIN;
+        if (errno != EAGAIN || poll(&ready, 1, 5000) != 1)
+            fail("load: send");
+    }
     return fd;
 }
 
@@ -40,9 +44,9 @@ static void read_answer(int fd)
     size_t len = 0;
     for (;;) {
         struct pollfd ready = {.fd = fd, .events = POLLIN};
-        if (poll(&ready, 1, 5000) != 1)
-            fail("load: no answer");
-        ssize_t n = recv(fd, answer + len, sizeof answer - 1 - len, 0);
+        ssize_t n = peer_recv(fd, answer + len, sizeof answer - 1 - len);
+        if (n < 0 && errno == EAGAIN && poll(&ready, 1, 5000) == 1)
+            continue;
         if (n <= 0)
             fail("load: no answer");
         len += (size_t)n;

@@ -1,7 +1,7 @@
 // The load generator of the benchmarks: load PORT [--option VALUE]... (load.h lists its parts).
 //
 //   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
-//   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --pid N (the proxy to be watched)
+//   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --tls full|resume   --pid N (the proxy to be watched)
 //   --pipeline N (open loop: what is due goes out N at a time)   --also PATH (of every second request)
 //   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
@@ -55,12 +55,17 @@ static bool answers(uint16_t port)
     char answer[16];
     int fd = connect_to(port, 0);
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
-    bool is_fine =
-        poll(&ready, 1, 1000) == 1 && send(fd, request, sizeof request - 1, MSG_NOSIGNAL) > 0;
+    struct iovec iov = {(void *)request, sizeof request - 1};
+    bool is_fine = poll(&ready, 1, 1000) == 1;
+    ssize_t n;
     ready.events = POLLIN;
-    is_fine = is_fine && poll(&ready, 1, 1000) == 1 && recv(fd, answer, sizeof answer, 0) > 12 &&
-              memcmp(answer, "HTTP/1.1 ", 9) == 0 && answer[9] != '5'; // 401: it wants a key
-    close(fd);
+    while (is_fine && peer_send(fd, &iov, 1) < 0)
+        is_fine = errno == EAGAIN && poll(&ready, 1, 1000) == 1;
+    while (is_fine && (n = peer_recv(fd, answer, sizeof answer)) <= 12)
+        is_fine = n < 0 && errno == EAGAIN && poll(&ready, 1, 1000) == 1;
+    // 401: it wants a key
+    is_fine = is_fine && memcmp(answer, "HTTP/1.1 ", 9) == 0 && answer[9] != '5';
+    peer_close(fd);
     return is_fine;
 }
 
@@ -107,6 +112,8 @@ static bool set_option(struct options *options, const char *name, const char *va
         options->fields = strcmp(value, "browser") == 0 ? FIELDS_BROWSER
                           : strcmp(value, "key") == 0   ? FIELDS_KEY
                                                         : FIELDS_PLAIN;
+    else if (strcmp(name, "--tls") == 0)
+        options->tls = strcmp(value, "resume") == 0 ? TLS_RESUME : TLS_FULL;
     else if (strcmp(name, "--close") == 0)
         options->closes = atoi(value) != 0;
     else if (strcmp(name, "--pipeline") == 0)
@@ -181,6 +188,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_TIMERSLACK, 1ul);
     alarm((unsigned)(options.seconds + options.warmup) +
           OVERTIME_S); // it ends by itself, whatever happens
+    peer_init(&options);
     wait_for(options.port);
     if (options.mode == MODE_CLIENTS)
         clients_run(&options, &report);

@@ -4,6 +4,7 @@
 //   request.c    the bytes of the requests
 //   marker.c     which configuration answered
 //   client.c     measured clients: closed loop or open loop
+//   peer.c       the bytes of a connection, TLS or not
 //   crowd.c      connections that are only there: idle, dripping, deaf
 //   lasting.c    one exchange as long as the run, every byte of it checked: a slow download, a tunnel
 //   watch.c      CPU time and memory of the proxy, read from /proc
@@ -13,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 enum { PIPELINE_MAX = 16 };
 
@@ -38,6 +40,12 @@ struct chunks {
 // False: the framing is broken, or bytes follow the end.
 bool chunks_take(struct chunks *chunks, const char *bytes, size_t len);
 
+enum tls {
+    TLS_NONE,
+    TLS_FULL,   // each connection with a handshake of its own
+    TLS_RESUME, // with the session that came last
+};
+
 enum fields { FIELDS_PLAIN, FIELDS_BROWSER, FIELDS_KEY };
 
 struct options {
@@ -48,10 +56,11 @@ struct options {
     double rate;            // requests a second that are due; 0: closed loop
     uint64_t response_len, upload_len;
     enum fields fields; // of the request
-    bool closes;        // a new connection for each request
-    int pid;            // the proxy; 0: none is watched
-    uint32_t pipeline;  // open loop: so many requests that are due go out at once on one connection
-    const char *also;   // every second request asks for this path; NULL: none does
+    enum tls tls;
+    bool closes;       // a new connection for each request
+    int pid;           // the proxy; 0: none is watched
+    uint32_t pipeline; // open loop: so many requests that are due go out at once on one connection
+    const char *also;  // every second request asks for this path; NULL: none does
     uint32_t route_count; // requests take turns between so many routes; 0: one for all
     const char
         *marker; // response field with the number of the configuration; NULL: none is expected
@@ -105,6 +114,12 @@ void markers_print(const struct markers *markers);
 void clients_run(const struct options *options, struct report *report);
 void crowd_run(const struct options *options, struct report *report);
 void lasting_run(const struct options *options, struct report *report);
+
+void peer_init(const struct options *options);
+bool peer_is_secure(void);
+ssize_t peer_send(int fd, const struct iovec *iov, int count);
+ssize_t peer_recv(int fd, void *to, size_t len);
+void peer_close(int fd);
 
 void usage_read(int pid, struct usage *usage);
 

@@ -189,7 +189,7 @@ bad("A09", "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", { 400, 5
 bad("A09", "an RTSP method", "DESCRIBE /a RTSP/1.0\r\n" .. HOST .. "\r\n", { 400, 501, 505 })
 bad("A09", "an RTSP method with HTTP's version", "DESCRIBE /a HTTP/1.1\r\n" .. HOST .. "\r\n", { 400, 501 })
 bad("A09", "an ICE method", "SOURCE /a ICE/1.0\r\n" .. HOST .. "\r\n", { 400, 501, 505 })
-bad("A09", "a TLS hello", "\22\3\1\2\0\1\0\1\252\3\3")
+add("A09", "a TLS hello", { send = "\22\3\1\2\0\1\0\1\252\3\3" .. SMUGGLED, close = true }) -- nobody would read an answer
 bad("A09", "a status line", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", { 400, 501, 505 })
 
 -- A10: bare LF.

@@ -1,0 +1,218 @@
+// The insides of TLS, shared by the tls_*.c of this room:
+//   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
+//   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way
+#pragma once
+
+#include "base/list.h"
+#include "io/loop.h"
+#include "io/tls.h"
+
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+enum {
+    TLS_KEY_TYPE_COUNT = 4,       // certificates of one name: RSA, ECDSA, Ed25519 ...
+    TLS_PLAIN_LEN = 65536,        // encrypted in one go
+    TLS_RECORD_LEN = 16384,       // of it in a record
+    TLS_SCRATCH_LEN = 69632,      // what TLS_PLAIN_LEN becomes
+    TLS_PENDING_MAX_LEN = 131072, // ciphertext that the peer does not take
+    TLS_SNI_MAX_LEN = 255,
+};
+
+struct tls_stream;
+struct tls_tickets;
+
+// One worker's part of OpenSSL. Only it uses what is below, but for making contexts.
+struct tls_seat {
+    OSSL_LIB_CTX *library;
+    char *scratch; // ciphertext of the call that is under way
+    size_t scratch_len;
+    struct tls_tickets *tickets;
+    struct tls_ticket_keys *keys; // as this worker has seen them last
+    EVP_CIPHER *cipher;           // of tickets
+};
+
+struct moon_tls_hub {
+    struct moon_world *world;
+    struct tls_seat **seats;
+    size_t seat_count, worker_count; // seats are made when TLS is first used
+    BIO_METHOD *bio;
+    struct tls_tickets *tickets;
+    FILE *key_log;
+    pthread_mutex_t seat_lock; // of making seats
+    pthread_mutex_t lock;      // of servers
+    struct moon_list servers;  // of struct moon_tls_server
+    struct moon_list clients;  // of struct moon_tls_client; under the lock too
+};
+
+// ---- tls_hub.c
+
+// Seats for all workers.
+void tls_hub_fill(struct moon_tls_hub *hub);
+
+// ---- tls_terms.c
+
+struct tls_file {
+    char *path;
+    struct moon_slice bytes; // malloc'd
+    int64_t mtime_ns, size;
+};
+
+struct tls_certificate {
+    struct tls_file cert, key;
+    int type;     // EVP_PKEY_
+    char **names; // lower case, "*.example.org" as it is
+    size_t name_count;
+    int64_t expires_s; // 1970
+};
+
+struct moon_tls_terms {
+    atomic_uint ref_count;
+    struct moon_tls_hub *hub;
+    char *hostname;
+    struct tls_certificate *certificates;
+    size_t certificate_count;
+    int min_version, max_version; // OpenSSL's
+    char *ciphers;
+    bool has_tickets;
+    enum moon_tls_verify verify;
+    struct tls_file ca, crl; // path NULL: none
+    unsigned depth;
+    uint8_t id[MOON_TLS_ID_LEN];
+};
+
+// Fills the problem; MOON_ECONFIG.
+__attribute__((format(printf, 3, 4))) int tls_refuse(struct moon_tls_problem *problem,
+                                                     const char *path, const char *format, ...);
+// 0 or MOON_ECONFIG.
+int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
+                  struct moon_tls_problem *problem);
+bool tls_file_is_fresh(const struct tls_file *file);
+void tls_file_fini(struct tls_file *file);
+// The CAs of a file into a store; how many there were. `names` may be NULL.
+size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
+                     STACK_OF(X509_NAME) * names);
+int tls_version(int version, int absent);
+extern const char tls_suites[], tls_groups[], tls_ciphers[];
+
+// A context with the settings of the terms, without certificates. NULL: OpenSSL says no, see its queue.
+SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
+// Adds a certificate with its chain and its key. NULL, or what is wrong ("key: ..." where it is the key), static.
+const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
+                            const struct tls_certificate *certificate);
+// Whether the files are still those that were read. Blocks.
+bool tls_terms_are_read(const struct moon_tls_terms *terms);
+// The same settings and files, read anew.
+int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
+                     struct moon_tls_terms **out);
+
+// ---- tls_server.c
+
+// One worker's contexts of a server, in one state of its files.
+struct tls_contexts {
+    atomic_uint ref_count;
+    struct tls_seat *seat;
+    struct tls_host *hosts; // one for each of the terms
+    size_t host_count;
+};
+
+struct moon_tls_server {
+    struct moon_list node; // in hub->servers
+    struct moon_tls_hub *hub;
+    struct moon_tls_terms **terms;
+    size_t term_count;
+    struct tls_slot *slots; // of each worker
+    size_t slot_count;
+    char refused[320]; // why its new files were refused, and how often
+    unsigned refused_count;
+};
+
+// Contexts for workers that the hub has got meanwhile. False: OpenSSL says no.
+bool tls_server_fill(struct moon_tls_server *server);
+// New terms of the same number take the place of the old ones; takes the references. False: they stay the caller's.
+bool tls_server_swap(struct moon_tls_server *server, struct moon_tls_terms **terms);
+void tls_server_log_keys(struct moon_tls_server *server);
+struct tls_contexts *tls_server_contexts(struct moon_tls_server *server, size_t worker);
+void tls_contexts_unref(struct tls_contexts *contexts);
+// The context that a connection begins with.
+SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts);
+// The id of the terms that a connection has got.
+const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host);
+
+// ---- tls_tickets.c
+
+struct tls_tickets *tls_tickets_new(struct moon_world *world);
+void tls_tickets_free(struct tls_tickets *tickets);
+void tls_tickets_sit(struct tls_tickets *tickets, struct tls_seat *seat);
+void tls_tickets_stand(struct tls_seat *seat);
+// Sessions of connections of this context are resumed by ticket.
+void tls_tickets_use(SSL_CTX *context);
+
+// ---- tls_client.c
+
+void tls_clients_fill(struct moon_tls_hub *hub);
+// The handshake is done: whether the peer is who was meant. NULL, or why not.
+const char *tls_client_judge(const struct tls_stream *stream);
+
+// ---- tls_facts.c
+
+struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint8_t *id);
+
+// ---- tls_stream.c
+
+// ---- tls_bio.c
+
+// The way from OpenSSL to the stream below.
+BIO_METHOD *tls_bio_new(void);
+// Gathers a client's first record: who does not send a whole one costs what it has sent. > 0: OpenSSL may have it; 0: more has to
+// come; MOON_EOF, -errno.
+int tls_hello_gather(struct tls_stream *stream);
+void tls_hello_drop(struct tls_stream *stream);
+// What the call to OpenSSL has left in the scratch goes out, or waits.
+void tls_scratch_flush(struct tls_stream *stream);
+// Offers what waits.
+void tls_pending_flush(struct tls_stream *stream);
+void tls_pending_drop(struct tls_stream *stream);
+
+struct tls_stream {
+    struct moon_stream base; // first
+    struct moon_stream *inner;
+    struct moon_loop *loop;
+    struct moon_tls_hub *hub;
+    struct tls_seat *seat;
+    struct tls_contexts *contexts;  // of the server role, until the handshake is done
+    SSL *ssl;                       // NULL: nothing to begin with has come
+    struct moon_tls_facts *facts;   // once it is
+    const char *failure_text;       // static
+    char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
+    struct moon_tls_client *client; // a reference; NULL: the server role
+    char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
+    uint32_t hello_at, hello_len;
+    char *pending; // ciphertext that the stream below did not take; NULL: none
+    uint32_t pending_at, pending_len;
+    // what of pending's plain bytes was not reported as written: whoever writes next begins with them
+    uint32_t pending_plain_len;
+    int error;              // it failed with
+    uint32_t odd_count;     // records since the last that was the caller's
+    uint16_t host;          // index of the terms, while there are contexts
+    uint8_t state, failure; // enum tls_state, enum moon_tls_failure
+    bool is_dry : 1;        // nothing to decrypt before something comes
+    bool wants_write : 1;
+    bool is_slow : 1;   // its peer has not taken all that was sent
+    bool is_shut : 1;   // close_notify was sent
+    bool wants_fin : 1; // behind what is pending
+    bool is_plain : 1;  // what came first was no TLS
+    bool is_eof : 1;    // of the stream below
+    bool is_closed : 1;
+    struct moon_task task; // frees
+    struct moon_task more; // tells of room
+};
+
+// A stream without a role yet, and without OpenSSL's part.
+struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *seat,
+                                  struct moon_loop *loop, struct moon_stream *inner);
+void tls_stream_begin(struct tls_stream *stream, SSL_CTX *context);
