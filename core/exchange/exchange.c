@@ -461,7 +461,8 @@ static void exchange_task(struct moon_task *task)
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
         struct moon_lane *down = ex->down, *up = ex->up;
-        struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms};
+        struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms,
+                                       .is_websocket = moon_exchange_is_websocket(ex)};
         moon_pooled_claim(ex->lease.pooled, &args.claim);
         moon_relay_identify(ex, &args.identity);
         ex->down = ex->up = NULL;
@@ -606,6 +607,11 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
     moon_lane_attach(
         down, &(struct moon_lane_attachment){
                   .events = &down_events, .owner = ex, .arena = arena, .head = &ex->request});
+}
+
+void moon_exchange_close_websockets(struct moon_service *service)
+{
+    moon_relay_close_websockets(service->res);
 }
 
 void moon_exchange_stop_all(struct moon_service *service)

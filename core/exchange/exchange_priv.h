@@ -138,6 +138,9 @@ void moon_intake_sent(struct moon_exchange *ex, size_t len);
 void moon_exchange_ask_builtin(struct moon_exchange *ex);
 void moon_exchange_cancel_builtin(struct moon_exchange *ex);
 
+// The response switches to WebSocket.
+bool moon_exchange_is_websocket(const struct moon_exchange *ex);
+
 // attempt.c
 void moon_attempt_start(struct moon_exchange *ex);
 // Goes on with an attempt that has no link yet; `is_again`: it has waited for one.

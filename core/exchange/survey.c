@@ -81,7 +81,8 @@ static char *copy(struct moon_slice text)
 void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_identity *out)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
-    *out = (struct moon_relay_identity){.state = "tunnel",
+    *out = (struct moon_relay_identity){.state =
+                                            moon_exchange_is_websocket(ex) ? "websocket" : "tunnel",
                                         .number = moon_link_number(link),
                                         .start_ms = moon_link_start_ms(link),
                                         .request_count = moon_link_lane_count(link),
