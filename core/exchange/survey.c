@@ -2,6 +2,7 @@
 #include "exchange/survey.h"
 
 #include "exchange/exchange_priv.h"
+#include "exchange/messages.h"
 #include "route/listener.h"
 #include "upstream/upstream.h"
 
@@ -60,6 +61,8 @@ bool moon_exchange_survey(const struct moon_service *service, moon_survey_fn *fn
     for (const struct moon_list *at = exchanges->next; at != exchanges; at = at->next) {
         const struct moon_exchange *ex = MOON_CONTAINER(at, const struct moon_exchange, node);
         if (ex->down && !tell_exchange(ex, fn, owner))
+            return false;
+        if (ex->messages && !tell_tunnel(service, moon_messages_identity(ex->messages), fn, owner))
             return false;
     }
     for (const struct moon_list *at = relays->next; at != relays; at = at->next)
