@@ -14,7 +14,7 @@
 static const uint32_t request_edits = 1u << MOON_ABI_REWRITE | 1u << MOON_ABI_ACCESS,
                       response_edits = 1u << MOON_ABI_HEADER_FILTER,
                       response_reads = 1u << MOON_ABI_HEADER_FILTER | 1u << MOON_ABI_BODY_FILTER |
-                                       1u << MOON_ABI_LOG;
+                                       1u << MOON_ABI_WEBSOCKET_FRAME | 1u << MOON_ABI_LOG;
 
 static struct moon_flow *flow_of(const void *handle)
 {

@@ -19,7 +19,8 @@
 enum { START_MAX_MS = 10000 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
-    NULL, "rewrite", "access", "header_filter", "body_filter", "log", "init_worker", NULL};
+    NULL,  "rewrite",     "access", "header_filter",  "body_filter",
+    "log", "init_worker", NULL,     "websocket_frame"};
 
 // ---- making
 
@@ -165,6 +166,8 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     vm->exchange_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "configure");
     vm->configure_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "message");
+    vm->message_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "vars");
     vm->vars_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "globals");

@@ -22,6 +22,7 @@ enum moon_run {
     MOON_RUN_ANSWERED, // the phase has ended with an answer; it is gone
     MOON_RUN_PULLS,    // wants the next piece of the response's body
     MOON_RUN_WRITES,   // has a piece of it: moon_coroutine_written
+    MOON_RUN_CLOSES,   // ends the tunnel: code and reason are 3 and 4 on its stack
     MOON_RUN_FAILED,   // logged; it is gone
 };
 
@@ -40,6 +41,8 @@ struct moon_coroutine {
     const char *failure; // it is to fail at the next resume
     // Told when it is woken (never by whom it is resumed).
     void (*on_wake)(struct moon_coroutine *coroutine);
+    // Told when its function has returned, with what it returned on its stack (never by whom it is resumed). NULL: dropped.
+    void (*on_return)(struct moon_coroutine *coroutine);
     // Of a task: told when it has ended, in whatever way.
     void (*on_end)(void *owner, enum moon_run how);
     void *owner;
@@ -78,6 +81,7 @@ struct moon_vm {
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
     int exchange_ref;       // metatable of handles of exchanges
+    int message_ref;        // metatable of WebSocket messages
     int vars_ref;           // slot index -> exchange.vars
     int globals_ref;        // slot index -> globals of the exchange
     int configure_ref;      // function(plugin, table): its table as phases get it
@@ -101,8 +105,9 @@ struct moon_vm {
 struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot *slot, int phase);
 // Runs it, or goes on where it waited. When it comes back DONE, ANSWERED or FAILED it is not the caller's any more.
 enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argument_count);
-// It came back PULLS or WRITES where there is no body: that fails in it, and it goes on. As moon_coroutine_resume, and neither.
-enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine);
+// It came back `run`; where that is PULLS, WRITES or CLOSES, which has no place here, that fails in it, and it goes on. As
+// moon_coroutine_resume, and none of the three.
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine, enum moon_run run);
 // A text onto the stack of one that waits. Nothing else that allocates may touch that stack: a finalizer would run on it, and
 // end what waits there.
 void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text);
