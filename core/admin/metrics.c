@@ -104,6 +104,7 @@ static const struct labelled families_of_counters[] = {
     {"responses_", "moongate_responses_total", "class"},
     {"refused_", "moongate_connections_refused_total", "reason"},
     {"tls_failures_", "moongate_tls_handshake_failures_total", "reason"},
+    {"h2_ended_", "moongate_h2_ended_total", "reason"},
 };
 
 static const struct labelled *labelled_of(const char *name)

@@ -560,7 +560,7 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
         struct moon_survey_row early;
         if (connection->tcp && moon_tcp_survey(connection->tcp, &early) && !fn(owner, &early))
             return false;
-        if (!link || moon_link_lane(link)->owner) // none: what comes before is under way
+        if (!link || moon_link_is_busy(link)) // none: what comes before is under way
             continue;
         struct moon_survey_row row = {.number = moon_link_number(link),
                                       .state = moon_link_is_ending(link)    ? "ending"

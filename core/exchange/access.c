@@ -273,7 +273,9 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     record->path = is_asked ? ex->asked_path : request->target.path;
     record->query = is_asked ? ex->asked_query : request->target.query;
     if (request->method.ptr)
-        record->protocol = request->minor ? MOON_SLICE("HTTP/1.1") : MOON_SLICE("HTTP/1.0");
+        record->protocol = request->is_h2   ? MOON_SLICE("HTTP/2")
+                           : request->minor ? MOON_SLICE("HTTP/1.1")
+                                            : MOON_SLICE("HTTP/1.0");
     record->client = ex->flow.client.family ? &ex->flow.client : NULL; // none: a unix socket
     record->endpoint = ex->endpoint.family ? &ex->endpoint : NULL;
     record->request_len = ex->flow.request_body_len;

@@ -80,12 +80,15 @@ static int put_forwarded(struct moon_exchange *ex, struct moon_slice ip)
 }
 
 // Via is never replaced: every proxy on the way stays in it (RFC 9110 7.6.3).
-static int put_via(struct moon_exchange *ex, struct moon_headers *headers, uint8_t minor)
+static int put_via(struct moon_exchange *ex, struct moon_headers *headers,
+                   const struct moon_head *received)
 {
     if (!ex->res->settings->via)
         return 0;
     return moon_headers_add_id(headers, ex->flow.arena, MOON_H_VIA,
-                               minor ? MOON_SLICE("1.1 moongate") : MOON_SLICE("1.0 moongate"));
+                               received->is_h2   ? MOON_SLICE("2.0 moongate")
+                               : received->minor ? MOON_SLICE("1.1 moongate")
+                                                 : MOON_SLICE("1.0 moongate"));
 }
 
 static int put_request_id(struct moon_exchange *ex)
@@ -169,7 +172,7 @@ int moon_forward_begin(struct moon_exchange *ex)
     if (!err)
         err = put_client_cert(ex);
     if (!err)
-        err = put_via(ex, &request->headers, request->minor);
+        err = put_via(ex, &request->headers, request);
     return err ? err : put_request_id(ex);
 }
 
@@ -276,5 +279,5 @@ int moon_forward_response(struct moon_exchange *ex)
         moon_headers_add_id(headers, ex->flow.arena, MOON_H_DATE, moon_forward_date(ex->service)) <
             0)
         return -ENOMEM;
-    return put_via(ex, headers, ex->response.minor);
+    return put_via(ex, headers, &ex->response);
 }

@@ -32,6 +32,11 @@ static const char *const repeated[MOON_H_COUNT] = {[MOON_H_OTHER] = "repeated he
 #undef X
 };
 
+const char *moon_header_repeated(enum moon_header_id id)
+{
+    return repeated[id];
+}
+
 static int refuse(struct reading *r, uint16_t status, const char *reason)
 {
     *r->args->fault = (struct moon_fault){r->args->is_request ? status : 502, reason};

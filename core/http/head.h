@@ -57,7 +57,8 @@ struct moon_head {
     uint16_t status;
     struct moon_slice reason;
     // both
-    uint8_t minor;    // HTTP/1.minor as received
+    uint8_t minor;    // HTTP/1.minor as received; 1 for HTTP/2, which means the same
+    bool is_h2;       // it came by HTTP/2
     bool keep_alive;  // the sender will keep its connection (version and Connection)
     bool has_upgrade; // Connection: upgrade with an Upgrade field (never for h2c)
     enum moon_body_kind body;

@@ -1,4 +1,4 @@
-// What request_head.c, response_head.c and trailers.c share: reading the field lines of a head through
+// What request_head.c, response_head.c, h2_head.c and trailers.c share: reading the field lines of a head through
 // llhttp, and the fields that mean the same in both directions. Private to this room.
 #pragma once
 
@@ -36,3 +36,16 @@ bool moon_content_length_parse(struct moon_slice value, uint64_t *out);
 bool moon_version_parse(struct moon_slice text, unsigned *major, unsigned *minor);
 
 enum { MOON_UPGRADE_MAX_LEN = 128 }; // longer Upgrade values are not upgrades
+
+// The steps of request_head.c that do not ask how the request came. Each 0, or -1 with *fault.
+extern const uint64_t moon_request_singletons; // bit per header id
+int moon_request_check_method(struct moon_head *out, struct moon_fault *fault);
+// out->target.path is the target as received.
+int moon_request_check_target(struct moon_arena *arena, const struct moon_head_limits *limits,
+                              struct moon_head *out, struct moon_fault *fault);
+// Framing by the fields, and Expect.
+int moon_request_check_body(struct moon_head *out, struct moon_fault *fault);
+bool moon_authority_is_same(const struct moon_authority *a, const struct moon_authority *b,
+                            uint16_t default_port);
+// As fields.c answers for a second field of that id.
+const char *moon_header_repeated(enum moon_header_id id);

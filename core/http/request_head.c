@@ -17,7 +17,7 @@ const struct moon_head_limits moon_head_limits_default = {
 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t singletons =
+const uint64_t moon_request_singletons =
     BIT(HOST) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(EXPECT) | BIT(AUTHORIZATION) |
     BIT(PROXY_AUTHORIZATION) | BIT(CONTENT_TYPE) | BIT(CONTENT_RANGE) | BIT(FROM) |
     BIT(IF_MODIFIED_SINCE) | BIT(MAX_FORWARDS) | BIT(REFERER) | BIT(USER_AGENT) | BIT(LOCATION) |
@@ -74,7 +74,7 @@ static int check_version(struct moon_slice text, struct moon_head *out, struct m
     return 0;
 }
 
-static int check_method(struct moon_head *out, struct moon_fault *fault)
+int moon_request_check_method(struct moon_head *out, struct moon_fault *fault)
 {
     if (!moon_header_name_is_valid(out->method))
         return refuse(fault, 400, "malformed method");
@@ -106,11 +106,11 @@ static int read_line(struct moon_slice line, const struct moon_head_limits *limi
         return refuse(fault, 414, "request target too long");
     if (check_version(moon_slice_skip(rest, out->target.path.len + 1), out, fault) != 0)
         return -1;
-    return check_method(out, fault);
+    return moon_request_check_method(out, fault);
 }
 
-static int check_target(struct moon_arena *arena, const struct moon_head_limits *limits,
-                        struct moon_head *out, struct moon_fault *fault)
+int moon_request_check_target(struct moon_arena *arena, const struct moon_head_limits *limits,
+                              struct moon_head *out, struct moon_fault *fault)
 {
     struct moon_slice received = out->target.path;
     if (!moon_target_parse(arena, received, limits->escaped_slash, &out->target, fault)) {
@@ -128,8 +128,8 @@ static int check_target(struct moon_arena *arena, const struct moon_head_limits 
     return 0;
 }
 
-static bool is_same_authority(const struct moon_authority *a, const struct moon_authority *b,
-                              uint16_t default_port)
+bool moon_authority_is_same(const struct moon_authority *a, const struct moon_authority *b,
+                            uint16_t default_port)
 {
     uint16_t a_port = a->port ? a->port : default_port, b_port = b->port ? b->port : default_port;
     return a_port == b_port && moon_slice_equal_fold(a->host, b->host);
@@ -148,7 +148,7 @@ static int check_host(struct moon_slice received, struct moon_head *out, struct 
     if (!is_absolute)
         return 0;
     uint16_t default_port = (received.ptr[4] | 0x20) == 's' ? 443 : 80;
-    if (field && !is_same_authority(&out->host, &out->target.authority, default_port))
+    if (field && !moon_authority_is_same(&out->host, &out->target.authority, default_port))
         return refuse(fault, 400, "Host differs from the request target");
     out->host = out->target.authority;
     out->host_text = out->target.authority_text;
@@ -196,6 +196,11 @@ static int check_expect(struct moon_head *out, struct moon_fault *fault)
     return 0;
 }
 
+int moon_request_check_body(struct moon_head *out, struct moon_fault *fault)
+{
+    return check_framing(out, fault) != 0 ? -1 : check_expect(out, fault);
+}
+
 int moon_request_parse(struct moon_arena *arena, struct moon_slice text,
                        const struct moon_head_limits *limits, struct moon_head *out,
                        struct moon_fault *fault)
@@ -210,14 +215,15 @@ int moon_request_parse(struct moon_arena *arena, struct moon_slice text,
     if (read_line(line, limits, out, fault) != 0)
         return -1;
     struct moon_slice received = out->target.path;
-    if (check_target(arena, limits, out, fault) != 0)
+    if (moon_request_check_target(arena, limits, out, fault) != 0)
         return -1;
-    const struct moon_fields_args args = {arena, limits, text, true, singletons, fault};
+    const struct moon_fields_args args = {arena, limits, text, true, moon_request_singletons,
+                                          fault};
     if (moon_fields_read(&args, &out->headers) != 0)
         return -1;
     if (!moon_head_read_connection(out))
         return refuse(fault, 400, "too many Connection options");
-    if (check_host(received, out, fault) != 0 || check_framing(out, fault) != 0)
+    if (check_host(received, out, fault) != 0)
         return -1;
-    return check_expect(out, fault);
+    return moon_request_check_body(out, fault);
 }

@@ -229,11 +229,12 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_OK;
 }
 
-// The only protocol so far. A client that speaks none of ours is told so (RFC 7301 3.2).
+// Ours, the preferred first. A client that speaks none of them is told so (RFC 7301 3.2). Which it was is told by the bytes that
+// come: the preface of HTTP/2, or a request.
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
                    const unsigned char *in, unsigned in_len, void *arg)
 {
-    static const unsigned char ours[] = "\x08http/1.1";
+    static const unsigned char ours[] = "\x02h2\x08http/1.1";
     unsigned char *chosen;
     (void)ssl;
     (void)arg;

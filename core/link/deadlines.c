@@ -80,7 +80,9 @@ void moon_link_on_timer(struct moon_timer *timer)
     }
     if (link->read_deadline_ms && now_ms >= link->read_deadline_ms) {
         link->read_deadline_ms = 0;
-        if (link->role == MOON_LINK_SERVER)
+        if (link->h2 && link->read_state != LINK_READ_DISCARD)
+            moon_h2_on_due(link, now_ms);
+        else if (link->role == MOON_LINK_SERVER)
             server_read_due(link);
         else
             client_read_due(link);

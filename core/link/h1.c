@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/settings.h"
+#include "http/h2.h"
 #include "link/link_priv.h"
 #include "link/resources.h"
 #include "obs/counters.h"
@@ -23,7 +24,7 @@ static const struct moon_fault bad_response_body = {
 static const struct moon_fault response_too_large = {502,
                                                      "the upstream's response head is too large"};
 
-static struct moon_head_limits limits_of(const struct moon_link *link)
+struct moon_head_limits moon_link_limits(const struct moon_link *link)
 {
     const struct moon_settings *settings = link->res->settings;
     struct moon_head_limits limits = moon_head_limits_default;
@@ -105,11 +106,28 @@ static bool refuse_tls(struct moon_link *link, struct moon_slice *in)
     return true;
 }
 
+// The first bytes of a connection may be the preface of HTTP/2 (RFC 9113 3.3). True: they are, or may become it.
+static bool take_preface(struct moon_link *link, struct moon_slice *in)
+{
+    int found = moon_h2_is_preface(*in);
+    if (found <= 0)
+        return found == 0;
+    struct moon_slice bytes = *in;
+    *in = moon_slice_skip(*in, in->len);
+    if (moon_h2_begin(link))
+        moon_h2_take(link, bytes);
+    else
+        moon_link_end(link);
+    return true;
+}
+
 static bool take_request(struct moon_link *link, struct moon_slice *in)
 {
     struct moon_fault fault;
-    struct moon_head_limits limits = limits_of(link);
+    struct moon_head_limits limits = moon_link_limits(link);
     if (in->len == 0 || link->is_closing)
+        return false;
+    if (link->lane_count == 0 && in->ptr[0] == 'P' && take_preface(link, in))
         return false;
     if (moon_buffer_len(&link->out) > PIPELINE_OUT_LEN) {
         link->awaits_flush = true;
@@ -150,7 +168,7 @@ static bool take_request(struct moon_link *link, struct moon_slice *in)
 static bool take_response(struct moon_link *link, struct moon_slice *in)
 {
     struct moon_fault fault;
-    struct moon_head_limits limits = limits_of(link);
+    struct moon_head_limits limits = moon_link_limits(link);
     struct moon_lane *lane = &link->lane;
     if (in->len == 0)
         return false;

@@ -16,7 +16,7 @@ struct moon_lane *moon_link_lane(struct moon_link *link)
 
 struct moon_link *moon_lane_link(struct moon_lane *lane)
 {
-    return MOON_CONTAINER(lane, struct moon_link, lane);
+    return lane->is_stream ? moon_h2_lane_link(lane) : MOON_CONTAINER(lane, struct moon_link, lane);
 }
 
 void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment)
@@ -27,6 +27,10 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
     lane->arena = attachment->arena;
     lane->head = attachment->head;
     lane->request_method = attachment->request_method;
+    if (lane->is_stream) {
+        link->lane_count++;
+        return;
+    }
     link->is_sent = false;
     link->has_input = false;
     link->has_output = false;
@@ -43,6 +47,10 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
 
 void moon_lane_resume(struct moon_lane *lane)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_resume(lane);
+        return;
+    }
     struct moon_link *link = moon_lane_link(lane);
     if (!link->is_paused)
         return;
@@ -54,6 +62,10 @@ void moon_lane_resume(struct moon_lane *lane)
 
 void moon_lane_hold(struct moon_lane *lane, bool is_held)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_hold(lane, is_held);
+        return;
+    }
     struct moon_link *link = moon_lane_link(lane);
     if (link->is_held == is_held)
         return;
@@ -64,6 +76,8 @@ void moon_lane_hold(struct moon_lane *lane, bool is_held)
 
 bool moon_lane_is_read(const struct moon_lane *lane)
 {
+    if (lane->is_stream)
+        return moon_h2_lane_is_read(lane);
     return MOON_CONTAINER(lane, const struct moon_link, lane)->read_state == LINK_READ_DONE;
 }
 
@@ -129,6 +143,10 @@ static void client_lane_end(struct moon_link *link, bool reuse)
 
 void moon_lane_end(struct moon_lane *lane, bool reuse)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_end(lane);
+        return;
+    }
     struct moon_link *link = moon_lane_link(lane);
     lane->owner = NULL;
     if (link->is_freed)
@@ -145,6 +163,10 @@ void moon_lane_end(struct moon_lane *lane, bool reuse)
 
 void moon_lane_abort(struct moon_lane *lane)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_abort(lane);
+        return;
+    }
     struct moon_link *link = moon_lane_link(lane);
     lane->owner = NULL;
     if (link->is_freed)
@@ -161,6 +183,10 @@ void moon_lane_abort(struct moon_lane *lane)
 int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
                           struct moon_buffer *in, struct moon_buffer *out)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_abort(lane);
+        return -EPIPE;
+    }
     struct moon_link *link = moon_lane_link(lane);
     lane->owner = NULL;
     if (link->is_freed)

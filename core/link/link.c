@@ -44,6 +44,8 @@ void moon_link_close(struct moon_link *link)
         return;
     link->is_freed = true;
     link->lane.owner = NULL;
+    if (link->h2)
+        moon_h2_detach_all(link);
     moon_splice_cut(link);
     moon_stream_close(link->stream);
     link->stream = NULL;
@@ -65,6 +67,7 @@ void moon_link_abort(struct moon_link *link)
 
 static void link_free(struct moon_link *link)
 {
+    moon_h2_link_free(link);
     moon_buffer_fini(&link->in, link->res->buffers);
     moon_buffer_fini(&link->out, link->res->buffers);
     moon_body_fini(&link->body);
@@ -86,6 +89,8 @@ void moon_link_fail(struct moon_link *link, int err)
         return;
     void *owner = link->lane.owner;
     link->lane.owner = NULL;
+    if (link->h2)
+        moon_h2_abort_all(link, err);
     moon_link_close(link);
     if (owner)
         link->lane.events->abort(owner, err);
@@ -240,6 +245,8 @@ static size_t send_piece(struct moon_link *link, struct moon_slice bytes)
 
 size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
 {
+    if (lane->is_stream)
+        return moon_h2_lane_send_body(lane, bytes);
     struct moon_link *link = moon_lane_link(lane);
     if (link->is_broken || link->error)
         return bytes.len;
@@ -261,6 +268,8 @@ size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
 int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
                         const struct moon_framing *framing)
 {
+    if (lane->is_stream)
+        return moon_h2_lane_send_head(lane, head, framing);
     struct moon_link *link = moon_lane_link(lane);
     bool is_server = link->role == MOON_LINK_SERVER;
     size_t cap = moon_head_size(head);
@@ -282,6 +291,10 @@ int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
 
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers)
 {
+    if (lane->is_stream) {
+        moon_h2_lane_send_end(lane, trailers);
+        return;
+    }
     struct moon_link *link = moon_lane_link(lane);
     link->is_sent = true;
     moon_link_flush_later(link);
@@ -307,6 +320,10 @@ static bool may_read(const struct moon_link *link)
 
 static void take(struct moon_link *link, struct moon_slice bytes)
 {
+    if (link->h2) {
+        moon_h2_take(link, bytes);
+        return;
+    }
     if (moon_buffer_len(&link->in) == 0) {
         moon_h1_process(link, &bytes);
         if (!link->is_freed && bytes.len &&
@@ -388,7 +405,10 @@ static void link_read(struct moon_link *link)
         if (n < 0) {
             link->peer_ended = true;
             if (n == MOON_EOF) {
-                moon_h1_eof(link);
+                if (link->h2)
+                    moon_h2_eof(link);
+                else
+                    moon_h1_eof(link);
                 return;
             }
             if (n == MOON_ETLS || n == MOON_ECERT)
@@ -432,8 +452,12 @@ static void link_task(struct moon_task *task)
         moon_link_fail(link, link->error);
         return;
     }
+    if (link->h2)
+        moon_h2_run(link);
     moon_link_flush(link);
-    if (link->splice_in && moon_buffer_len(&link->out) == 0)
+    if (link->h2)
+        moon_h2_flushed(link);
+    else if (link->splice_in && moon_buffer_len(&link->out) == 0)
         moon_splice_run(link->splice_in);
     else
         tell_writable(link);
@@ -549,6 +573,10 @@ void moon_link_start(struct moon_link *link)
 void moon_link_drain(struct moon_link *link)
 {
     link->is_draining = true;
+    if (link->h2) {
+        moon_h2_drain_link(link);
+        return;
+    }
     if (!link->lane.owner && link->role == MOON_LINK_SERVER && !link->is_closing &&
         moon_buffer_len(&link->in) == 0)
         moon_link_end(link);
@@ -582,6 +610,11 @@ uint64_t moon_link_number(const struct moon_link *link)
 bool moon_link_is_in_head(const struct moon_link *link)
 {
     return link->read_state == LINK_READ_HEAD && moon_buffer_len(&link->in) > 0;
+}
+
+bool moon_link_is_busy(const struct moon_link *link)
+{
+    return link->h2 ? moon_h2_is_busy_link(link) : link->lane.owner != NULL;
 }
 
 bool moon_link_is_ending(const struct moon_link *link)

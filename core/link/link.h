@@ -1,11 +1,12 @@
-// Link: one connection of either role, a stream with its HTTP/1.1 codec. It reads and frames what comes, writes what is sent,
+// Link: one connection of either role, a stream with its codec, HTTP/1.1 or HTTP/2. It reads and frames what comes, writes what is sent,
 // holds what the peer does not take yet, and watches the deadlines of the connection.
 //
 //   server role            client role
 //   bytes -> lane head ->  exchange  -> lane send_head -> bytes
 //   bytes <- lane send <-  exchange  <- lane head      <- bytes
 //
-// A lane is one request and its response on a link; an HTTP/1.1 link has one at a time. While nobody is attached to the lane
+// A lane is one request and its response on a link; an HTTP/1.1 link has one at a time, an HTTP/2 link one for each stream. A
+// server link whose client begins with the preface of HTTP/2 becomes one. While nobody is attached to the lane
 // of a server link it waits for the next request, on a client link it idles in a pool.
 // Ownership: moon_link_new takes the stream; moon_link_close frees the link after the present dispatch has returned, so it may
 // be called from any event. Every event may close the link. Lanes never call back from inside a send; abort comes later.
@@ -67,6 +68,7 @@ struct moon_lane {
     struct moon_head *head; // what is read: the request (server), the response (client)
     enum moon_method request_method;
     struct moon_headers trailers;
+    bool is_stream; // of an HTTP/2 link
 };
 
 struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
@@ -94,6 +96,8 @@ uint64_t moon_link_start_ms(const struct moon_link *link);
 uint64_t moon_link_number(const struct moon_link *link);
 // A part of a head has come, the rest has not.
 bool moon_link_is_in_head(const struct moon_link *link);
+// A lane of it is attached, or a stream is open.
+bool moon_link_is_busy(const struct moon_link *link);
 // It only waits for its end: what is queued is written, what comes is thrown away.
 bool moon_link_is_ending(const struct moon_link *link);
 // What a PROXY header in front of it said (malloc'd; the link frees it). NULL: nothing.
@@ -107,7 +111,7 @@ const struct moon_stream *moon_link_stream(const struct moon_link *link);
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // What is known of its TLS connection (io/tls.h), the link's; NULL: it is plain.
 struct moon_tls_facts *moon_link_tls(const struct moon_link *link);
-// The link's lane (client role: to attach to).
+// The lane of an HTTP/1.1 link (client role: to attach to).
 struct moon_lane *moon_link_lane(struct moon_link *link);
 struct moon_link *moon_lane_link(struct moon_lane *lane);
 
@@ -154,6 +158,6 @@ void moon_lane_abort(struct moon_lane *lane);
 void moon_lane_splice(struct moon_lane *from, struct moon_lane *to);
 
 // Gives up the codec: detaches, hands over the stream, what was read beyond the head (*in) and what was queued but not
-// written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed).
+// written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed), or the lane a stream.
 int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
                           struct moon_buffer *in, struct moon_buffer *out);

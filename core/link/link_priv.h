@@ -6,6 +6,7 @@
 #include "io/loop.h"
 #include "link/link.h"
 
+struct moon_h2_link;
 struct moon_splice;
 
 enum link_read {
@@ -20,7 +21,8 @@ struct moon_link {
     struct moon_resources *res;
     const struct moon_link_events *events;
     void *owner;
-    struct moon_lane lane;
+    struct moon_lane lane;        // HTTP/1.1: the one lane
+    struct moon_h2_link *h2;      // NULL: HTTP/1.1
     struct moon_proxied *proxied; // of a PROXY header; NULL: none
     struct moon_buffer in, out;
     struct moon_body_reader body;
@@ -89,6 +91,37 @@ void moon_h1_process(struct moon_link *link, struct moon_slice *in);
 // The peer ended its side.
 void moon_h1_eof(struct moon_link *link);
 void moon_h1_fault(struct moon_link *link, const struct moon_fault *fault);
+
+struct moon_head_limits moon_link_limits(const struct moon_link *link);
+
+// h2_link.c: from now on the link speaks HTTP/2. False: out of memory.
+bool moon_h2_begin(struct moon_link *link);
+void moon_h2_link_free(struct moon_link *link);
+// Takes all of `bytes`.
+void moon_h2_take(struct moon_link *link, struct moon_slice bytes);
+// The link's task: tells what is to be told, fills `out`; then, when `out` was flushed, those who wait for room.
+void moon_h2_run(struct moon_link *link);
+void moon_h2_flushed(struct moon_link *link);
+void moon_h2_eof(struct moon_link *link);
+// The connection is lost: every lane is told.
+void moon_h2_abort_all(struct moon_link *link, int err);
+// The connection is closed: no lane is told.
+void moon_h2_detach_all(struct moon_link *link);
+void moon_h2_drain_link(struct moon_link *link);
+bool moon_h2_is_busy_link(const struct moon_link *link);
+void moon_h2_on_due(struct moon_link *link, uint64_t now_ms);
+
+// h2_lane.c: lane.c's functions for a lane that is a stream.
+struct moon_link *moon_h2_lane_link(struct moon_lane *lane);
+int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
+                           const struct moon_framing *framing);
+size_t moon_h2_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
+void moon_h2_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
+void moon_h2_lane_resume(struct moon_lane *lane);
+void moon_h2_lane_hold(struct moon_lane *lane, bool is_held);
+bool moon_h2_lane_is_read(const struct moon_lane *lane);
+void moon_h2_lane_end(struct moon_lane *lane);
+void moon_h2_lane_abort(struct moon_lane *lane);
 
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);

@@ -26,6 +26,8 @@ struct moon_splice {
 
 void moon_lane_splice(struct moon_lane *from, struct moon_lane *to)
 {
+    if (from->is_stream || to->is_stream)
+        return;
     struct moon_link *source = moon_lane_link(from), *target = moon_lane_link(to);
     if (!source->res->settings->splice || !moon_stream_has_pipe(source->stream) ||
         !moon_stream_has_pipe(target->stream))

@@ -43,6 +43,14 @@
     X(script_trace_aborts_total, "counter", "Pieces of scripts that could not be compiled")       \
     X(coroutines_live, "gauge", "Functions of scripts that run or wait now")                      \
     X(lua_states, "gauge", "Lua states that workers hold, those of old generations included")     \
+    X(h2_connections_total, "counter", "Downstream connections that spoke HTTP/2")                \
+    X(h2_streams_live, "gauge", "Streams of HTTP/2 open now")                                     \
+    X(h2_streams_total, "counter", "Streams of HTTP/2 opened")                                    \
+    X(h2_streams_stalled_total, "counter", "Streams reset because their client took too little")  \
+    X(h2_ended_protocol, "counter", "Connections of HTTP/2 ended because of their client")        \
+    X(h2_ended_resets, "counter", "Connections of HTTP/2 ended because of their client")          \
+    X(h2_ended_control, "counter", "Connections of HTTP/2 ended because of their client")         \
+    X(h2_ended_continuations, "counter", "Connections of HTTP/2 ended because of their client")   \
     X(accept_paused_total, "counter", "Times accepting paused for want of descriptors")           \
     X(refused_proxy_untrusted, "counter", "Connections closed before a request")                  \
     X(refused_proxy_malformed, "counter", "Connections closed before a request")                  \

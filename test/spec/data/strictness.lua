@@ -185,7 +185,6 @@ for _, version in ipairs {
 end
 bad("A09", "HTTP/0.9 request", "GET /a\r\n")
 bad("A09", "HTTP/0.9 request with trailing space", "GET /a \r\n")
-bad("A09", "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", { 400, 501, 505 })
 bad("A09", "an RTSP method", "DESCRIBE /a RTSP/1.0\r\n" .. HOST .. "\r\n", { 400, 501, 505 })
 bad("A09", "an RTSP method with HTTP's version", "DESCRIBE /a HTTP/1.1\r\n" .. HOST .. "\r\n", { 400, 501 })
 bad("A09", "an ICE method", "SOURCE /a ICE/1.0\r\n" .. HOST .. "\r\n", { 400, 501, 505 })
