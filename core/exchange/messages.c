@@ -2,7 +2,7 @@
 // frame. Nothing more is read from a side while its message waits for a filter or for room on the other side, so that memory is
 // bounded by two messages a direction, which are charged to the buffer budget.
 //
-//   stream of `from` -> in -> frames -> bytes (a message) -> filters -> to_write, out of `to` -> stream of `to`
+//   stream of `from` -> in -> frames -> bytes (a message) -> filters -> outlet of `to` -> stream of `to`
 //
 //   open --Close from both sides, each passed on--> closing
 //        --a filter, a broken rule, idleness, a drain: ours to both--> closing --both answered, or CLOSING_MS--> over
@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "exchange/exchange_priv.h"
+#include "exchange/outlet.h"
 #include "http/websocket.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -26,17 +27,9 @@ enum {
 
 _Static_assert((int)MOON_MESSAGE_REASON_MAX_LEN == (int)MOON_WEBSOCKET_REASON_MAX_LEN, "one frame");
 
-// A Close that is to be sent.
-struct farewell {
-    uint16_t code; // 0: none
-    uint8_t reason_len;
-    char reason[MOON_WEBSOCKET_REASON_MAX_LEN];
-};
-
 struct side {
     struct moon_messages *all;
     struct side *peer;
-    struct moon_stream *stream;
     struct moon_buffer in; // read here, not looked at yet
     struct moon_websocket_reader frames;
     // the message that comes from here, and what holds it
@@ -45,20 +38,12 @@ struct side {
     struct moon_websocket_message message; // while filters have it
     char control[MOON_WEBSOCKET_CONTROL_MAX_LEN];
     uint8_t control_len;
-    // goes out here: first to_write, then the payload of a message, which lies in out_base
-    struct moon_buffer to_write;
-    struct moon_slice out;
-    char *out_base;
-    size_t out_charge_len;
-    struct farewell farewell; // behind both
+    struct moon_outlet outlet; // what goes out here
     uint64_t read_len;
     bool is_text;
     bool is_judged;  // filters have the message
-    bool is_broken;  // writing failed here
     bool has_ended;  // EOF was read here
-    bool was_shut;   // our end was sent here
     bool has_closed; // its Close came from here, or it broke the protocol
-    bool was_closed; // a Close was sent here: nothing may follow it
 };
 
 struct moon_messages {
@@ -88,26 +73,16 @@ static void drop_message(struct side *from)
     from->is_judged = false;
 }
 
-static void drop_out(struct side *to)
-{
-    moon_buffer_pool_discharge(to->all->res->buffers, to->out_charge_len);
-    free(to->out_base);
-    to->out_base = NULL;
-    to->out_charge_len = 0;
-    to->out = (struct moon_slice){NULL, 0};
-}
-
 static void side_fini(struct side *side, bool is_error)
 {
     struct moon_resources *res = side->all->res;
     drop_message(side);
-    drop_out(side);
+    moon_outlet_fini(&side->outlet);
     moon_buffer_fini(&side->in, res->buffers);
-    moon_buffer_fini(&side->to_write, res->buffers);
     if (is_error)
-        moon_stream_abort(side->stream);
+        moon_stream_abort(side->outlet.stream);
     else
-        moon_stream_close(side->stream);
+        moon_stream_close(side->outlet.stream);
 }
 
 static void messages_free(struct moon_task *task)
@@ -137,113 +112,39 @@ void moon_messages_end(struct moon_messages *all, bool is_error)
     moon_exchange_tunnel_ended(ex);
 }
 
-// ---- writing
-
-static bool is_to_server(const struct side *to)
+static bool is_client(const struct side *side)
 {
-    return to == &to->all->upstream;
+    return side == &side->all->client;
 }
 
-// What it has sent before it broke is read still.
-static void write_failed(struct side *to)
+// Of an outlet's work. False: the tunnel is over.
+static bool went_well(struct moon_messages *all, int err)
 {
-    to->is_broken = true;
-    drop_out(to);
-    moon_buffer_fini(&to->to_write, to->all->res->buffers);
-    moon_stream_again(to->stream);
+    if (err < 0)
+        moon_messages_end(all, true);
+    return !all->is_over;
 }
 
-static bool queue(struct side *to, struct moon_slice bytes)
-{
-    if (to->is_broken || to->was_shut)
-        return true;
-    if (moon_buffer_append(&to->to_write, to->all->res->buffers, bytes) == 0)
-        return true;
-    moon_messages_end(to->all, true);
-    return false;
-}
-
-// A frame without a payload, or with a short one; `payload` is masked where it goes to a server.
-static bool queue_frame(struct side *to, enum moon_websocket_opcode opcode, char *payload,
-                        size_t len, size_t queued_len)
-{
-    uint8_t mask[4];
-    char head[MOON_WEBSOCKET_HEAD_MAX_LEN];
-    struct moon_websocket_frame frame = {.opcode = opcode, .is_final = true, .len = len};
-    if (is_to_server(to)) {
-        moon_loop_random(to->all->res->loop, mask, sizeof mask);
-        moon_websocket_mask(mask, 0, payload, len);
-        frame.mask = mask;
-    }
-    return queue(to, (struct moon_slice){head, moon_websocket_head_write(&frame, head)}) &&
-           queue(to, (struct moon_slice){payload, queued_len});
-}
-
-static void queue_close(struct side *to, uint16_t code, struct moon_slice reason)
-{
-    uint8_t mask[4];
-    char frame[MOON_WEBSOCKET_CLOSE_MAX_LEN];
-    moon_loop_random(to->all->res->loop, mask, sizeof mask);
-    to->was_closed = true;
-    size_t len = moon_websocket_close_write(code, reason, is_to_server(to) ? mask : NULL, frame);
-    queue(to, (struct moon_slice){frame, len});
-}
-
-// One write. False: nothing went out, or the rest waits for room.
-static bool write_some(struct side *to)
-{
-    struct moon_slice first = moon_buffer_bytes(&to->to_write);
-    struct iovec iov[2] = {{(void *)first.ptr, first.len}, {(void *)to->out.ptr, to->out.len}};
-    size_t all_len = first.len + to->out.len;
-    ssize_t n = first.len ? moon_stream_writev(to->stream, iov, to->out.len ? 2 : 1)
-                          : moon_stream_writev(to->stream, iov + 1, 1);
-    if (n < 0) {
-        write_failed(to);
-        return true;
-    }
-    size_t first_len = (size_t)n < first.len ? (size_t)n : first.len;
-    if (first_len)
-        moon_buffer_consume(&to->to_write, to->all->res->buffers, first_len);
-    to->out = moon_slice_skip(to->out, (size_t)n - first_len);
-    if (to->out.len == 0)
-        drop_out(to);
-    return (size_t)n == all_len;
-}
-
-// Writes what waits, and then the Close that is due. False when it is not all out, or the tunnel is over.
+// False when it is not all out, or the tunnel is over.
 static bool flush(struct side *to)
 {
-    while (!to->all->is_over) {
-        if (moon_buffer_len(&to->to_write) || to->out.len) {
-            if (!write_some(to))
-                return false;
-        } else if (to->farewell.code && !to->was_closed) {
-            moon_count_up(&to->all->res->counters->websocket_closes_total);
-            queue_close(to, to->farewell.code,
-                        (struct moon_slice){to->farewell.reason, to->farewell.reason_len});
-        } else {
-            return true;
-        }
-    }
-    return false;
+    if (to->all->is_over)
+        return false;
+    int all_out = moon_outlet_flush(&to->outlet);
+    return went_well(to->all, all_out) && all_out;
 }
 
 // ---- closing
 
 static bool is_done(const struct side *side)
 {
-    return side->has_closed || side->has_ended || side->is_broken;
-}
-
-static bool is_empty(const struct side *side)
-{
-    return moon_buffer_len(&side->to_write) == 0 && side->out.len == 0;
+    return side->has_closed || side->has_ended || side->outlet.is_broken;
 }
 
 static void end_if_closed(struct moon_messages *all)
 {
     if (!all->is_over && all->is_closing && is_done(&all->client) && is_done(&all->upstream) &&
-        is_empty(&all->client) && is_empty(&all->upstream))
+        moon_outlet_is_empty(&all->client.outlet) && moon_outlet_is_empty(&all->upstream.outlet))
         moon_messages_end(all, false);
 }
 
@@ -255,22 +156,12 @@ static void begin_closing(struct moon_messages *all)
     moon_loop_timer_add(all->res->loop, &all->timer, CLOSING_MS);
 }
 
-static void bid_farewell(struct side *to, uint16_t code, struct moon_slice reason)
-{
-    if (to->was_closed || to->farewell.code)
-        return;
-    to->farewell.code = code;
-    to->farewell.reason_len = (uint8_t)reason.len;
-    if (reason.len)
-        memcpy(to->farewell.reason, reason.ptr, reason.len);
-}
-
 // Ours to both sides, behind the frame that is under way; messages that filters have, and all that still come, are dropped.
 static void close_both(struct moon_messages *all, uint16_t client_code, uint16_t upstream_code,
                        struct moon_slice reason)
 {
-    bid_farewell(&all->client, client_code, reason);
-    bid_farewell(&all->upstream, upstream_code, reason);
+    moon_outlet_farewell(&all->client.outlet, client_code, reason);
+    moon_outlet_farewell(&all->upstream.outlet, upstream_code, reason);
     begin_closing(all);
     moon_chain_cancel(&all->ex->run, &all->ex->flow);
     drop_message(&all->client);
@@ -284,11 +175,11 @@ static void close_both(struct moon_messages *all, uint16_t client_code, uint16_t
 static void refuse(struct side *from, uint16_t code, const char *why)
 {
     struct moon_messages *all = from->all;
-    bool is_client = from == &all->client;
+    bool is_clients = is_client(from);
     from->has_closed |= code == MOON_WEBSOCKET_PROTOCOL_ERROR; // what comes cannot be read any more
-    moon_log_debug(all->res->log, "websocket: the %s %s", is_client ? "client" : "upstream", why);
-    close_both(all, is_client ? code : MOON_WEBSOCKET_GOING_AWAY,
-               is_client ? MOON_WEBSOCKET_GOING_AWAY : code, MOON_SLICE(""));
+    moon_log_debug(all->res->log, "websocket: the %s %s", is_clients ? "client" : "upstream", why);
+    close_both(all, is_clients ? code : MOON_WEBSOCKET_GOING_AWAY,
+               is_clients ? MOON_WEBSOCKET_GOING_AWAY : code, MOON_SLICE(""));
 }
 
 // ---- messages
@@ -296,7 +187,7 @@ static void refuse(struct side *from, uint16_t code, const char *why)
 // Nothing that comes from here goes on any more.
 static bool is_dropped(const struct side *from)
 {
-    return from->all->is_closing || from->has_closed || from->peer->was_closed;
+    return from->all->is_closing || from->has_closed || from->peer->outlet.was_closed;
 }
 
 static void send_message(struct side *from)
@@ -311,25 +202,16 @@ static void send_message(struct side *from)
         close_both(from->all, MOON_WEBSOCKET_FAILED, MOON_WEBSOCKET_FAILED, MOON_SLICE(""));
         return;
     }
-    if (to->is_broken || to->was_shut) {
-        drop_message(from);
-        return;
-    }
-    bool is_sent = queue_frame(to, message->is_text ? MOON_WEBSOCKET_TEXT : MOON_WEBSOCKET_BINARY,
-                               (char *)data.ptr, data.len, 0);
-    if (!is_sent)
-        return;
-    to->out = data;
-    to->out_base = message->owned ? message->owned : from->bytes;
+    char *base = message->owned ? message->owned : from->bytes;
+    size_t charge_len = message->owned ? 0 : from->cap;
     if (!message->owned) { // what holds it goes along
-        to->out_charge_len = from->cap;
         from->bytes = NULL;
         from->cap = 0;
     }
     message->owned = NULL;
     drop_message(from);
-    if (data.len == 0)
-        drop_out(to);
+    went_well(from->all,
+              moon_outlet_message(&to->outlet, message->is_text, data, base, charge_len));
 }
 
 static void judge(struct side *from, bool is_again)
@@ -365,10 +247,10 @@ static void message_is_whole(struct side *from)
         refuse(from, MOON_WEBSOCKET_BAD_TEXT, "sent a text that is not UTF-8");
         return;
     }
-    from->message = (struct moon_websocket_message){.direction = is_to_server(from) ? MOON_RESPONSE
-                                                                                    : MOON_REQUEST,
-                                                    .is_text = from->is_text,
-                                                    .data = data};
+    from->message =
+        (struct moon_websocket_message){.direction = is_client(from) ? MOON_REQUEST : MOON_RESPONSE,
+                                        .is_text = from->is_text,
+                                        .data = data};
     from->is_judged = true;
     moon_count_up(&from->all->res->counters->websocket_messages_total);
     judge(from, false);
@@ -387,9 +269,11 @@ static void close_came(struct side *from)
         return;
     }
     from->has_closed = true;
-    if (!from->peer->was_closed && !from->peer->farewell.code)
-        queue_close(from->peer, code, reason);
-    if (!all->is_over && is_done(from->peer))
+    struct moon_outlet *to = &from->peer->outlet;
+    if (!to->was_closed && !to->farewell_code &&
+        !went_well(all, moon_outlet_close(to, code, reason)))
+        return;
+    if (is_done(from->peer))
         begin_closing(all);
 }
 
@@ -450,8 +334,8 @@ static void frame_ends(struct side *from)
     else if (is_dropped(from))
         return;
     else if (moon_websocket_is_control(r->opcode))
-        queue_frame(from->peer, (enum moon_websocket_opcode)r->opcode, from->control,
-                    from->control_len, from->control_len);
+        went_well(from->all, moon_outlet_control(&from->peer->outlet, r->opcode, from->control,
+                                                 from->control_len));
     else if (r->is_final)
         message_is_whole(from);
 }
@@ -498,7 +382,7 @@ static ssize_t read_some(struct side *from)
     char *to = moon_buffer_reserve(&from->in, all->res->buffers, READ_LEN);
     if (!to)
         return -ENOMEM;
-    ssize_t n = moon_stream_read(from->stream, to, READ_LEN);
+    ssize_t n = moon_stream_read(from->outlet.stream, to, READ_LEN);
     if (n <= 0) {
         moon_buffer_fini(&from->in, all->res->buffers); // it is empty
         return n;
@@ -506,8 +390,8 @@ static ssize_t read_some(struct side *from)
     moon_buffer_commit(&from->in, (size_t)n);
     from->read_len += (uint64_t)n;
     all->active_ms = moon_loop_now_ms(all->res->loop);
-    moon_count_add(from == &all->client ? &all->res->counters->relay_client_bytes_total
-                                        : &all->res->counters->relay_upstream_bytes_total,
+    moon_count_add(is_client(from) ? &all->res->counters->relay_client_bytes_total
+                                   : &all->res->counters->relay_upstream_bytes_total,
                    (uint64_t)n);
     return n;
 }
@@ -516,15 +400,12 @@ static void side_ended(struct side *from)
 {
     struct side *to = from->peer;
     from->has_ended = true;
-    if (from->is_broken) {
+    if (from->outlet.is_broken) {
         moon_messages_end(from->all, true);
         return;
     }
-    if (!to->was_shut) {
-        to->was_shut = true;
-        moon_stream_shutdown(to->stream);
-    }
-    if (to->has_ended && from->was_shut)
+    moon_outlet_shut(&to->outlet);
+    if (to->has_ended && from->outlet.was_shut)
         moon_messages_end(from->all, false);
 }
 
@@ -539,7 +420,7 @@ static void pump(struct side *from)
         if (from->has_ended)
             break;
         if (turn_len >= MOON_TURN_LEN) {
-            moon_stream_again(from->stream);
+            moon_stream_again(from->outlet.stream);
             break;
         }
         ssize_t n = read_some(from);
@@ -582,13 +463,15 @@ static void side_init(struct side *side, struct side *peer, struct moon_messages
 {
     side->all = all;
     side->peer = peer;
+    side->outlet.res = all->res;
+    side->outlet.is_to_server = !is_client(side);
     moon_websocket_init(&side->frames, flags);
 }
 
 static void begin(struct side *side)
 {
-    moon_stream_set_owner(side->stream, on_ready, side);
-    moon_stream_again(side->stream);
+    moon_stream_set_owner(side->outlet.stream, on_ready, side);
+    moon_stream_again(side->outlet.stream);
 }
 
 void moon_messages_start(struct moon_exchange *ex)
@@ -614,10 +497,10 @@ void moon_messages_start(struct moon_exchange *ex)
     moon_count_up(&res->counters->tunnels_live);
     moon_count_up(&res->counters->websockets_live);
     moon_count_up(&res->counters->websockets_total);
-    int err =
-        moon_lane_take_stream(down, &all->client.stream, &all->client.in, &all->client.to_write);
-    int up_err = moon_lane_take_stream(up, &all->upstream.stream, &all->upstream.in,
-                                       &all->upstream.to_write);
+    int err = moon_lane_take_stream(down, &all->client.outlet.stream, &all->client.in,
+                                    &all->client.outlet.to_write);
+    int up_err = moon_lane_take_stream(up, &all->upstream.outlet.stream, &all->upstream.in,
+                                       &all->upstream.outlet.to_write);
     if (err || up_err) {
         moon_messages_end(all, true);
         return;
