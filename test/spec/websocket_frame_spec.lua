@@ -483,6 +483,65 @@ describe("a tunnel with websocket_frame", function()
   end))
 end)
 
+describe("real peers", function()
+  local PYTHON = "/usr/bin/python3"
+  local SERVER = [[
+import asyncio, websockets
+async def echo(ws):
+    print("extensions", [e.name for e in ws.extensions], flush=True)
+    async for message in ws:
+        await ws.send(message)
+async def main():
+    async with websockets.serve(echo, "127.0.0.1", 0, max_size=None) as server:
+        print("port", server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Future()
+asyncio.run(main())
+]]
+  local CLIENT_SCRIPT = [[
+import asyncio, os, sys, websockets
+async def main():
+    async with websockets.connect("ws://127.0.0.1:" + sys.argv[1] + "/chat", max_size=None) as ws:
+        for size in (0, 1, 125, 126, 65535, 65536, 1000000):
+            for message in (os.urandom(size), "\u00e4" * (size // 2)):
+                await ws.send(message)
+                answer = await ws.recv()
+                assert answer == message, (size, len(answer))
+        async def pieces():
+            for i in range(20):
+                yield "piece %d " % i
+        await ws.send(pieces())
+        assert await ws.recv() == "".join(["piece %d " % i for i in range(20)])
+        pong = await ws.ping()
+        await pong
+        await ws.send("go away")
+        try:
+            await ws.recv()
+        except websockets.ConnectionClosed as closed:
+            print("closed", closed.rcvd.code, closed.rcvd.reason, flush=True)
+asyncio.run(main())
+]]
+
+  it("talk through a function, uncompressed", h.test(function()
+    local probe = h.spawn(PYTHON, { args = { "-c", "import websockets" } })
+    if not probe or probe:wait_exit() ~= 0 then
+      pending "python3-websockets is missing"
+      return
+    end
+    local server = h.spawn(PYTHON, { args = { "-u", "-c", SERVER } })
+    local port = server:wait_output "port (%d+)"
+    local gateway = h.script([[moongate.upstream { name = "real", endpoints = { "127.0.0.1:]] .. port .. [[" } }
+      moongate.route { path = "/", backends = "real", websocket_frame = function(exchange, message)
+        if message.data == "go away" then message:close(4000, "as you wish") end
+        moongate.sleep(0.001)
+      end }]])
+    local client = h.spawn(PYTHON, { args = { "-u", "-c", CLIENT_SCRIPT, tostring(gateway.port) } })
+    assert.equal(0, client:wait_exit(20000), client.output)
+    assert.is_not_nil(client.output:find("closed 4000 as you wish", 1, true), client.output)
+    server:wait_output "extensions (%[%])"
+    gateway:expect_idle()
+  end, 40000))
+end)
+
 describe("a configuration", function()
   it("says what is wrong with max_message", h.test(function()
     local path = h.write_file([[local moongate = require "moongate"
