@@ -9,6 +9,7 @@ local moongate = require "moongate"
 moongate.listener { port = tonumber(os.getenv "PORT" or 8080), address = "127.0.0.1" }
 moongate.upstream { name = "chat", endpoints = { os.getenv "BACKEND" or "127.0.0.1:9001" } }
 
+local CARD = "%d%d%d%d[ -]?%d%d%d%d[ -]?%d%d%d%d[ -]?(%d%d%d%d)"
 local MESSAGES_MAX, WINDOW = 20, 10 -- so many in so many seconds
 
 -- True: the client has sent more than it may.
@@ -26,7 +27,7 @@ moongate.route {
     if message.from == "upstream" then return end
     if is_too_fast(exchange.vars) then message:close(1008, "slow down") end
     if message.kind == "text" then
-      return (message.data:gsub("%d%d%d%d[ -]?%d%d%d%d[ -]?%d%d%d%d[ -]?(%d%d%d%d)", "**** **** **** %1"))
+      return (message.data:gsub(CARD, "**** **** **** %1"))
     end
   end,
   log = function(exchange)

@@ -346,6 +346,18 @@ void moon_vm_add_start(struct moon_vm *vm, lua_State *at)
     vm->starts[vm->start_count++] = luaL_ref(at, LUA_REGISTRYINDEX);
 }
 
+bool moon_vm_scratch(struct moon_vm *vm, size_t len)
+{
+    if (len <= vm->scratch_cap)
+        return true;
+    char *more = realloc(vm->scratch, len * 2);
+    if (!more)
+        return false;
+    vm->scratch = more;
+    vm->scratch_cap = len * 2;
+    return true;
+}
+
 void moon_vm_free(struct moon_vm *vm)
 {
     if (!vm)
@@ -353,6 +365,7 @@ void moon_vm_free(struct moon_vm *vm)
     moon_vm_close(vm);
     moon_coroutines_free(vm);
     moon_slots_free(vm);
+    free(vm->scratch);
     free(vm->functions);
     free(vm->plugins);
     free(vm->starts);

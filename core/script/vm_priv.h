@@ -86,7 +86,9 @@ struct moon_vm {
     int globals_ref;        // slot index -> globals of the exchange
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
-    int *functions;         // by index of the code's
+    char *scratch;          // what an abi function gives Lua to copy
+    size_t scratch_cap;
+    int *functions; // by index of the code's
     size_t function_count;
     int (*plugins)[16]; // by index, then phase: LUA_NOREF where it has none
     size_t plugin_count;
@@ -155,5 +157,7 @@ void moon_collect_free(struct moon_collect *collect);
 // vm.c
 // The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`. False: an error is there instead.
 bool moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at);
+// Makes vm->scratch at least that long; false: there is no memory.
+bool moon_vm_scratch(struct moon_vm *vm, size_t len);
 // Keeps the function at the top of the stack for the start of the worker; pops it.
 void moon_vm_add_start(struct moon_vm *vm, lua_State *at);

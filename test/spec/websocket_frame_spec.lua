@@ -186,6 +186,20 @@ describe("websocket_frame", function()
     gateway:wait_log "logged after 4"
   end))
 
+  it("may read for days: nothing of that stays in the exchange's memory", h.test(function()
+    local gateway = start [[
+      if message.from == "upstream" then return end
+      local headers, text = exchange.request.headers
+      for _ = 1, 10000 do text = headers["x-own"] end
+      return text .. "|" .. headers.cookie .. "|" .. headers["x-empty"]
+    ]]
+    local long = ("x"):rep(100)
+    local client = websocket.connect(gateway, ("X-Own: %s\r\nX-Own: b\r\nX-Own: c\r\nCookie: a=1\r\nCookie: b=2\r\n" ..
+      "X-Empty: \r\nX-Empty: \r\n"):format(long))
+    for _ = 1, 3 do assert.equal(long .. ", b, c|a=1; b=2|, ", ask(client, "x").data) end
+    finish(client, gateway)
+  end))
+
   it("cannot edit or answer any more, and says so", h.test(function()
     local gateway = start [[
       local _, edit = pcall(function() exchange.request.headers["x"] = "1" end)
