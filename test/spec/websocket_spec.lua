@@ -1,5 +1,6 @@
 -- WebSocket tunnels whose bytes are opaque: closed with 1001 at the border of a frame, counted, kept over reloads.
 local h = require "test.support.harness"
+local tls = require "test.support.tls"
 local websocket = require "test.support.websocket"
 
 local CLIENT = { masked = true }
@@ -209,4 +210,61 @@ describe("a WebSocket", function()
     expect_close(client, 1000)
     client:wait_end()
   end))
+end)
+
+describe("over TLS", function()
+  local PYTHON = "/usr/bin/python3"
+  local SERVER = [[
+import asyncio, websockets
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+async def main():
+    async with websockets.serve(echo, "127.0.0.1", 0, max_size=None, compression=None) as server:
+        print("port", server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Future()
+asyncio.run(main())
+]]
+  local PEER = [[
+import asyncio, os, ssl, sys, websockets
+async def main():
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    async with websockets.connect("wss://127.0.0.1:" + sys.argv[1] + "/", ssl=context, max_size=None, compression=None) as ws:
+        for size in (0, 1, 126, 65536, 500000):
+            message = os.urandom(size)
+            await ws.send(message)
+            assert await ws.recv() == message
+        print("ready", flush=True)
+        try:
+            await ws.recv()
+        except websockets.ConnectionClosed as closed:
+            print("closed", closed.rcvd.code, flush=True)
+asyncio.run(main())
+]]
+
+  for name, route in pairs { opaque = "", read = "websocket_frame = function() moongate.sleep(0.001) end" } do
+    it("a WebSocket that is " .. name .. " speaks, and hears of a drain", h.test(function()
+      local set = tls.certs()
+      local probe = h.spawn(PYTHON, { args = { "-c", "import websockets" } })
+      if not set or not probe or probe:wait_exit() ~= 0 then
+        pending "openssl or python3-websockets is missing"
+        return
+      end
+      local site = set:issue { name = "site", sans = "IP:127.0.0.1" }
+      local server = h.spawn(PYTHON, { args = { "-u", "-c", SERVER } })
+      local gateway = h.script(([[moongate.upstream { name = "real", endpoints = { "127.0.0.1:%s" } }
+        moongate.route { path = "/", backends = "real", %s }]]):format(server:wait_output "port (%d+)", route), {
+        listener = { protocol = "https", tls = { certificates = { site } } },
+        settings = { timeouts = { drain = 0.8 } },
+      })
+      local client = h.spawn(PYTHON, { args = { "-u", "-c", PEER, tostring(gateway.port), set.ca } })
+      client:wait_output "(ready)"
+      gateway:signal()
+      assert.equal(0, client:wait_exit(10000), client.output)
+      assert.is_not_nil(client.output:find("closed 1001", 1, true), client.output)
+      gateway:wait_exit(3000)
+      assert.equal(0, gateway.code)
+      set:remove()
+    end, 40000))
+  end
 end)
