@@ -11,6 +11,7 @@ local from, to = assert(arg[1], "usage: stubs.lua LUA_DIR META_DIR"), assert(arg
 local PRIVATE = {
   ["_core/dict.lua"] = {},
   ["_core/exchange.lua"] = {},
+  ["_core/message.lua"] = {},
   ["_core/task.lua"] = { task = "moongate" },
 }
 

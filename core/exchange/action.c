@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_MESSAGE_LEN = 1048576 }; // of WebSocket, where filters read them
+
 struct moon_actions {
     struct moon_action *actions;
     size_t count;
@@ -49,6 +51,17 @@ static const struct moon_schema_key timeout_keys[] = {
     {.name = NULL},
 };
 static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
+
+static const struct moon_schema_key websocket_keys[] = {
+    {.name = "max_message",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 1,
+     .max = 1073741824,
+     .expected = "bytes, 1 to 1073741824"},
+    {.name = NULL},
+};
+static const struct moon_schema websocket_schema = {websocket_keys, NULL, NULL};
 
 static const char *const retry_hint =
     "expected \"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\"";
@@ -99,7 +112,12 @@ static const struct moon_schema_key route_keys[] = {
     {.name = "balancer", .types = MOON_TYPE_FUNCTION, .is_later = true},
     {.name = "header_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "body_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "websocket_frame", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "log", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "websocket",
+     .types = MOON_TYPE_TABLE,
+     .table = &websocket_schema,
+     .expected = "{ max_message = 1048576 }"},
     {.name = NULL},
 };
 static const struct moon_schema route_schema = {route_keys, NULL, NULL};
@@ -280,6 +298,8 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     action->timeouts.request_ms = ms_of(timeouts, "request", 0);
     action->timeouts.response_ms = ms_of(timeouts, "response", 0);
     action->timeouts.idle_ms = ms_of(timeouts, "idle", 0);
+    action->max_message_len = (uint32_t)moon_value_number(moon_value_get(value, "websocket"),
+                                                          "max_message", MAX_MESSAGE_LEN);
     action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,
                                            moon_slice_from(action->name));
     bool has_prefix = find_prefix(at->object, &action->prefix_len);

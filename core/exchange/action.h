@@ -30,6 +30,7 @@ struct moon_action {
         // of tunnels and TCP connections: as long as neither side sends a byte; of UDP sessions. 0: the default
         uint32_t idle_ms;
     } timeouts;
+    uint32_t max_message_len; // of WebSocket, where filters read them
     struct moon_retry retry;
 };
 

@@ -131,6 +131,14 @@ static void on_interim(struct moon_exchange *ex)
     ex->response.status = 0;
 }
 
+// Filters that read messages see all that passes: WebSocket, without an extension.
+static bool is_readable(const struct moon_exchange *ex)
+{
+    uint32_t at = 0;
+    return moon_exchange_is_websocket(ex) &&
+           !moon_headers_next(&ex->response.headers, MOON_SLICE("Sec-WebSocket-Extensions"), &at);
+}
+
 // 101: both sides become a tunnel, after header_filter (A24).
 static void on_switch(struct moon_exchange *ex)
 {
@@ -141,6 +149,11 @@ static void on_switch(struct moon_exchange *ex)
         return;
     }
     ex->sent = (struct moon_framing){.body = MOON_BODY_NONE, .upgrade = given->value};
+    if (ex->run.has_messages && !is_readable(ex)) {
+        moon_attempt_end(ex, false);
+        moon_exchange_answer(ex, 502, "the upstream switched to what websocket_frame cannot read");
+        return;
+    }
     moon_response_start(ex);
 }
 

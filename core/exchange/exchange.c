@@ -11,6 +11,7 @@
 #include "exchange/access.h"
 #include "exchange/exchange_priv.h"
 #include "exchange/listener_plugins.h"
+#include "exchange/messages.h"
 #include "io/tls.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -56,7 +57,8 @@ static void start_log(struct moon_exchange *ex)
     ex->flow.is_complete = ex->is_response_sent;
     if (!ex->is_response_sent)
         moon_count_up(&ex->res->counters->aborts_total);
-    moon_access_record(ex);
+    if (!ex->was_recorded)
+        moon_access_record(ex);
     log_continue(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_LOG));
 }
 
@@ -76,11 +78,20 @@ void moon_exchange_break(struct moon_exchange *ex)
 {
     if (ex->step == STEP_LOG)
         return;
+    if (ex->messages) {
+        moon_messages_end(ex->messages, true);
+        return;
+    }
     struct moon_lane *down = ex->down;
     moon_attempt_end(ex, false);
     ex->down = NULL;
     if (down)
         moon_lane_abort(down);
+    start_log(ex);
+}
+
+void moon_exchange_tunnel_ended(struct moon_exchange *ex)
+{
     start_log(ex);
 }
 
@@ -429,6 +440,7 @@ static void continue_phase(struct moon_exchange *ex)
     case STEP_BUILTIN:
     case STEP_UPSTREAM:
     case STEP_RESPONSE:
+    case STEP_TUNNEL:
         return;
     }
 }
@@ -442,10 +454,41 @@ static void resumed(struct moon_exchange *ex)
         return;
     }
     moon_chain_wake(&ex->run);
+    if (ex->messages) {
+        moon_messages_resume(ex->messages);
+        return;
+    }
     if (moon_chain_head_waits(&ex->run))
         continue_phase(ex);
     if (ex->step >= STEP_BUILTIN && !ex->was_aborted)
         go_on(ex);
+}
+
+// Its figures are those of other tunnels, told when it begins.
+static void start_messages(struct moon_exchange *ex)
+{
+    ex->step = STEP_TUNNEL;
+    moon_deadline_stop(ex);
+    ex->flow.is_complete = true;
+    moon_access_record(ex);
+    ex->was_recorded = true;
+    moon_messages_start(ex);
+}
+
+static void start_tunnel(struct moon_exchange *ex)
+{
+    if (ex->run.has_messages) {
+        start_messages(ex);
+        return;
+    }
+    struct moon_lane *down = ex->down, *up = ex->up;
+    struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms,
+                                   .is_websocket = moon_exchange_is_websocket(ex)};
+    moon_pooled_claim(ex->lease.pooled, &args.claim);
+    moon_relay_identify(ex, &args.identity);
+    ex->down = ex->up = NULL;
+    moon_relay_start(ex->res, down, up, &args);
+    start_log(ex);
 }
 
 static void exchange_task(struct moon_task *task)
@@ -460,13 +503,7 @@ static void exchange_task(struct moon_task *task)
         return;
     }
     if (ex->wants_tunnel && ex->up && ex->down) {
-        struct moon_lane *down = ex->down, *up = ex->up;
-        struct moon_relay_args args = {.idle_ms = ex->action->timeouts.idle_ms};
-        moon_pooled_claim(ex->lease.pooled, &args.claim);
-        moon_relay_identify(ex, &args.identity);
-        ex->down = ex->up = NULL;
-        moon_relay_start(ex->res, down, up, &args);
-        start_log(ex);
+        start_tunnel(ex);
         return;
     }
     moon_intake_run(ex);
@@ -608,12 +645,27 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
                   .events = &down_events, .owner = ex, .arena = arena, .head = &ex->request});
 }
 
-void moon_exchange_stop_all(struct moon_service *service)
+void moon_exchange_close_websockets(struct moon_service *service)
 {
     struct moon_list *all = &service->res->exchanges;
     for (struct moon_list *at = all->next, *next; at != all; at = next) {
         struct moon_exchange *ex = MOON_CONTAINER(at, struct moon_exchange, node);
         next = at->next;
+        if (ex->messages)
+            moon_messages_close(ex->messages);
+    }
+    moon_relay_close_websockets(service->res);
+}
+
+void moon_exchange_stop_all(struct moon_service *service)
+{
+    struct moon_list *all = &service->res->exchanges;
+    moon_exchange_close_websockets(service); // says what it can without waiting
+    for (struct moon_list *at = all->next, *next; at != all; at = next) {
+        struct moon_exchange *ex = MOON_CONTAINER(at, struct moon_exchange, node);
+        next = at->next;
+        if (ex->messages)
+            moon_messages_end(ex->messages, false);
         moon_exchange_break(ex); // its log phase runs, unless it runs already
         if (!ex->is_over) {
             moon_chain_cancel(&ex->run, &ex->flow);

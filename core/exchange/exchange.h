@@ -51,5 +51,7 @@ void moon_service_fini(struct moon_service *service);
 // For the open event of a server link: makes an exchange and attaches it to the lane.
 void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
                         const struct moon_arrival *arrival);
+// Tells both sides of every WebSocket 1001 and gives them a moment to answer: shortly before the end of a drain.
+void moon_exchange_close_websockets(struct moon_service *service);
 // Breaks off every exchange and tunnel of the worker, waiting log phases included: the end of a drain.
 void moon_exchange_stop_all(struct moon_service *service);

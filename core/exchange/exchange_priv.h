@@ -2,6 +2,7 @@
 //   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
 //   forward.c   edits of the two heads            relay.c    tunnels              retry.c       retries, waits, deadlines
 //   intake.c    the request's body, read or replaced before anything is forwarded
+//   messages.c  tunnels whose WebSocket messages filters read
 #pragma once
 
 #include "base/buffer.h"
@@ -24,6 +25,7 @@ enum moon_step {
     STEP_UPSTREAM,      // an attempt is under way, no response head yet
     STEP_HEADER_FILTER, // the response head is there, not sent yet
     STEP_RESPONSE,      // the response head was sent
+    STEP_TUNNEL,        // filters read the messages of a WebSocket
     STEP_LOG,           // the lanes are given back
 };
 
@@ -36,6 +38,7 @@ enum moon_wait {
 };
 
 struct moon_intake;
+struct moon_messages;
 
 // How an attempt ended without a response.
 struct moon_failure {
@@ -53,7 +56,8 @@ struct moon_exchange {
     const struct moon_upstream *upstream; // chosen after access
     struct moon_lane *down, *up;          // NULL when gone
     struct moon_chain_run run;
-    struct moon_intake *intake; // NULL: no filter has read or replaced the request's body
+    struct moon_messages *messages; // of the tunnel in STEP_TUNNEL; else NULL
+    struct moon_intake *intake;     // NULL: no filter has read or replaced the request's body
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
     struct moon_framing request_framing, sent;
@@ -97,6 +101,7 @@ struct moon_exchange {
     bool was_aborted : 1; // by a filter; carried out by the task
     bool wants_tunnel : 1;
     bool is_over : 1;
+    bool was_recorded : 1; // its line of the access log was written
     bool builtin_waits : 1;
 };
 
@@ -105,6 +110,8 @@ struct moon_exchange {
 void moon_exchange_break(struct moon_exchange *ex);
 // The response is through, or nothing more can be done: gives the lanes back and logs.
 void moon_exchange_finish(struct moon_exchange *ex);
+// The tunnel whose messages filters read is over.
+void moon_exchange_tunnel_ended(struct moon_exchange *ex);
 // Pushes what no event of the client brings through the request's filters: the body that a filter put in the place of the
 // client's, and the end, once it is due.
 void moon_exchange_push_request(struct moon_exchange *ex);
@@ -137,6 +144,9 @@ void moon_intake_sent(struct moon_exchange *ex, size_t len);
 // builtin.c
 void moon_exchange_ask_builtin(struct moon_exchange *ex);
 void moon_exchange_cancel_builtin(struct moon_exchange *ex);
+
+// The response switches to WebSocket.
+bool moon_exchange_is_websocket(const struct moon_exchange *ex);
 
 // attempt.c
 void moon_attempt_start(struct moon_exchange *ex);

@@ -185,6 +185,9 @@ int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
     if (request->has_upgrade)
         framing->upgrade =
             moon_headers_join(&request->headers, ex->flow.arena, MOON_SLICE("Upgrade"));
+    // what filters read is neither compressed nor anything else of an extension
+    if (ex->run.has_messages)
+        moon_headers_del(&request->headers, MOON_SLICE("Sec-WebSocket-Extensions"));
     if (request->body != MOON_BODY_NONE && ex->run.has_request_body) {
         framing->body = MOON_BODY_CHUNKED;
         moon_head_forget_digests(&request->headers);

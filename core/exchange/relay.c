@@ -2,10 +2,17 @@
 // bulk, and moves through a pipe inside the kernel. A pipe is borrowed for one turn, or for as long as bytes are in it.
 //
 //   client stream --read--> [to_write, pipe of upstream] --write--> upstream stream      and the same the other way
+//
+// Where both sides speak WebSocket the heads of frames are read on the way (payloads stay opaque, and long ones are spliced), so
+// that a Close can be put in where one frame ends and the next has not begun:
+//
+//   open --close--> closing: what comes goes on to the border of a frame, then a Close in its place; what still comes is dropped
+//        --both sides have sent their Close, or ended, or CLOSING_MS are over--> over
 #include "exchange/relay.h"
 
 #include "base/err.h"
 #include "conf/settings.h"
+#include "http/websocket.h"
 #include "io/loop.h"
 #include "link/link.h"
 #include "link/resources.h"
@@ -17,6 +24,7 @@ enum {
     IDLE_MS = 600000,
     READ_LEN = 16384,    // of a side that is not bulk; as much as this at once makes it so
     BULK_MIN_LEN = 8192, // less in a turn, and it is not any more
+    CLOSING_MS = MOON_RELAY_CLOSING_MS,
 };
 
 struct side {
@@ -31,6 +39,10 @@ struct side {
     bool was_shut;               // our end was sent here
     bool is_broken;              // writing failed here: what it has sent before is still read
     bool is_bulk;                // what comes from here goes through a pipe
+    bool has_closed;             // its Close came from here
+    bool was_closed;             // a Close was sent here: nothing may follow it
+    bool is_lost;                // what comes from here breaks the protocol: it is opaque
+    struct moon_websocket_reader frames; // that come from here
 };
 
 struct moon_relay {
@@ -45,7 +57,8 @@ struct moon_relay {
     uint32_t idle_ms;
     void (*ended)(void *owner, const struct moon_relay_result *result);
     void *owner;
-    bool is_over;
+    bool is_over, is_websocket;
+    bool is_closing; // a Close was sent to both sides, or waits for the border of a frame
 };
 
 void moon_relay_identity_fini(struct moon_relay_identity *identity)
@@ -93,6 +106,8 @@ static void relay_end(struct moon_relay *relay, bool is_error)
     moon_list_del(&relay->node);
     moon_claim_release(&relay->claim);
     moon_count_down(&relay->res->counters->tunnels_live);
+    if (relay->is_websocket)
+        moon_count_down(&relay->res->counters->websockets_live);
     moon_loop_defer(relay->res->loop, &relay->task);
     if (relay->ended)
         relay->ended(relay->owner, &result);
@@ -163,17 +178,97 @@ static void forward(struct side *to, struct moon_slice bytes)
         relay_end(to->relay, true);
 }
 
+// ---- frames
+
+static bool is_followed(const struct side *from)
+{
+    return from->relay->is_websocket && !from->is_lost;
+}
+
+// Reads the heads among the bytes that come from here. How many of them may go on: all, or those up to where a Close of ours is
+// to be put in, or none behind a Close.
+static size_t follow(struct side *from, struct moon_slice bytes)
+{
+    struct side *to = from->peer;
+    struct moon_slice in = bytes, data;
+    size_t len = to->was_closed ? 0 : bytes.len;
+    for (;;) {
+        bool is_border = from->relay->is_closing && moon_websocket_is_at_border(&from->frames);
+        if (is_border && !to->was_closed && len == bytes.len)
+            len = bytes.len - in.len;
+        switch (moon_websocket_next(&from->frames, &in, &data)) {
+        case MOON_WEBSOCKET_MORE:
+            return len;
+        case MOON_WEBSOCKET_FRAME:
+        case MOON_WEBSOCKET_DATA:
+            break;
+        case MOON_WEBSOCKET_END:
+            if (from->frames.opcode != MOON_WEBSOCKET_CLOSE)
+                break;
+            from->has_closed = true;
+            to->was_closed |= len == bytes.len; // it was passed on
+            break;
+        case MOON_WEBSOCKET_BAD:
+            from->is_lost = true;
+            return len;
+        }
+    }
+}
+
+// Puts a Close behind what was sent here so far, where a frame has ended.
+static void put_close(struct side *to)
+{
+    struct moon_relay *relay = to->relay;
+    const struct side *from = to->peer;
+    if (!relay->is_closing || to->was_closed || !is_followed(from) || to->is_broken ||
+        to->was_shut || to->pipe_len || !moon_websocket_is_at_border(&from->frames))
+        return;
+    uint8_t mask[4];
+    char frame[MOON_WEBSOCKET_CLOSE_MAX_LEN];
+    moon_loop_random(relay->res->loop, mask, sizeof mask);
+    size_t len = moon_websocket_close_write(MOON_WEBSOCKET_GOING_AWAY, MOON_SLICE("going away"),
+                                            to == &relay->upstream ? mask : NULL, frame);
+    to->was_closed = true;
+    moon_count_up(&relay->res->counters->websocket_closes_total);
+    if (moon_buffer_append(&to->to_write, relay->res->buffers, (struct moon_slice){frame, len}) < 0)
+        relay_end(relay, true);
+    else
+        flush(to);
+}
+
+static bool is_done(const struct side *side)
+{
+    return side->has_closed || side->has_ended || side->is_broken;
+}
+
+// Both sides have said that they close, and were told so.
+static bool is_closed(const struct moon_relay *relay)
+{
+    const struct side *client = &relay->client, *upstream = &relay->upstream;
+    return relay->is_closing && is_done(client) && is_done(upstream) && !waits(client) &&
+           !waits(upstream);
+}
+
 // ---- reading; results as those of a read
 
 static ssize_t copy_some(struct side *from)
 {
     struct moon_resources *res = from->relay->res;
-    ssize_t n = moon_stream_read(from->stream, res->read_buffer, READ_LEN);
+    size_t len = from->is_bulk ? MOON_READ_BODY_LEN : READ_LEN; // bulk: in short frames
+    ssize_t n = moon_stream_read(from->stream, res->read_buffer, len);
     if (n <= 0)
         return n;
-    from->is_bulk = n == READ_LEN && res->settings->splice && moon_stream_has_pipe(from->stream) &&
+    from->is_bulk = n >= READ_LEN && res->settings->splice && moon_stream_has_pipe(from->stream) &&
                     moon_stream_has_pipe(from->peer->stream);
-    forward(from->peer, (struct moon_slice){res->read_buffer, (size_t)n});
+    struct moon_slice bytes = {res->read_buffer, (size_t)n};
+    if (is_followed(from))
+        bytes.len = follow(from, bytes);
+    else if (from->relay->is_closing)
+        bytes.len = 0; // there is no border to wait for: the time is what ends it
+    if (bytes.len)
+        forward(from->peer, bytes);
+    if (from->relay->is_closing && !from->relay->is_over)
+        put_close(from->peer);
     return n;
 }
 
@@ -192,11 +287,16 @@ static ssize_t splice_some(struct side *from)
 {
     struct moon_resources *res = from->relay->res;
     struct side *to = from->peer;
-    if (!to->pipe && !borrow_pipe(to))
+    bool has_frames = is_followed(from);
+    uint64_t left = has_frames ? moon_websocket_skippable(&from->frames) : MOON_TURN_LEN;
+    if (left < BULK_MIN_LEN || from->relay->is_closing || (!to->pipe && !borrow_pipe(to)))
         return copy_some(from);
-    ssize_t n = moon_stream_pipe_in(from->stream, to->pipe, MOON_TURN_LEN);
+    ssize_t n = moon_stream_pipe_in(from->stream, to->pipe,
+                                    left < MOON_TURN_LEN ? (size_t)left : MOON_TURN_LEN);
     if (n <= 0)
         return n;
+    if (has_frames)
+        moon_websocket_skip(&from->frames, (uint64_t)n);
     to->pipe_len += (size_t)n;
     moon_count_add(&res->counters->spliced_bytes_total, (uint64_t)n);
     flush_pipe(to);
@@ -244,6 +344,7 @@ static void pump(struct side *from)
     if (to->is_broken)
         return;
     flush(to);
+    put_close(to);
     while (n > 0 && turn_len < MOON_TURN_LEN && !relay->is_over && !to->is_broken && !waits(to) &&
            !from->has_ended) {
         n = from->is_bulk ? splice_some(from) : copy_some(from);
@@ -261,6 +362,8 @@ static void pump(struct side *from)
         relay_end(relay, true);
     else if (n == MOON_EOF || from->has_ended)
         side_ended(from);
+    if (!relay->is_over && is_closed(relay))
+        relay_end(relay, false);
 }
 
 static void on_ready(void *owner, unsigned ready)
@@ -272,12 +375,30 @@ static void on_ready(void *owner, unsigned ready)
         pump(side);
 }
 
+// Ends at once where there are no frames.
+static void begin_closing(struct moon_relay *relay)
+{
+    if (relay->is_closing)
+        return;
+    if (!is_followed(&relay->client) && !is_followed(&relay->upstream)) {
+        relay_end(relay, false);
+        return;
+    }
+    relay->is_closing = true;
+    moon_loop_timer_add(relay->res->loop, &relay->timer, CLOSING_MS);
+    pump(&relay->client);
+    if (!relay->is_over)
+        pump(&relay->upstream);
+}
+
 static void on_timer(struct moon_timer *timer)
 {
     struct moon_relay *relay = MOON_CONTAINER(timer, struct moon_relay, timer);
     uint64_t idle_ms = moon_loop_now_ms(relay->res->loop) - relay->active_ms;
-    if (idle_ms >= relay->idle_ms)
+    if (relay->is_closing)
         relay_end(relay, false);
+    else if (idle_ms >= relay->idle_ms)
+        begin_closing(relay);
     else
         moon_loop_timer_add(relay->res->loop, timer, relay->idle_ms - idle_ms);
 }
@@ -290,6 +411,26 @@ static void side_init(struct side *side, struct moon_relay *relay, struct side *
     *side = (struct side){.relay = relay, .peer = peer, .stream = stream, .to_write = to_write};
     moon_stream_set_owner(side->stream, on_ready, side);
     moon_stream_again(side->stream);
+}
+
+// What came behind the heads lies at the end of what is to be written.
+static void follow_early(struct side *from, size_t len)
+{
+    struct moon_slice bytes = moon_buffer_bytes(&from->peer->to_write);
+    follow(from, moon_slice_skip(bytes, bytes.len - len));
+}
+
+static void frames_init(struct moon_relay *relay, const struct moon_relay_args *args)
+{
+    relay->is_websocket = true;
+    moon_count_up(&relay->res->counters->websockets_total);
+    moon_count_up(&relay->res->counters->websockets_live);
+    // an extension may have been agreed on: compressed messages have a reserved bit set
+    moon_websocket_init(&relay->client.frames,
+                        MOON_WEBSOCKET_IS_MASKED | MOON_WEBSOCKET_IS_EXTENDED);
+    moon_websocket_init(&relay->upstream.frames, MOON_WEBSOCKET_IS_EXTENDED);
+    follow_early(&relay->client, args->client_len);
+    follow_early(&relay->upstream, args->upstream_len);
 }
 
 struct moon_relay *moon_relay_new(struct moon_resources *res, const struct moon_relay_args *args)
@@ -311,13 +452,17 @@ struct moon_relay *moon_relay_new(struct moon_resources *res, const struct moon_
     moon_loop_timer_add(res->loop, &relay->timer, relay->idle_ms);
     side_init(&relay->client, relay, &relay->upstream, args->client, args->to_client);
     side_init(&relay->upstream, relay, &relay->client, args->upstream, args->to_upstream);
+    if (args->is_websocket)
+        frames_init(relay, args);
     return relay;
 }
 
 // Puts what was read beyond one side's head behind what is still to be written to the other.
-static int join(struct moon_resources *res, struct moon_buffer *to, struct moon_buffer *read)
+static int join(struct moon_resources *res, struct moon_buffer *to, struct moon_buffer *read,
+                size_t *len)
 {
     struct moon_slice bytes = moon_buffer_bytes(read);
+    *len = bytes.len;
     int err = bytes.len ? moon_buffer_append(to, res->buffers, bytes) : 0;
     moon_buffer_fini(read, res->buffers);
     return err;
@@ -330,8 +475,9 @@ void moon_relay_start(struct moon_resources *res, struct moon_lane *down, struct
     struct moon_buffer client_read = {0}, upstream_read = {0};
     int err = moon_lane_take_stream(down, &args.client, &client_read, &args.to_client);
     int up_err = moon_lane_take_stream(up, &args.upstream, &upstream_read, &args.to_upstream);
-    int join_err = join(res, &args.to_client, &upstream_read);
-    if (!join(res, &args.to_upstream, &client_read) && !join_err && !err && !up_err) {
+    int join_err = join(res, &args.to_client, &upstream_read, &args.upstream_len);
+    if (!join(res, &args.to_upstream, &client_read, &args.client_len) && !join_err && !err &&
+        !up_err) {
         moon_relay_new(res, &args);
         return;
     }
@@ -353,8 +499,19 @@ const struct moon_relay_identity *moon_relay_identity_at(const struct moon_list 
     return &MOON_CONTAINER(node, const struct moon_relay, node)->identity;
 }
 
+void moon_relay_close_websockets(struct moon_resources *res)
+{
+    for (struct moon_list *at = res->relays.next, *next; at != &res->relays; at = next) {
+        struct moon_relay *relay = MOON_CONTAINER(at, struct moon_relay, node);
+        next = at->next;
+        if (relay->is_websocket)
+            begin_closing(relay);
+    }
+}
+
 void moon_relay_stop_all(struct moon_resources *res)
 {
+    moon_relay_close_websockets(res); // says what it can without waiting
     while (!moon_list_is_empty(&res->relays))
         relay_end(MOON_CONTAINER(res->relays.next, struct moon_relay, node), false);
 }

@@ -17,6 +17,12 @@ static void count_class(struct moon_exchange *ex)
         moon_count_up(classes[class - 1]);
 }
 
+bool moon_exchange_is_websocket(const struct moon_exchange *ex)
+{
+    return ex->response.status == 101 &&
+           moon_slice_equal_fold(ex->sent.upgrade, MOON_SLICE("websocket"));
+}
+
 // 101: the tunnel begins once this head was handed to the downstream link (A24).
 static void send_switch(struct moon_exchange *ex)
 {

@@ -2,6 +2,7 @@
 #include "exchange/survey.h"
 
 #include "exchange/exchange_priv.h"
+#include "exchange/messages.h"
 #include "route/listener.h"
 #include "upstream/upstream.h"
 
@@ -61,6 +62,8 @@ bool moon_exchange_survey(const struct moon_service *service, moon_survey_fn *fn
         const struct moon_exchange *ex = MOON_CONTAINER(at, const struct moon_exchange, node);
         if (ex->down && !tell_exchange(ex, fn, owner))
             return false;
+        if (ex->messages && !tell_tunnel(service, moon_messages_identity(ex->messages), fn, owner))
+            return false;
     }
     for (const struct moon_list *at = relays->next; at != relays; at = at->next)
         if (!tell_tunnel(service, moon_relay_identity_at(at), fn, owner))
@@ -81,7 +84,8 @@ static char *copy(struct moon_slice text)
 void moon_relay_identify(const struct moon_exchange *ex, struct moon_relay_identity *out)
 {
     const struct moon_link *link = moon_lane_link(ex->down);
-    *out = (struct moon_relay_identity){.state = "tunnel",
+    *out = (struct moon_relay_identity){.state =
+                                            moon_exchange_is_websocket(ex) ? "websocket" : "tunnel",
                                         .number = moon_link_number(link),
                                         .start_ms = moon_link_start_ms(link),
                                         .request_count = moon_link_lane_count(link),

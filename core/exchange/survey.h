@@ -11,8 +11,9 @@
 struct moon_service;
 
 struct moon_survey_row {
-    uint64_t number;                             // of the connection, unique in the worker
-    const char *state;                           // "idle", "head", "exchange", "tunnel", "ending"
+    uint64_t number; // of the connection, unique in the worker
+    // "idle", "head", "exchange", "tunnel", "websocket", "tcp", "ending"
+    const char *state;
     uint64_t age_ms;                             // of the connection
     uint32_t request_count;                      // begun on it
     struct moon_address client, endpoint;        // MOON_FAMILY_NONE: a unix socket; there is none

@@ -43,6 +43,7 @@ void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *ty
             chain->phases |= (uint8_t)(1u << phase);
     chain->has_request_body |= type->request_body != NULL;
     chain->has_response_body |= type->response_body != NULL;
+    chain->has_messages |= type->websocket_frame != NULL;
     chain->may_answer |= type->may_answer;
     chain->is_code |= type->is_code;
 }
@@ -71,6 +72,7 @@ void moon_chain_run_init(struct moon_chain_run *run, const struct moon_chain *fr
         .count = (uint16_t)(front->count + chain->count),
         .has_request_body = front->has_request_body || chain->has_request_body,
         .has_response_body = front->has_response_body || chain->has_response_body,
+        .has_messages = front->has_messages || chain->has_messages,
         .phases = front->phases | chain->phases,
         .sink = sink,
         .waiting_head = -1,
@@ -194,6 +196,32 @@ ssize_t moon_chain_pass(struct moon_chain_run *run, struct moon_flow *flow,
     if (end && taken == 0)
         run->ended_body[direction] |= bit_of((uint16_t)from);
     return taken;
+}
+
+// ---- messages
+
+enum moon_verdict moon_chain_message(struct moon_chain_run *run, struct moon_flow *flow,
+                                     struct moon_websocket_message *message, bool is_again)
+{
+    enum moon_direction direction = message->direction;
+    uint16_t *at = &run->message_at[direction];
+    for (*at = is_again ? *at : 0; *at < run->count; ++*at) {
+        const struct moon_filter *filter = filter_at(run, *at);
+        uint64_t bit = bit_of(*at);
+        if (!filter->type->websocket_frame)
+            continue;
+        if (run->waiting_body[direction] & ~run->woken_body[direction] & bit)
+            return MOON_WAIT;
+        run->waiting_body[direction] &= ~bit;
+        run->woken_body[direction] &= ~bit;
+        enum moon_verdict verdict =
+            filter->type->websocket_frame(flow, filter->conf, run->states[*at], message);
+        if (verdict == MOON_WAIT)
+            run->waiting_body[direction] |= bit;
+        if (verdict != MOON_NEXT)
+            return verdict;
+    }
+    return MOON_NEXT;
 }
 
 // ---- waiting

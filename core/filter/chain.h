@@ -14,6 +14,7 @@ struct moon_chain {
     const struct moon_filter *filters;
     uint16_t count;
     bool has_request_body, has_response_body; // some filter reads that body
+    bool has_messages;                        // some filter reads WebSocket messages
     bool is_code;                             // some filter stands on code
     uint8_t phases;  // bit 1 << enum moon_phase: some filter has a hook for it
     bool may_answer; // some filter may: backends are optional
@@ -29,14 +30,15 @@ void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *ty
 struct moon_chain_run {
     const struct moon_filter *front, *back; // the filters of the listener, and those of the route
     uint16_t front_count, count;            // of the first, of both
-    bool has_request_body, has_response_body;
+    bool has_request_body, has_response_body, has_messages;
     uint8_t phases; // as those of the two chains
     void **states;  // one a filter, in the arena
     moon_chain_sink_fn *sink;
-    uint16_t head_at;     // filter of the head phase now running
-    int16_t waiting_head; // filter that waits in a head hook, -1: none
-    int16_t body_at[2];   // per direction: filter whose body hook is on the stack, -1: none
-    // Per direction, a bit each filter: its body hook waits; it may be called again; it has passed the end on.
+    uint16_t head_at;       // filter of the head phase now running
+    int16_t waiting_head;   // filter that waits in a head hook, -1: none
+    int16_t body_at[2];     // per direction: filter whose body hook is on the stack, -1: none
+    uint16_t message_at[2]; // per direction: filter that has the message
+    // Per direction, a bit each filter: its body hook, or that of messages, waits; it may be called again; it has passed the end on.
     uint64_t waiting_body[2], woken_body[2], ended_body[2];
 };
 
@@ -60,5 +62,9 @@ ssize_t moon_chain_push(struct moon_chain_run *run, struct moon_flow *flow,
 // From inside a body hook: on to the next one.
 ssize_t moon_chain_pass(struct moon_chain_run *run, struct moon_flow *flow,
                         enum moon_direction direction, struct moon_slice bytes, bool end);
+// Begins a message at its first filter, or goes on (`is_again`) at the one that waited. A tunnel has no bodies: what waits is kept
+// where that of bodies was, and moon_chain_body_waits, moon_chain_wake and moon_chain_cancel are for both.
+enum moon_verdict moon_chain_message(struct moon_chain_run *run, struct moon_flow *flow,
+                                     struct moon_websocket_message *message, bool is_again);
 // Calls `cancel` of every filter that waits, once each, wherever and how often it waits; nothing waits after it.
 void moon_chain_cancel(struct moon_chain_run *run, struct moon_flow *flow);

@@ -39,6 +39,14 @@
 //   memory where the request is retried, whatever its length; behind body filters the bound is the usual one. What still comes
 //   from the client is dropped; the connection serves another request when all had come before the response began.
 // - flow->request_body_len counts what came from the client; flow->request tells of the body as it is forwarded.
+//
+// WebSocket: where a filter of the flow has a hook `websocket_frame`, and the response is a 101 to that protocol, the flow lives as
+// long as the tunnel: heads may be read, nothing of them is sent any more, log runs at the tunnel's end. Every whole message (its
+// fragments joined, at most as long as the route allows) goes through the filters in list order, in both directions, one at a
+// time in each. The hook may change message->data and returns NEXT: on to the next filter, the last one's goes out as one
+// frame; WAIT, as head hooks, and the sender is not read meanwhile; DONE: the message is dropped, and where close_code was set
+// both sides get that Close; FAIL: both get close_code, or 1011. Ping, Pong and Close pass in their order and are not shown. No
+// extension is agreed on. A response to another protocol on such a route is a 502: nothing passes unseen.
 #pragma once
 
 #include "base/address.h"
@@ -85,6 +93,23 @@ struct moon_body_reader {
     // is not read meanwhile. Anything else: the filter has failed, the request is answered 500.
     ssize_t (*body)(void *owner, struct moon_slice bytes, bool end);
     void *owner;
+};
+
+enum {
+    MOON_MESSAGE_REASON_MAX_LEN = 123,
+    MOON_MESSAGE_RESTART = 1012, // the code for what a filter cannot judge any more
+};
+
+// A WebSocket message on its way through the filters.
+struct moon_websocket_message {
+    enum moon_direction direction; // MOON_REQUEST: from the client
+    bool is_text;                  // UTF-8 then, and must remain so
+    struct moon_slice data;        // valid while the message goes through the filters
+    // What `data` lies in when a filter has replaced it: from malloc, freed with the message. Who replaces it again frees it.
+    char *owned;
+    uint16_t close_code; // 0: the tunnel goes on
+    uint8_t close_reason_len;
+    char close_reason[MOON_MESSAGE_REASON_MAX_LEN];
 };
 
 // What a filter may ask for; filled in by exchange/.
@@ -169,6 +194,9 @@ struct moon_filter_type {
                             struct moon_slice bytes, bool end);
     ssize_t (*response_body)(struct moon_flow *flow, void *conf, void *state,
                              struct moon_slice bytes, bool end);
+    // See "WebSocket".
+    enum moon_verdict (*websocket_frame)(struct moon_flow *flow, void *conf, void *state,
+                                         struct moon_websocket_message *message);
     // The exchange gives up while a hook of this filter waits: disarm timers, drop what is under way.
     void (*cancel)(struct moon_flow *flow, void *conf, void *state);
 };

@@ -10,6 +10,7 @@
 #include "exchange/action.h"
 #include "exchange/call.h"
 #include "exchange/exchange.h"
+#include "exchange/relay.h"
 #include "exchange/survey.h"
 #include "io/loop.h"
 #include "io/tls.h"
@@ -244,6 +245,8 @@ static void on_drain_check(struct moon_timer *timer)
 {
     struct moon_worker *worker = MOON_CONTAINER(timer, struct moon_worker, drain_check);
     struct moon_loop *loop = worker->args.loop;
+    if (moon_loop_now_ms(loop) + MOON_RELAY_CLOSING_MS >= worker->drain_deadline_ms)
+        moon_exchange_close_websockets(&worker->service);
     if (!is_idle(worker) && moon_loop_now_ms(loop) >= worker->drain_deadline_ms)
         stop_now(worker);
     if (is_idle(worker))

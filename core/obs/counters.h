@@ -16,6 +16,10 @@
     X(relay_client_bytes_total, "counter",                                                        \
       "Bytes that clients sent through tunnels and TCP routes")                                   \
     X(relay_upstream_bytes_total, "counter", "Bytes that upstreams sent through them")            \
+    X(websockets_live, "gauge", "Of the tunnels, those that speak WebSocket")                     \
+    X(websockets_total, "counter", "Tunnels that spoke WebSocket begun")                          \
+    X(websocket_closes_total, "counter", "Close frames that the gateway sent of its own")         \
+    X(websocket_messages_total, "counter", "WebSocket messages that a function has seen")         \
     X(tcp_failures_total, "counter", "Connections of TCP routes that no endpoint took")           \
     X(udp_sessions_live, "gauge", "Sessions of UDP routes now")                                   \
     X(udp_sessions_total, "counter", "Sessions of UDP routes begun")                              \

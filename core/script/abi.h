@@ -30,6 +30,7 @@ enum {
     MOON_ABI_LOG,
     MOON_ABI_INIT_WORKER,
     MOON_ABI_TIMER,
+    MOON_ABI_WEBSOCKET_FRAME,
 };
 
 struct moon_abi_text {

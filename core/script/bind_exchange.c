@@ -14,7 +14,7 @@
 static const uint32_t request_edits = 1u << MOON_ABI_REWRITE | 1u << MOON_ABI_ACCESS,
                       response_edits = 1u << MOON_ABI_HEADER_FILTER,
                       response_reads = 1u << MOON_ABI_HEADER_FILTER | 1u << MOON_ABI_BODY_FILTER |
-                                       1u << MOON_ABI_LOG;
+                                       1u << MOON_ABI_WEBSOCKET_FRAME | 1u << MOON_ABI_LOG;
 
 static struct moon_flow *flow_of(const void *handle)
 {
@@ -262,6 +262,30 @@ static struct moon_head *head_to_edit(const void *handle, struct moon_flow **flo
     return refusal ? NULL : head;
 }
 
+// As moon_headers_join, in memory of the VM until the next call: a tunnel may last for days and read as often as it likes.
+static struct moon_slice join(struct moon_vm *vm, const struct moon_headers *headers,
+                              struct moon_slice name)
+{
+    struct moon_slice glue =
+        moon_header_id(name) == MOON_H_COOKIE ? MOON_SLICE("; ") : MOON_SLICE(", ");
+    uint32_t at = 0;
+    const struct moon_field *field = moon_headers_next(headers, name, &at);
+    struct moon_slice first = field ? field->value : (struct moon_slice){NULL, 0};
+    size_t len = 0;
+    for (field = field ? moon_headers_next(headers, name, &at) : NULL; field;
+         field = moon_headers_next(headers, name, &at)) {
+        const struct moon_slice pieces[] = {first, glue, field->value};
+        for (size_t i = len ? 1 : 0; i < 3; i++) {
+            if (!moon_vm_scratch(vm, len + pieces[i].len + 1))
+                return (struct moon_slice){NULL, 1};
+            if (pieces[i].len)
+                memcpy(vm->scratch + len, pieces[i].ptr, pieces[i].len);
+            len += pieces[i].len;
+        }
+    }
+    return len ? (struct moon_slice){vm->scratch, len} : first;
+}
+
 int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out)
 {
     struct moon_flow *flow;
@@ -269,8 +293,11 @@ int moon_abi_header_get(const void *handle, const char *name, size_t len, struct
     const struct moon_head *head = head_of(handle, &flow, &code);
     if (!head)
         return code;
-    struct moon_slice all =
-        moon_headers_join(&head->headers, flow->arena, (struct moon_slice){name, len});
+    struct moon_vm *vm = slot_of(handle)->vm;
+    bool is_tunnel = vm->current && vm->current->phase == MOON_ABI_WEBSOCKET_FRAME;
+    struct moon_slice wanted = {name, len};
+    struct moon_slice all = is_tunnel ? join(vm, &head->headers, wanted)
+                                      : moon_headers_join(&head->headers, flow->arena, wanted);
     if (!all.ptr && all.len)
         return MOON_ABI_MEMORY;
     return put(all, out);

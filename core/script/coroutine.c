@@ -108,6 +108,7 @@ static void release(struct moon_coroutine *coroutine)
     coroutine->is_task = false;
     coroutine->failure = NULL;
     coroutine->on_wake = NULL;
+    coroutine->on_return = NULL;
     coroutine->on_end = NULL;
     coroutine->owner = NULL;
     coroutine->slot = NULL;
@@ -194,8 +195,9 @@ static int describe_error(lua_State *state)
 
 void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
 {
-    static const char *const phases[] = {"evaluation",  "rewrite", "access",      "header_filter",
-                                         "body_filter", "log",     "init_worker", "timer"};
+    static const char *const phases[] = {"evaluation",    "rewrite",     "access",
+                                         "header_filter", "body_filter", "log",
+                                         "init_worker",   "timer",       "websocket_frame"};
     const struct moon_vm *vm = coroutine->vm;
     if (vm->seat.counters)
         moon_count_up(&vm->seat.counters->script_errors_total);
@@ -256,6 +258,8 @@ static enum moon_run yielded(struct moon_coroutine *coroutine)
         return MOON_RUN_PULLS;
     case 's':
         return MOON_RUN_WRITES;
+    case 'c':
+        return MOON_RUN_CLOSES;
     case 'a':
         moon_coroutine_drop(coroutine);
         return MOON_RUN_ANSWERED;
@@ -292,22 +296,31 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
     forget_wait(coroutine);
     if (status != 0)
         return failed(coroutine);
+    if (coroutine->on_return)
+        coroutine->on_return(coroutine);
     lua_settop(coroutine->thread, 0);
     release(coroutine);
     return MOON_RUN_DONE;
 }
 
-enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine)
+static bool is_of_one_phase(enum moon_run run)
 {
-    enum moon_run run;
-    do {
+    return run == MOON_RUN_PULLS || run == MOON_RUN_WRITES || run == MOON_RUN_CLOSES;
+}
+
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine, enum moon_run run)
+{
+    while (is_of_one_phase(run)) {
         lua_settop(coroutine->thread, 0);
         lua_pushnil(coroutine->thread);
-        moon_coroutine_push(coroutine,
-                            MOON_SLICE("a response's body can be read and written by the function "
-                                       "of body_filter, not by a task or another phase"));
+        moon_coroutine_push(
+            coroutine, run == MOON_RUN_CLOSES
+                           ? MOON_SLICE("a message can be closed by the function of "
+                                        "websocket_frame, not by a task or another phase")
+                           : MOON_SLICE("a response's body can be read and written by the function "
+                                        "of body_filter, not by a task or another phase"));
         run = moon_coroutine_resume(coroutine, 2);
-    } while (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES);
+    }
     return run;
 }
 
@@ -353,8 +366,7 @@ static void go_on(struct moon_coroutine *coroutine)
         lua_settop(coroutine->thread, 0);
     int argument_count = is_first ? lua_gettop(coroutine->thread) - 1 : 0;
     enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
-    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
-        run = moon_coroutine_refuse(coroutine);
+    run = moon_coroutine_refuse(coroutine, run);
     if (run == MOON_RUN_WAITS)
         return;
     if (on_end)

@@ -20,6 +20,7 @@ static const char *const phase_names[MOON_PHASE_COUNT] = {
     [MOON_ABI_HEADER_FILTER] = "header_filter",
     [MOON_ABI_BODY_FILTER] = "body_filter",
     [MOON_ABI_LOG] = "log",
+    [MOON_ABI_WEBSOCKET_FRAME] = "websocket_frame",
 };
 
 static void instance_unref(void *conf)

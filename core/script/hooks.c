@@ -15,14 +15,17 @@
 #include "script/vm_priv.h"
 
 #include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum body_state { BODY_BEGIN, BODY_PULLING, BODY_WRITING, BODY_WAITING, BODY_ENDED };
 
 struct state {
-    struct moon_coroutine *head; // of a head phase, while it waits
-    struct moon_coroutine *body; // of body_filter
-    size_t given_len;            // of the piece that it works on
-    size_t written_len;          // of what it writes: passed on so far
+    struct moon_coroutine *head;        // of a head phase, while it waits
+    struct moon_coroutine *body;        // of body_filter
+    struct moon_coroutine *messages[2]; // of websocket_frame, while it waits, by direction
+    size_t given_len;                   // of the piece that it works on
+    size_t written_len;                 // of what it writes: passed on so far
     enum body_state body_state;
 };
 
@@ -120,8 +123,7 @@ static enum moon_verdict run_head(struct moon_flow *flow, struct moon_instance *
     struct moon_slot *slot = coroutine->slot;
     state->head = NULL;
     enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
-    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
-        run = moon_coroutine_refuse(coroutine);
+    run = moon_coroutine_refuse(coroutine, run);
     if (run == MOON_RUN_WAITS) {
         state->head = coroutine;
         return MOON_WAIT;
@@ -172,6 +174,10 @@ static bool run_body(struct state *state, int argument_count)
         state->body_state = BODY_WRITING;
         state->written_len = 0;
         return true;
+    case MOON_RUN_CLOSES: // likewise
+        moon_coroutine_drop(coroutine);
+        state->body = NULL;
+        return false;
     case MOON_RUN_ANSWERED: // refused by the phase's check
     case MOON_RUN_FAILED:
         state->body = NULL;
@@ -257,6 +263,132 @@ static ssize_t on_body(struct moon_flow *flow, void *conf, void *at, struct moon
     }
 }
 
+// ---- WebSocket messages
+
+// What a function has made of a message, while it runs.
+struct judgement {
+    struct moon_websocket_message *message;
+    enum moon_verdict verdict;
+};
+
+static bool replace(struct moon_websocket_message *message, const char *text, size_t len)
+{
+    char *copy = malloc(len + 1);
+    if (!copy)
+        return false;
+    memcpy(copy, text, len);
+    free(message->owned);
+    message->owned = copy;
+    message->data = (struct moon_slice){copy, len};
+    return true;
+}
+
+static void on_return(struct moon_coroutine *coroutine)
+{
+    struct judgement *judgement = coroutine->owner;
+    lua_State *thread = coroutine->thread;
+    size_t len;
+    lua_settop(thread, 1);
+    judgement->verdict = MOON_NEXT;
+    if (lua_isnil(thread, 1))
+        return;
+    if (lua_isboolean(thread, 1) && !lua_toboolean(thread, 1)) {
+        judgement->verdict = MOON_DONE;
+        return;
+    }
+    const char *text = lua_type(thread, 1) == LUA_TSTRING ? lua_tolstring(thread, 1, &len) : NULL;
+    if (text && replace(judgement->message, text, len))
+        return;
+    judgement->verdict = MOON_FAIL;
+    moon_coroutine_push(coroutine,
+                        text ? MOON_SLICE("no memory for a message")
+                             : MOON_SLICE("websocket_frame returns nil (the message goes on), a "
+                                          "string (it goes on as that) or false (it is dropped)"));
+    moon_coroutine_report(coroutine, thread);
+}
+
+static void push_message(const struct moon_websocket_message *message, struct moon_vm *vm,
+                         lua_State *at)
+{
+    lua_createtable(at, 0, 3);
+    lua_pushstring(at, message->direction == MOON_REQUEST ? "client" : "upstream");
+    lua_setfield(at, -2, "from");
+    lua_pushstring(at, message->is_text ? "text" : "binary");
+    lua_setfield(at, -2, "kind");
+    lua_pushlstring(at, message->data.ptr, message->data.len);
+    lua_setfield(at, -2, "data");
+    lua_rawgeti(at, LUA_REGISTRYINDEX, vm->message_ref);
+    lua_setmetatable(at, -2);
+}
+
+// What message:close was given; checked there.
+static void take_close(struct moon_coroutine *coroutine, struct moon_websocket_message *message)
+{
+    size_t len = 0;
+    const char *reason = lua_tolstring(coroutine->thread, 4, &len);
+    message->close_code = (uint16_t)lua_tointeger(coroutine->thread, 3);
+    message->close_reason_len =
+        (uint8_t)(len < MOON_MESSAGE_REASON_MAX_LEN ? len : (size_t)MOON_MESSAGE_REASON_MAX_LEN);
+    memcpy(message->close_reason, reason ? reason : "", message->close_reason_len);
+    moon_coroutine_drop(coroutine);
+}
+
+// The coroutine that has the message, or a new one. NULL: nothing runs.
+static struct moon_coroutine *message_coroutine(const struct moon_instance *instance,
+                                                struct moon_flow *flow,
+                                                struct moon_websocket_message *message,
+                                                enum moon_verdict *verdict)
+{
+    struct moon_coroutine *coroutine = begin(instance, flow, MOON_ABI_WEBSOCKET_FRAME, verdict);
+    if (!coroutine)
+        return NULL;
+    coroutine->on_return = on_return;
+    push_message(message, coroutine->vm, coroutine->thread);
+    lua_insert(coroutine->thread, -2); // before the plugin's table
+    return coroutine;
+}
+
+static enum moon_verdict on_websocket_frame(struct moon_flow *flow, void *conf, void *at,
+                                            struct moon_websocket_message *message)
+{
+    struct moon_coroutine **kept = &((struct state *)at)->messages[message->direction];
+    struct moon_coroutine *coroutine = *kept;
+    struct judgement judgement = {message, MOON_FAIL};
+    int argument_count = 0;
+    if (!vm_of(conf, flow)->state) {
+        moon_coroutine_drop(coroutine);
+        *kept = NULL;
+        tell_closed(conf, flow);
+        message->close_code = MOON_MESSAGE_RESTART;
+        return MOON_FAIL;
+    }
+    if (!coroutine) {
+        coroutine = message_coroutine(conf, flow, message, &judgement.verdict);
+        if (!coroutine)
+            return judgement.verdict;
+        argument_count = 3;
+    } else if (!coroutine->is_ready) {
+        return MOON_WAIT;
+    } else {
+        lua_settop(coroutine->thread, 0);
+    }
+    *kept = NULL;
+    coroutine->owner = &judgement;
+    enum moon_run run = moon_coroutine_resume(coroutine, argument_count);
+    if (run == MOON_RUN_PULLS || run == MOON_RUN_WRITES)
+        run = moon_coroutine_refuse(coroutine, run);
+    if (run == MOON_RUN_WAITS) {
+        coroutine->owner = NULL;
+        *kept = coroutine;
+        return MOON_WAIT;
+    }
+    if (run == MOON_RUN_CLOSES) {
+        take_close(coroutine, message);
+        return MOON_DONE;
+    }
+    return run == MOON_RUN_DONE ? judgement.verdict : MOON_FAIL;
+}
+
 static void on_cancel(struct moon_flow *flow, void *conf, void *at)
 {
     struct state *state = at;
@@ -264,6 +396,8 @@ static void on_cancel(struct moon_flow *flow, void *conf, void *at)
     (void)conf;
     moon_coroutine_drop(state->head);
     moon_coroutine_drop(state->body);
+    moon_coroutine_drop(state->messages[MOON_REQUEST]);
+    moon_coroutine_drop(state->messages[MOON_RESPONSE]);
     *state = (struct state){.body_state = BODY_BEGIN}; // another response may come
 }
 
@@ -279,6 +413,8 @@ void moon_instance_set_hooks(struct moon_filter_type *type, uint32_t phases)
         type->header_filter = on_header_filter;
     if (phases & 1u << MOON_ABI_BODY_FILTER)
         type->response_body = on_body;
+    if (phases & 1u << MOON_ABI_WEBSOCKET_FRAME)
+        type->websocket_frame = on_websocket_frame;
     if (phases & 1u << MOON_ABI_LOG)
         type->log = on_log;
 }

@@ -12,7 +12,7 @@ struct moon_code;
 struct moon_lua_plugin;
 struct moon_vm;
 
-enum { MOON_PHASE_COUNT = MOON_ABI_TIMER + 1 };
+enum { MOON_PHASE_COUNT = MOON_ABI_WEBSOCKET_FRAME + 1 };
 
 struct moon_instance {
     struct moon_filter_type type; // with the hooks that it has

@@ -19,7 +19,8 @@
 enum { START_MAX_MS = 10000 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
-    NULL, "rewrite", "access", "header_filter", "body_filter", "log", "init_worker", NULL};
+    NULL,  "rewrite",     "access", "header_filter",  "body_filter",
+    "log", "init_worker", NULL,     "websocket_frame"};
 
 // ---- making
 
@@ -165,6 +166,8 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     vm->exchange_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "configure");
     vm->configure_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "message");
+    vm->message_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "vars");
     vm->vars_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "globals");
@@ -343,6 +346,18 @@ void moon_vm_add_start(struct moon_vm *vm, lua_State *at)
     vm->starts[vm->start_count++] = luaL_ref(at, LUA_REGISTRYINDEX);
 }
 
+bool moon_vm_scratch(struct moon_vm *vm, size_t len)
+{
+    if (len <= vm->scratch_cap)
+        return true;
+    char *more = realloc(vm->scratch, len * 2);
+    if (!more)
+        return false;
+    vm->scratch = more;
+    vm->scratch_cap = len * 2;
+    return true;
+}
+
 void moon_vm_free(struct moon_vm *vm)
 {
     if (!vm)
@@ -350,6 +365,7 @@ void moon_vm_free(struct moon_vm *vm)
     moon_vm_close(vm);
     moon_coroutines_free(vm);
     moon_slots_free(vm);
+    free(vm->scratch);
     free(vm->functions);
     free(vm->plugins);
     free(vm->starts);

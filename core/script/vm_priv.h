@@ -22,6 +22,7 @@ enum moon_run {
     MOON_RUN_ANSWERED, // the phase has ended with an answer; it is gone
     MOON_RUN_PULLS,    // wants the next piece of the response's body
     MOON_RUN_WRITES,   // has a piece of it: moon_coroutine_written
+    MOON_RUN_CLOSES,   // ends the tunnel: code and reason are 3 and 4 on its stack
     MOON_RUN_FAILED,   // logged; it is gone
 };
 
@@ -40,6 +41,8 @@ struct moon_coroutine {
     const char *failure; // it is to fail at the next resume
     // Told when it is woken (never by whom it is resumed).
     void (*on_wake)(struct moon_coroutine *coroutine);
+    // Told when its function has returned, with what it returned on its stack (never by whom it is resumed). NULL: dropped.
+    void (*on_return)(struct moon_coroutine *coroutine);
     // Of a task: told when it has ended, in whatever way.
     void (*on_end)(void *owner, enum moon_run how);
     void *owner;
@@ -78,11 +81,14 @@ struct moon_vm {
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
     int exchange_ref;       // metatable of handles of exchanges
+    int message_ref;        // metatable of WebSocket messages
     int vars_ref;           // slot index -> exchange.vars
     int globals_ref;        // slot index -> globals of the exchange
     int configure_ref;      // function(plugin, table): its table as phases get it
     int young_ref, old_ref; // id -> table of a plugin's use
-    int *functions;         // by index of the code's
+    char *scratch;          // what an abi function gives Lua to copy
+    size_t scratch_cap;
+    int *functions; // by index of the code's
     size_t function_count;
     int (*plugins)[16]; // by index, then phase: LUA_NOREF where it has none
     size_t plugin_count;
@@ -101,8 +107,9 @@ struct moon_vm {
 struct moon_coroutine *moon_coroutine_take(struct moon_vm *vm, struct moon_slot *slot, int phase);
 // Runs it, or goes on where it waited. When it comes back DONE, ANSWERED or FAILED it is not the caller's any more.
 enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argument_count);
-// It came back PULLS or WRITES where there is no body: that fails in it, and it goes on. As moon_coroutine_resume, and neither.
-enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine);
+// It came back `run`; where that is PULLS, WRITES or CLOSES, which has no place here, that fails in it, and it goes on. As
+// moon_coroutine_resume, and none of the three.
+enum moon_run moon_coroutine_refuse(struct moon_coroutine *coroutine, enum moon_run run);
 // A text onto the stack of one that waits. Nothing else that allocates may touch that stack: a finalizer would run on it, and
 // end what waits there.
 void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text);
@@ -150,5 +157,7 @@ void moon_collect_free(struct moon_collect *collect);
 // vm.c
 // The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`. False: an error is there instead.
 bool moon_vm_push_conf(struct moon_vm *vm, const struct moon_instance *instance, lua_State *at);
+// Makes vm->scratch at least that long; false: there is no memory.
+bool moon_vm_scratch(struct moon_vm *vm, size_t len);
 // Keeps the function at the top of the stack for the start of the worker; pops it.
 void moon_vm_add_start(struct moon_vm *vm, lua_State *at);

@@ -1,6 +1,7 @@
 -- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
 local cjson = require "cjson"
 local h = require "test.support.harness"
+local websocket = require "test.support.websocket"
 local uv = require "luv"
 
 local names, is_there = {}, {}
@@ -141,6 +142,26 @@ does["rewrite_response.lua"] = function()
   local response = start("", {}, { file = path }):get "/"
   os.remove(path)
   assert.equal((text:gsub("http://backend%.internal", "https://www.example.com")), response.body)
+end
+
+does["chat_filter.lua"] = function()
+  local backend = h.backend(websocket.backend(function(connection)
+    while true do
+      local frame = websocket.read(connection, 20000)
+      if not frame or frame.kind == "close" then return end
+      connection:send(websocket.frame(frame.kind, frame.data))
+    end
+  end))
+  local gateway = start("chat_filter.lua", { BACKEND = backend:address() }, { args = { "--workers", "1" } })
+  local client = websocket.connect(gateway)
+  for i = 1, 21 do
+    client:send(websocket.frame("text", "my card is 1234 5678 9012 3456", { masked = true }))
+    local frame = websocket.read(client)
+    if i <= 20 then assert.equal("my card is **** **** **** 3456", frame.data) else assert.equal(1008, frame.code) end
+  end
+  client:send(websocket.close(1008, "", { masked = true }))
+  client:wait_end()
+  gateway:wait_log "left"
 end
 
 does["rate_limit.lua"] = function()

@@ -148,6 +148,7 @@ return {
   LOG = 5,
   INIT_WORKER = 6,
   TIMER = 7,
+  WEBSOCKET_FRAME = 8,
   DICT_NOT_FOUND = 1,
   DICT_EXISTS = 2,
   DICT_NO_MEMORY = 3,

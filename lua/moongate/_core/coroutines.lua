@@ -75,4 +75,10 @@ function coroutines.push(text)
   if failure then raise(failure) end
 end
 
+--- websocket_frame: ends the tunnel; nothing after this runs.
+function coroutines.close(code, reason)
+  local _, failure = yield(SIGNAL, "c", code, reason)
+  if failure then raise(failure) end
+end
+
 return coroutines

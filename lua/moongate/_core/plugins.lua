@@ -6,7 +6,9 @@ local schema = require "moongate._core.schema"
 
 local plugins = {}
 
-local PHASES = { "rewrite", "access", "header_filter", "body_filter", "log", "init_worker" }
+local PHASES = {
+  "rewrite", "access", "header_filter", "body_filter", "websocket_frame", "log", "init_worker",
+}
 local KEYS = { name = true, version = true, api = true, priority = true }
 for _, phase in ipairs(PHASES) do KEYS[phase] = true end
 

@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local abi = require "moongate._core.abi"
 local exchange = require "moongate._core.exchange"
 local inputs = require "moongate._core.inputs"
+local message = require "moongate._core.message"
 local native = require "moongate._core.native"
 local plugins = require "moongate._core.plugins"
 local wait = require "moongate._core.wait"
@@ -49,7 +50,7 @@ function run.settle()
   isolate()
   return {
     exchange = exchange.metatable, configure = plugins.configure, vars = exchange.vars,
-    globals = own,
+    globals = own, message = message.metatable,
   }
 end
 

@@ -23,6 +23,8 @@ struct script {
     char name;
     enum moon_verdict verdicts[8]; // of its head hooks, call by call
     unsigned verdict_at;
+    enum moon_verdict message_verdicts[2][4]; // of its hook for messages, by direction
+    unsigned message_at[2];
     // of its body hook: waits this often, before it takes (and passes) at most `max` bytes a call; 0: all
     unsigned waits;
     size_t max;
@@ -131,6 +133,17 @@ static void cancel_hook(struct moon_flow *flow, void *conf, void *state)
     note(script->f, "%c.cancel ", script->name);
 }
 
+static enum moon_verdict message_hook(struct moon_flow *flow, void *conf, void *state,
+                                      struct moon_websocket_message *message)
+{
+    (void)flow, (void)state;
+    struct script *script = conf;
+    note(script->f, "%c.%s ", script->name,
+         message->direction == MOON_REQUEST ? "client" : "upstream");
+    unsigned *at = &script->message_at[message->direction];
+    return script->message_verdicts[message->direction][(*at)++];
+}
+
 static const struct moon_filter_type type = {
     .name = "unit",
     .state_len = 8,
@@ -139,6 +152,7 @@ static const struct moon_filter_type type = {
     .log = log_hook,
     .request_body = request_hook,
     .response_body = response_hook,
+    .websocket_frame = message_hook,
     .cancel = cancel_hook,
 };
 
@@ -459,6 +473,46 @@ static void pass_is_for_body_hooks(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+// ---- messages
+
+static void messages_go_through_in_order_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    struct moon_websocket_message up = {.direction = MOON_REQUEST},
+                                  down = {.direction = MOON_RESPONSE};
+    assert_true(f->run.has_messages);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &up, false), MOON_NEXT);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &down, false), MOON_NEXT);
+    assert_trace(f, "a.client b.client c.client a.upstream b.upstream c.upstream ");
+    f->scripts[1].message_verdicts[MOON_REQUEST][1] = MOON_DONE;
+    f->scripts[0].message_verdicts[MOON_RESPONSE][1] = MOON_FAIL;
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &up, false), MOON_DONE);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &down, false), MOON_FAIL);
+    assert_trace(f, "a.client b.client a.upstream ");
+}
+
+static void a_message_waits_alone_and_is_called_after_a_wake(void **state)
+{
+    struct fixture *f = *state;
+    struct moon_websocket_message up = {.direction = MOON_REQUEST},
+                                  down = {.direction = MOON_RESPONSE};
+    f->scripts[1].message_verdicts[MOON_REQUEST][0] = MOON_WAIT;
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &up, false), MOON_WAIT);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &up, true), MOON_WAIT);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &down, false), MOON_NEXT);
+    assert_trace(f, "a.client b.client a.upstream b.upstream c.upstream ");
+    moon_chain_wake(&f->run);
+    assert_int_equal(moon_chain_message(&f->run, &f->flow, &up, true), MOON_NEXT);
+    assert_trace(f, "b.client c.client ");
+    f->scripts[2].message_verdicts[MOON_RESPONSE][1] = MOON_WAIT;
+    f->scripts[2].message_verdicts[MOON_REQUEST][1] = MOON_WAIT;
+    moon_chain_message(&f->run, &f->flow, &up, false);
+    moon_chain_message(&f->run, &f->flow, &down, false);
+    f->trace_len = 0;
+    moon_chain_cancel(&f->run, &f->flow);
+    assert_trace(f, "c.cancel ");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +535,8 @@ int main(void)
         TEST(nothing_may_follow_the_end),
         TEST(counts_must_make_sense),
         TEST(pass_is_for_body_hooks),
+        TEST(messages_go_through_in_order_both_ways),
+        TEST(a_message_waits_alone_and_is_called_after_a_wake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
