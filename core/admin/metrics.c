@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LABEL_LEN = 256, LINE_ROOM_LEN = 1024 };
+enum { LABEL_LEN = 256, LINE_ROOM_LEN = 1024, LINE_REST_LEN = 64 };
 
 struct text {
     char *ptr;
@@ -138,23 +138,21 @@ static void write_counters(struct text *text, const struct moon_admin_ops *ops)
 
 // ---- histograms
 
-struct bound {
-    uint64_t us;
-    struct moon_slice text;
-};
+enum { BOUND_COUNT = 15 };
 
-#define BOUND(us, text)            \
-    {                              \
-        (us),                      \
-        {                          \
-            text, sizeof(text) - 1 \
-        }                          \
+static const uint64_t bounds_us[BOUND_COUNT] = {500,     1000,    2500,    5000,     10000,
+                                                25000,   50000,   100000,  250000,   500000,
+                                                1000000, 2500000, 5000000, 10000000, 60000000};
+
+// Behind the label: the rest of a bucket's line up to its value.
+#define BOUND(text)                                            \
+    {                                                          \
+        ",le=\"" text "\"} ", sizeof(",le=\"" text "\"} ") - 1 \
     }
-static const struct bound bounds[] = {
-    BOUND(500, "0.0005"),  BOUND(1000, "0.001"),  BOUND(2500, "0.0025"), BOUND(5000, "0.005"),
-    BOUND(10000, "0.01"),  BOUND(25000, "0.025"), BOUND(50000, "0.05"),  BOUND(100000, "0.1"),
-    BOUND(250000, "0.25"), BOUND(500000, "0.5"),  BOUND(1000000, "1"),   BOUND(2500000, "2.5"),
-    BOUND(5000000, "5"),   BOUND(10000000, "10"), BOUND(60000000, "60"),
+static const struct moon_slice bound_texts[BOUND_COUNT] = {
+    BOUND("0.0005"), BOUND("0.001"), BOUND("0.0025"), BOUND("0.005"), BOUND("0.01"),
+    BOUND("0.025"),  BOUND("0.05"),  BOUND("0.1"),    BOUND("0.25"),  BOUND("0.5"),
+    BOUND("1"),      BOUND("2.5"),   BOUND("5"),      BOUND("10"),    BOUND("60"),
 };
 
 struct label {
@@ -179,27 +177,52 @@ static void put_series(struct text *text, struct moon_slice name, const char *su
     put(text, (struct moon_slice){label->text, label->len});
 }
 
-static void put_histogram(struct text *text, struct moon_slice name, const struct label *label,
+// name_suffix{label, the beginning of a line; the buffer holds LINE_ROOM_LEN, which name, suffix and label stay below.
+static struct moon_slice line_start(char *to, const char *name, const char *suffix,
+                                    const struct label *label)
+{
+    char *end = stpcpy(stpcpy(to, name), suffix);
+    *end++ = '{';
+    memcpy(end, label->text, label->len);
+    return (struct moon_slice){to, (size_t)(end - to) + label->len};
+}
+
+// A line of which everything but the value is known; there is room for it.
+static void put_line(struct text *text, struct moon_slice start, struct moon_slice rest,
+                     uint64_t value)
+{
+    char digits[MOON_U64_DIGITS], *to = text->ptr + text->len;
+    struct moon_slice number = moon_slice_from_u64(value, digits);
+    memcpy(to, start.ptr, start.len);
+    to += start.len;
+    memcpy(to, rest.ptr, rest.len);
+    to += rest.len;
+    memcpy(to, number.ptr, number.len);
+    to += number.len;
+    *to++ = '\n';
+    text->len = (size_t)(to - text->ptr);
+}
+
+static void put_histogram(struct text *text, const char *name, const struct label *label,
                           const struct moon_histogram_sum *values)
 {
-    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
-        put_series(text, name, "_bucket", label);
-        PUT(text, ",le=\"");
-        put(text, bounds[i].text);
-        PUT(text, "\"} ");
-        put_number(text, moon_histogram_sum_below(values, bounds[i].us));
-        PUT(text, "\n");
-    }
-    put_series(text, name, "_bucket", label);
-    PUT(text, ",le=\"+Inf\"} ");
-    put_number(text, values->count);
-    PUT(text, "\n");
-    put_series(text, name, "_sum", label);
-    putf(text, "} %.6f\n", (double)values->sum_us / 1e6);
-    put_series(text, name, "_count", label);
-    PUT(text, "} ");
-    put_number(text, values->count);
-    PUT(text, "\n");
+    char line[LINE_ROOM_LEN];
+    uint64_t below[BOUND_COUNT];
+    struct moon_slice start = line_start(line, name, "_bucket", label);
+    if (!reserve(text, (BOUND_COUNT + 3) * (start.len + LINE_REST_LEN)))
+        return;
+    moon_histogram_sum_below_each(values, bounds_us, BOUND_COUNT, below);
+    for (size_t i = 0; i < BOUND_COUNT; i++)
+        put_line(text, start, bound_texts[i], below[i]);
+    put_line(text, start, MOON_SLICE(",le=\"+Inf\"} "), values->count);
+    start = line_start(line, name, "_sum", label);
+    put_line(text, start, MOON_SLICE("} "), values->sum_us / 1000000u);
+    text->ptr[text->len - 1] = '.'; // a fraction follows
+    for (uint64_t rest = values->sum_us % 1000000u, unit = 100000u; unit; rest %= unit, unit /= 10)
+        text->ptr[text->len++] = (char)('0' + rest / unit);
+    text->ptr[text->len++] = '\n';
+    start = line_start(line, name, "_count", label);
+    put_line(text, start, MOON_SLICE("} "), values->count);
 }
 
 // ---- series
@@ -234,7 +257,7 @@ static void write_histograms(struct text *text, const struct moon_admin_ops *ops
         if (values.count == 0)
             continue;
         label_set(&label, family->label, moon_series_names_get(ops->names, family->kind, id));
-        put_histogram(text, moon_slice_from(family->name), &label, &values);
+        put_histogram(text, family->name, &label, &values);
     }
 }
 
@@ -378,7 +401,7 @@ static void write_turns(struct text *text, const struct moon_admin_ops *ops)
         snprintf(worker, sizeof worker, "%zu", i);
         moon_histogram_sum_add(&values, turns);
         label_set(&label, "worker", moon_slice_from(worker));
-        put_histogram(text, MOON_SLICE("moongate_loop_turn_seconds"), &label, &values);
+        put_histogram(text, name, &label, &values);
     }
 }
 

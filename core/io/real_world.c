@@ -72,12 +72,17 @@ void real_from_sockaddr(const struct sockaddr_storage *from, struct moon_address
 void real_set_tcp_options(int fd)
 {
     static const int on = 1, idle_s = 60, interval_s = 15, count = 4, unacked_ms = 60000;
+    // Unsent bytes that the kernel holds for a peer that does not take them: its own bound grows to megabytes, and a thousand such
+    // peers are all the TCP memory of a machine. What is in flight does not count, so that no path is too long for it, and a
+    // link moves no more than this in a turn anyway. Epoll tells of room below half of it.
+    static const int unsent_len = 262144;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_len, sizeof unsent_len);
 }
 
 // A bound socket, not listening yet; `is_shared` says SO_REUSEPORT. -errno or the descriptor.

@@ -21,16 +21,29 @@ void moon_histogram_sum_add(struct moon_histogram_sum *sum, const struct moon_hi
     sum->sum_us += atomic_load_explicit(&histogram->sum_us, memory_order_relaxed);
 }
 
+void moon_histogram_sum_below_each(const struct moon_histogram_sum *sum, const uint64_t *us,
+                                   size_t count, uint64_t *below)
+{
+    uint64_t before = 0; // in buckets below `bucket`
+    unsigned bucket = 0;
+    for (size_t i = 0; i < count; i++) {
+        unsigned cut = moon_histogram_bucket(us[i]);
+        for (; bucket < cut; bucket++)
+            before += sum->buckets[bucket];
+        below[i] = before;
+        if (cut == MOON_HISTOGRAM_BUCKET_COUNT - 1)
+            continue; // how far the last one reaches is not known
+        uint64_t floor = moon_histogram_floor_us(cut),
+                 width = moon_histogram_floor_us(cut + 1) - floor;
+        below[i] += sum->buckets[cut] * (us[i] - floor + 1) / width;
+    }
+}
+
 uint64_t moon_histogram_sum_below(const struct moon_histogram_sum *sum, uint64_t us)
 {
-    unsigned cut = moon_histogram_bucket(us);
-    uint64_t count = 0;
-    for (unsigned i = 0; i < cut; i++)
-        count += sum->buckets[i];
-    if (cut == MOON_HISTOGRAM_BUCKET_COUNT - 1)
-        return count; // how far the last one reaches is not known
-    uint64_t floor = moon_histogram_floor_us(cut), width = moon_histogram_floor_us(cut + 1) - floor;
-    return count + sum->buckets[cut] * (us - floor + 1) / width;
+    uint64_t below;
+    moon_histogram_sum_below_each(sum, &us, 1, &below);
+    return below;
 }
 
 uint64_t moon_histogram_sum_quantile_us(const struct moon_histogram_sum *sum, double quantile)

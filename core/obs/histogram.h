@@ -52,5 +52,8 @@ void moon_histogram_sum_add(struct moon_histogram_sum *sum, const struct moon_hi
 // How many values were at most `us`. In the one bucket that `us` cuts, values count as spread evenly: the answer is off by a
 // part of that bucket's values. Never shrinks as values are added, nor when `us` grows.
 uint64_t moon_histogram_sum_below(const struct moon_histogram_sum *sum, uint64_t us);
+// The same for many values, which rise, in one pass.
+void moon_histogram_sum_below_each(const struct moon_histogram_sum *sum, const uint64_t *us,
+                                   size_t count, uint64_t *below);
 // The value below which `quantile` (0 to 1) of all lie; 0 when there is none.
 uint64_t moon_histogram_sum_quantile_us(const struct moon_histogram_sum *sum, double quantile);
