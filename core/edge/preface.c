@@ -81,6 +81,7 @@ static void take(struct moon_preface *preface, size_t len, const struct moon_pro
         taken += (size_t)n;
     }
     if (taken == len) {
+        moon_stream_again(preface->stream); // what came with it is news to the next owner
         finish(preface, preface->stream, proxied);
         return;
     }

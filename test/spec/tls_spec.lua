@@ -73,6 +73,20 @@ describe("TLS", function()
     gateway:expect_quiet()
   end))
 
+  it("takes a ClientHello that comes in one piece with the PROXY header", test(function()
+    local hello
+    local mirror = h.backend(function(connection)
+      local head = connection:read(5)
+      hello = head .. connection:read(head:byte(4) * 256 + head:byte(5))
+      connection:close()
+    end)
+    tls.run("openssl s_client -connect %s -servername site.example </dev/null", mirror:address())
+    local gateway = serve(nil, { listener = { proxy_protocol = { trusted = { "127.0.0.1" } } } })
+    local client = gateway:connect()
+    client:send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n" .. hello)
+    assert.equal("\22\3\3", client:read(3)) -- a ServerHello
+  end))
+
   it("speaks 1.3 and 1.2, and nothing older", test(function()
     local gateway = serve()
     for _, version in ipairs { "1.2", "1.3" } do
