@@ -2,7 +2,11 @@
 // bytes that every head goes through. Used by all parsers of this room; pure.
 #include "http/chars.h"
 
+#include <endian.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 // One row for 16 bytes; the bits are enum moon_char.
 // clang-format off
@@ -47,37 +51,44 @@ static bool is_control(char c)
     return (uint8_t)c < 0x20 || c == 0x7f;
 }
 
-// Vector extension of gcc and clang: two SSE2 or NEON comparisons a step, plain code where there is
-// neither.
-typedef uint8_t block __attribute__((vector_size(16)));
-
-static bool block_has_control(const char *p)
-{
-    block b;
-    uint64_t words[2];
-    memcpy(&b, p, sizeof b);
-    block hit = (block)(b < 0x20) | (block)(b == 0x7f);
-    memcpy(words, &hit, sizeof words);
-    return (words[0] | words[1]) != 0;
-}
-
-// Nonzero when one of eight bytes is a control; where it stands is not told.
-static uint64_t word_has_control(const char *p)
+// Bit 8 * i + 7 for a byte i that is a control, from the first one on: what stands above the first is not sure.
+static uint64_t word_controls(const char *p)
 {
     const uint64_t ones = 0x0101010101010101, tops = ones << 7;
     uint64_t word;
     memcpy(&word, p, sizeof word);
+    word = le64toh(word);
     uint64_t del = word ^ (ones * 0x7f);
     return ((word - ones * 0x20) & ~word & tops) | ((del - ones) & ~del & tops);
 }
 
+#ifdef __SSE2__
+enum { STEP_LEN = 16, STEP_BITS = 1 };
+
+static uint64_t step_controls(const char *p)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+    __m128i del = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
+    return (uint32_t)_mm_movemask_epi8(_mm_or_si128(low, del));
+}
+#else
+enum { STEP_LEN = 8, STEP_BITS = 8 };
+#define step_controls word_controls
+#endif
+
 size_t moon_chars_find_control(const char *p, size_t len)
 {
     size_t at = 0;
-    while (len - at >= sizeof(block) && !block_has_control(p + at))
-        at += sizeof(block);
-    while (len - at >= sizeof(uint64_t) && !word_has_control(p + at))
-        at += sizeof(uint64_t);
+    uint64_t found;
+    for (; len - at >= STEP_LEN; at += STEP_LEN) {
+        if ((found = step_controls(p + at)) != 0)
+            return at + (size_t)__builtin_ctzll(found) / STEP_BITS;
+    }
+    for (; len - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+        if ((found = word_controls(p + at)) != 0)
+            return at + (size_t)__builtin_ctzll(found) / 8;
+    }
     while (at < len && !is_control(p[at]))
         at++;
     return at;

@@ -1,5 +1,5 @@
-// Heads of HTTP/1.1 messages: finding where one ends, parsing it (llhttp in strict mode, then the checks that llhttp leaves to
-// its user: DESIGN 7, reference A01-A27), and writing one. Pure: bytes in, struct moon_head out.
+// Heads of HTTP/1.1 messages: finding where one ends, parsing it in the strict reading of DESIGN 7
+// and reference A01-A27, and writing one. Pure: bytes in, struct moon_head out.
 //
 //   shared read buffer -> moon_head_scan (where is the empty line? any forbidden byte?) -> one copy into the exchange arena
 //   -> moon_request_parse / moon_response_parse -> edits -> moon_request_write / moon_response_write
@@ -32,7 +32,7 @@ enum moon_method {
     MOON_METHOD_OPTIONS,
     MOON_METHOD_TRACE,
     MOON_METHOD_CONNECT,
-    MOON_METHOD_EXTENSION, // known to llhttp and forwarded as it is: PROPFIND, PURGE, REPORT ...
+    MOON_METHOD_EXTENSION, // registered and forwarded as it is: PROPFIND, PURGE, REPORT ...
 };
 
 // Of a method's name, which is case-sensitive; MOON_METHOD_OTHER when no request with it passes.

@@ -1,5 +1,5 @@
-// What request_head.c, response_head.c, h2_head.c and trailers.c share: reading the field lines of a head through
-// llhttp, and the fields that mean the same in both directions. Private to this room.
+// What request_head.c, response_head.c, h2_head.c and trailers.c share: reading the field lines of a head,
+// and the fields that mean the same in both directions. Private to this room.
 #pragma once
 
 #include "http/head.h"
@@ -11,17 +11,16 @@ int moon_headers_add_received(struct moon_headers *h, struct moon_arena *arena,
 struct moon_fields_args {
     struct moon_arena *arena;
     const struct moon_head_limits *limits;
-    struct moon_slice text; // the whole head, from its start line on
+    struct moon_slice lines; // what follows the start line, with the empty line at the end
     bool is_request;
     uint64_t singletons; // bit per header id: a second one is a fault
     struct moon_fault *fault;
 };
 
-// Runs llhttp over the head and fills *headers. 0, or -1 with *fault.
+// Reads the field lines into *headers. 0, or -1 with *fault.
 int moon_fields_read(const struct moon_fields_args *args, struct moon_headers *headers);
 
-// Splits one field line (without its CRLF) and checks it without llhttp: for trailers, and to tell why
-// llhttp refused. NULL, or what is wrong; *name and *value are set only when a colon was found.
+// Splits one field line (without its CRLF) and checks it: for trailers, and to tell why a line was refused. NULL, or what is wrong; *name and *value are set only when a colon was found.
 const char *moon_field_line_check(struct moon_slice line, struct moon_slice *name,
                                   struct moon_slice *value);
 

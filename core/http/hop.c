@@ -53,6 +53,8 @@ static void drop_named(struct moon_headers *h, struct moon_slice item)
 // its own value is a slice that stays.
 static void drop_all_named(struct moon_headers *h)
 {
+    if (!moon_headers_has(h, MOON_H_CONNECTION))
+        return;
     for (uint32_t i = 0; i < h->count; i++) {
         if (h->fields[i].id != MOON_H_CONNECTION)
             continue;

@@ -6,8 +6,6 @@
 #include "http/chars.h"
 #include "http/head_priv.h"
 
-#include <llhttp.h>
-
 const struct moon_head_limits moon_head_limits_default = {
     .head_bytes = 32768,
     .field_count = 100,
@@ -37,11 +35,13 @@ static const struct known_method common[] = {
     {{"CONNECT", 7}, MOON_METHOD_CONNECT},
 };
 
-// What llhttp knows beside the common ones; RTSP, ICE and PRI are not in its map.
+// WebDAV and its kin (RFC 3253, 3648, 3744, 4791, 4918, 5323, 5789, 5842), UPnP, Subversion, caches. Not RTSP, ICE or PRI.
 static const struct moon_slice extensions[] = {
-#define X(number, name, text) {#text, sizeof(#text) - 1},
-    HTTP_METHOD_MAP(X)
-#undef X
+    {"COPY", 4},      {"LOCK", 4},        {"MKCOL", 5},  {"MOVE", 4},        {"PROPFIND", 8},
+    {"PROPPATCH", 9}, {"SEARCH", 6},      {"UNLOCK", 6}, {"BIND", 4},        {"REBIND", 6},
+    {"UNBIND", 6},    {"ACL", 3},         {"REPORT", 6}, {"MKACTIVITY", 10}, {"CHECKOUT", 8},
+    {"MERGE", 5},     {"M-SEARCH", 8},    {"NOTIFY", 6}, {"SUBSCRIBE", 9},   {"UNSUBSCRIBE", 11},
+    {"PURGE", 5},     {"MKCALENDAR", 10}, {"LINK", 4},   {"UNLINK", 6},      {"SOURCE", 6},
 };
 
 static int refuse(struct moon_fault *fault, uint16_t status, const char *reason)
@@ -217,8 +217,8 @@ int moon_request_parse(struct moon_arena *arena, struct moon_slice text,
     struct moon_slice received = out->target.path;
     if (moon_request_check_target(arena, limits, out, fault) != 0)
         return -1;
-    const struct moon_fields_args args = {arena, limits, text, true, moon_request_singletons,
-                                          fault};
+    const struct moon_fields_args args = {
+        arena, limits, moon_slice_skip(text, line.len + 2), true, moon_request_singletons, fault};
     if (moon_fields_read(&args, &out->headers) != 0)
         return -1;
     if (!moon_head_read_connection(out))

@@ -92,8 +92,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
     int err = moon_request_parse(f.arena, text, &limits, &head, &fault);
     HOLDS(err == 0 || (fault.reason && fault.status >= 400 && fault.status <= 505));
-    if (err == 0)
+    if (err == 0) {
+        check_oracle(&head.headers, text, true);
         check_request(&head, &limits);
+    }
     if (err == 0 && head_len > 0 && head.host_text.len > 0)
         write_and_read(f.arena, &head, &limits);
     if (err == 0)

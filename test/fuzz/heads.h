@@ -3,6 +3,7 @@
 
 #include "fuzz.h"
 #include "http/head.h"
+#include "test/support/oracle.h"
 
 // The scan gives the same answer whole and in steps; the length of the head, 0 or -1. `copy` gets
 // the head on its own, so that a read behind it is seen.
@@ -59,4 +60,18 @@ static inline void check_same_fields(const struct moon_headers *a, const struct 
     while (j < b->count && is_framing(b->fields[j].id))
         j++;
     HOLDS(j == b->count);
+}
+
+// llhttp accepts what was accepted, and sees the same fields.
+static inline void check_oracle(const struct moon_headers *h, struct moon_slice text,
+                                bool is_request)
+{
+    struct oracle oracle;
+    oracle_read(&oracle, text, is_request);
+    HOLDS(oracle.is_accepted);
+    HOLDS(oracle.count == h->count);
+    for (uint32_t i = 0; i < h->count; i++) {
+        HOLDS(moon_slice_equal(oracle.names[i], h->fields[i].name));
+        HOLDS(moon_slice_equal(oracle.values[i], h->fields[i].value));
+    }
 }

@@ -56,8 +56,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         f.arena, head_len > 0 ? (struct moon_slice){in.ptr, (size_t)head_len} : in);
     int err = moon_response_parse(f.arena, text, &moon_head_limits_default, method, &head, &fault);
     HOLDS(err == 0 || (fault.reason && fault.status == 502));
-    if (err == 0)
+    if (err == 0) {
+        check_oracle(&head.headers, text, false);
         check_response(&head, method);
+    }
     if (err == 0 && head_len > 0)
         write_and_read(f.arena, &head, method);
     fuzz_arena_free(&f);

@@ -12,7 +12,7 @@ local RANK = {
 -- Headers of one room or file: pattern -> where it may be included.
 local ONLY = {
   { "^lua%.h$", "script" }, { "^lauxlib%.h$", "script" }, { "^lualib%.h$", "script" },
-  { "^luajit%.h$", "script" }, { "^llhttp", "http" }, { "^nghttp2/", "http" }, { "^uv%.h$", "io" },
+  { "^luajit%.h$", "script" }, { "^nghttp2/", "http" }, { "^uv%.h$", "io" },
   { "^uv/", "io" }, { "^openssl/", "io" }, { "^ares", "io" }, { "^sys/epoll%.h$", "io" },
   { "^sys/socket%.h$", "io" }, { "^sys/un%.h$", "io" }, { "^netinet/tcp%.h$", "io" },
   { "^netdb%.h$", "io" }, { "^poll%.h$", "io" }, { "^sys/random%.h$", "io" },

@@ -150,7 +150,7 @@ for _, value in ipairs { "5", "  5", "5  ", "\t5" } do
     "POST /a HTTP/1.1\r\n" .. HOST .. "Content-Length:" .. value .. "\r\n\r\nhello",
     { head = "POST /a HTTP/1.1\r\n" .. HOST .. "@XF@Content-Length: 5\r\n\r\n", body = "hello" })
 end
--- Legal white space, yet no peer writes it, and parsers differ on it (llhttp refuses it): strict.
+-- Legal white space, yet no peer writes it, and parsers differ on it: strict.
 bad("A05", "Content-Length 5\\t", "POST /a HTTP/1.1\r\n" .. HOST .. "Content-Length: 5\t\r\n\r\nhello")
 bad("A05", "Content-Length with leading zeros", "POST /a HTTP/1.1\r\n" .. HOST .. "Content-Length: 0005\r\n\r\nhello")
 bad("A05", "Content-Length 00", "POST /a HTTP/1.1\r\n" .. HOST .. "Content-Length: 00\r\n\r\n")
