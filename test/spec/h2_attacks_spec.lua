@@ -388,6 +388,7 @@ describe("h2 attacks, clients that do not take their responses:", function()
     local client = connect(gateway, { is_paused = true, receive_buffer = 4096, settings = http2.setting(4, 2147483647) })
     client:window(0, 2147000000)
     for i = 0, 9 do client:request(2 * i + 1, { [":path"] = "/big" }) end
+    gateway:wait_metrics("the connection", function(metrics) return metrics.moongate_connections_live == 1 end)
     h.takes(300, 4000, function()
       gateway:wait_metrics("no connection", function(metrics) return metrics.moongate_connections_live == 0 end)
     end)
