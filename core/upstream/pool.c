@@ -102,8 +102,10 @@ void moon_pool_free(struct moon_pool *pool)
 
 static struct identity identity_of(const struct moon_upstream *upstream)
 {
-    return (struct identity){
-        .limit = upstream->limit, .tls = upstream->tls, .host = upstream->tls_host};
+    return (struct identity){.limit = upstream->limit,
+                             .tls = upstream->tls,
+                             .host = upstream->tls_host,
+                             .protocol = (uint8_t)upstream->protocol};
 }
 
 // ---- choosing
@@ -174,6 +176,10 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     struct identity identity = identity_of(upstream);
     if (before)
         leave_endpoints(pool, identity, before, seat->set);
+    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) { // those of is_http1
+        identity.protocol = MOON_UPSTREAM_HTTP1;
+        leave_endpoints(pool, identity, before, seat->set);
+    }
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
         slots_sweep(pool);
@@ -227,18 +233,35 @@ static const struct moon_endpoint *choose(struct moon_pool *pool, const struct m
 
 // ---- lending
 
-// `is_load`: those who balance want to know.
-static void fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
-                       struct moon_lease *lease)
+// `is_load`: those who balance want to know. 0 or -ENOMEM.
+static int fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
+                      struct moon_lease *lease)
 {
+    struct moon_lane *lane = moon_link_open_lane(pooled->link);
+    if (!lane) {
+        pooled_reoffer(pooled);
+        return -ENOMEM;
+    }
+    pooled_leave_idle(pooled);
+    pooled->lane_count += pooled->is_h2;
     if (is_load) {
-        pooled->is_load = true;
+        pooled->is_load = !pooled->is_h2;
+        lane->is_load = pooled->is_h2;
         atomic_fetch_add_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
     }
     lease->pooled = pooled;
     lease->state = pooled->slot->state;
-    lease->lane = moon_link_lane(pooled->link);
-    lease->is_reused = is_reused;
+    lease->lane = lane;
+    lease->is_reused = is_reused && !moon_link_is_connecting(pooled->link);
+    return 0;
+}
+
+static struct identity identity_for(const struct moon_lend_args *args)
+{
+    struct identity identity = identity_of(args->upstream);
+    if (args->is_http1)
+        identity.protocol = MOON_UPSTREAM_HTTP1;
+    return identity;
 }
 
 static bool counts_load(const struct moon_lend_args *args)
@@ -250,13 +273,22 @@ static bool counts_load(const struct moon_lend_args *args)
 static struct moon_pooled *take_kept(struct moon_pool *pool, const struct moon_limit *limit)
 {
     for (struct moon_list *at = pool->kept.next; at != &pool->kept; at = at->next) {
-        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, node);
+        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, kept);
         if (pooled->slot->limit != limit)
             continue;
-        moon_list_del(&pooled->node);
+        pooled_take_kept(pooled);
         return pooled;
     }
     return NULL;
+}
+
+// Its settings may have changed while it was waited for.
+static bool is_fit(struct moon_pooled *pooled, const struct moon_lend_args *args)
+{
+    struct identity identity = identity_for(args);
+    return slot_is_of(pooled->slot, &identity) && pooled->slot->proxy == args->upstream->proxy &&
+           (pooled->is_h2 ? pooled_has_room(pooled, args->upstream->stream_max_count)
+                          : !args->fresh);
 }
 
 // What the waiter was granted: a link to be lent as it stands, or a permit. The link serves whatever its endpoint: that one has
@@ -275,11 +307,13 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
         *link = take_kept(pool, limit); // NULL: it has died meanwhile
         break;
     }
-    struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
-    bool is_fit = *link && slot_is_of((*link)->slot, &identity) &&
-                  (*link)->slot->proxy == args->upstream->proxy;
-    if (!*link || (!args->fresh && is_fit))
+    if (!*link || is_fit(*link, args))
         return false;
+    if ((*link)->lane_count || (*link)->reserved_count) { // others use it
+        (*link)->is_retiring = true;
+        *link = NULL;
+        return false;
+    }
     struct slot *slot = (*link)->slot;
     moon_link_close((*link)->link);
     pooled_forget(*link);
@@ -303,8 +337,8 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
         return -EAGAIN;
     int err = pooled_connect(pool, slot, args->patron, &pooled);
     if (!err)
-        fill_lease(pooled, counts_load(args), false, lease);
-    else if (slot->limit)
+        return fill_lease(pooled, counts_load(args), false, lease);
+    if (slot->limit)
         moon_limit_release(slot->limit, &pool->wake);
     return err;
 }
@@ -335,26 +369,34 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
     if (is_reused) {
         pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        pooled_leave_idle(pooled);
     } else {
         int err = pooled_connect(pool, slot, NULL, &pooled);
         if (err)
             return err;
     }
-    fill_lease(pooled, false, is_reused, lease);
-    return 0;
+    return fill_lease(pooled, false, is_reused, lease);
 }
 
 static struct slot *slot_for(struct moon_pool *pool, const struct moon_lend_args *args,
                              struct moon_endpoint_state *state)
 {
-    struct identity identity = identity_of(args->upstream);
+    struct identity identity = identity_for(args);
     identity.state = state;
     if (args->upstream->proxy) {
         identity.proxy = (uint8_t)args->upstream->proxy;
         identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
     }
     return slot_get(pool, &identity);
+}
+
+// NULL: a new one is needed.
+static struct moon_pooled *find_link(const struct moon_lend_args *args, struct slot *slot)
+{
+    if (slot->speaks_h2)
+        return pooled_shared(slot, args->upstream->stream_max_count, args->was_lost);
+    if (args->fresh || moon_list_is_empty(&slot->idle))
+        return NULL;
+    return MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
 }
 
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -371,17 +413,14 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
         slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
         lease->state = slot ? slot->state : NULL;
     }
-    if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {
-        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        pooled_leave_idle(pooled);
-    }
+    if (slot)
+        pooled = find_link(args, slot);
     if (slot && !pooled)
         return lend_new(pool, args, slot, has_permit, lease);
-    if (pooled)
-        fill_lease(pooled, counts_load(args), true, lease);
+    int err = pooled ? fill_lease(pooled, counts_load(args), true, lease) : -ENOENT;
     if (has_permit)
         moon_limit_release(limit, &pool->wake);
-    return pooled ? 0 : -ENOENT;
+    return err;
 }
 
 int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
@@ -403,7 +442,7 @@ void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter)
     case MOON_GRANT_LINK:
         pooled = take_kept(pool, limit);
         if (pooled)
-            pooled_offer(pooled);
+            pooled_reoffer(pooled);
         return;
     }
 }

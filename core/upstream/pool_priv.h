@@ -27,6 +27,7 @@ struct identity {
     struct moon_slice host; // whom TLS asks for; empty: the address itself
     uint64_t patron;        // the number of the client connection that they are for; 0: any
     uint8_t proxy;          // enum moon_proxy_version
+    uint8_t protocol;       // enum moon_upstream_protocol
 };
 
 struct slot {
@@ -36,8 +37,11 @@ struct slot {
     struct moon_tls_client *tls; // NULL: plain
     char *host;                  // whom TLS asks for; NULL: the address itself
     uint64_t patron;
-    uint8_t proxy;
-    struct moon_list idle;           // of struct moon_pooled, the newest first
+    uint8_t proxy, protocol;
+    bool speaks_h2;                  // of AUTO: as far as is known
+    uint32_t peer_stream_count;      // that its links were allowed of late; 0: none has said yet
+    struct moon_list idle;           // of struct moon_pooled, the newest first; HTTP/1.1
+    struct moon_list shared;         // of HTTP/2, idle or not; those known to be full are last
     uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
     uint32_t mark;                   // of the last change whose new endpoints it is among
     struct moon_tally tally;         // of the state
@@ -45,13 +49,16 @@ struct slot {
 };
 
 struct moon_pooled {
-    // in slot->idle while it idles, in pool->kept while it waits for a waiter
-    struct moon_list node;
+    struct moon_list node; // in slot->shared; HTTP/1.1: in slot->idle while it idles
+    struct moon_list kept; // in pool->kept while it, or a lane of it, waits for a waiter
     struct moon_link *link;
     struct slot *slot;
     struct moon_pool *pool;
-    bool is_idle; // in slot->idle
-    bool is_load; // counts in state->in_flight
+    uint32_t lane_count, reserved_count; // HTTP/2: open; kept for waiters
+    bool is_h2;
+    bool is_retiring; // HTTP/2: no more lanes, closed with the last
+    bool is_idle;     // no lane is open
+    bool is_load;     // counts in state->in_flight; HTTP/2: each lane for itself
     bool is_claimed;
 };
 
@@ -120,6 +127,15 @@ struct moon_pooled *slot_oldest_idle(const struct slot *slot);
 int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
                    struct moon_pooled **out);
 void pooled_leave_idle(struct moon_pooled *pooled);
+// The link of the slot that may have another lane, of so many: not for HTTP/1.1. `was_lost`: only one that has not stood yet. NULL:
+// none.
+struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost);
+// Whether it may have another lane.
+bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap);
+// What was kept, or not to be lent after all, is for others.
+void pooled_reoffer(struct moon_pooled *pooled);
+// Takes it off those that are kept, or one of its lanes.
+void pooled_take_kept(struct moon_pooled *pooled);
 // Its link has become idle: kept, or given to one who waits, or closed.
 void pooled_offer(struct moon_pooled *pooled);
 // Closes the link, gives its permit back, frees both.

@@ -1,6 +1,7 @@
 // A link in the pool. Its wrapper lives from its connect to its close.
 //
 //   connect -> lent -> idle -> lent ... -> closed        at a limit: idle -> kept for a waiter -> lent to it
+#include "base/err.h"
 #include "io/loop.h"
 #include "io/stream.h"
 #include "io/tls.h"
@@ -25,7 +26,8 @@ void pooled_leave_idle(struct moon_pooled *pooled)
     if (!pooled->is_idle)
         return;
     pooled->is_idle = false;
-    moon_list_del(&pooled->node);
+    if (!pooled->is_h2)
+        moon_list_del(&pooled->node);
     pooled->slot->idle_count--;
     if (pooled->slot->limit)
         moon_limit_count_idle(pooled->slot->limit, -1);
@@ -35,7 +37,8 @@ void pooled_leave_idle(struct moon_pooled *pooled)
 static void enter_idle(struct moon_pooled *pooled)
 {
     pooled->is_idle = true;
-    moon_list_add_after(&pooled->slot->idle, &pooled->node);
+    if (!pooled->is_h2)
+        moon_list_add_after(&pooled->slot->idle, &pooled->node);
     pooled->slot->idle_count++;
     if (pooled->slot->limit)
         moon_limit_count_idle(pooled->slot->limit, 1);
@@ -53,6 +56,7 @@ void pooled_forget(struct moon_pooled *pooled)
 {
     pooled_leave_idle(pooled);
     moon_list_del(&pooled->node);
+    moon_list_del(&pooled->kept);
     end_load(pooled);
     pooled->slot->link_count--;
     if (!pooled->is_claimed)
@@ -78,14 +82,33 @@ void pooled_close(struct moon_pooled *pooled)
     on_closed(pooled);
 }
 
+static bool is_old(const struct moon_pooled *pooled)
+{
+    return moon_loop_now_ms(pooled->pool->res->loop) - moon_link_start_ms(pooled->link) >
+           LINK_MAX_AGE_MS;
+}
+
+static void keep(struct moon_pooled *pooled)
+{
+    pooled_leave_idle(pooled);
+    pooled->reserved_count++;
+    if (moon_list_is_empty(&pooled->kept))
+        moon_list_add_before(&pooled->pool->kept, &pooled->kept);
+}
+
+void pooled_take_kept(struct moon_pooled *pooled)
+{
+    if (--pooled->reserved_count == 0)
+        moon_list_del(&pooled->kept);
+}
+
 void pooled_offer(struct moon_pooled *pooled)
 {
     struct moon_pool *pool = pooled->pool;
     struct slot *slot = pooled->slot;
-    uint64_t age_ms = moon_loop_now_ms(pool->res->loop) - moon_link_start_ms(pooled->link);
     end_load(pooled);
     if (pool->is_draining || slot->is_gone || slot->idle_count >= SLOT_IDLE_COUNT ||
-        age_ms > LINK_MAX_AGE_MS) {
+        is_old(pooled)) {
         pooled_close(pooled);
         return;
     }
@@ -101,8 +124,7 @@ void pooled_offer(struct moon_pooled *pooled)
     case MOON_OFFER_KEEP:
         return;
     case MOON_OFFER_GRANTED:
-        pooled_leave_idle(pooled);
-        moon_list_add_before(&pool->kept, &pooled->node);
+        keep(pooled);
         return;
     case MOON_OFFER_CLOSE:
         pooled_close(pooled);
@@ -110,22 +132,118 @@ void pooled_offer(struct moon_pooled *pooled)
     }
 }
 
+// ---- links that are shared: HTTP/2
+
+bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap)
+{
+    uint32_t peer_cap = moon_link_lane_cap(pooled->link);
+    return !pooled->is_retiring && !is_old(pooled) &&
+           pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap);
+}
+
+struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost)
+{
+    struct moon_list *last = slot->shared.prev;
+    for (struct moon_list *at = slot->shared.next, *next; at != &slot->shared; at = next) {
+        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, node);
+        next = at->next;
+        if ((!was_lost || moon_link_is_connecting(pooled->link)) && pooled_has_room(pooled, cap))
+            return pooled;
+        moon_list_del(at);
+        moon_list_add_before(&slot->shared, at);
+        if (at == last)
+            break;
+    }
+    return NULL;
+}
+
+// A lane has become free while others are open: for one who waits on this worker, or for nobody more if others wait elsewhere.
+static void offer_lane(struct moon_pooled *pooled)
+{
+    struct slot *slot = pooled->slot;
+    if (!slot->limit || slot->patron || pooled->is_retiring)
+        return;
+    switch (moon_limit_offer(slot->limit, &pooled->pool->wake)) {
+    case MOON_OFFER_KEEP:
+        return;
+    case MOON_OFFER_GRANTED:
+        keep(pooled);
+        return;
+    case MOON_OFFER_CLOSE:
+        pooled->is_retiring = true;
+        return;
+    }
+}
+
+// What its peer allows is what the next link is taken to be allowed.
+static uint32_t note_cap(struct moon_pooled *pooled)
+{
+    uint32_t cap = moon_link_lane_cap(pooled->link);
+    if (cap && !moon_link_is_connecting(pooled->link))
+        pooled->slot->peer_stream_count = cap;
+    return cap;
+}
+
+static void on_left(void *owner, struct moon_lane *lane)
+{
+    struct moon_pooled *pooled = owner;
+    struct slot *slot = pooled->slot;
+    if (lane->is_load)
+        atomic_fetch_sub_explicit(&slot->state->in_flight, 1, memory_order_relaxed);
+    lane->is_load = false;
+    pooled->lane_count--;
+    moon_list_del(&pooled->node); // where it is found first
+    moon_list_add_after(&slot->shared, &pooled->node);
+    bool is_over = note_cap(pooled) == 0 || pooled->is_retiring;
+    bool is_free = pooled->lane_count == 0 && pooled->reserved_count == 0;
+    if (is_free && is_over)
+        pooled_close(pooled);
+    else
+        pooled_reoffer(pooled);
+}
+
+void pooled_reoffer(struct moon_pooled *pooled)
+{
+    if (pooled->is_idle)
+        return;
+    if (pooled->lane_count == 0 && pooled->reserved_count == 0)
+        pooled_offer(pooled);
+    else if (moon_link_lane_cap(pooled->link))
+        offer_lane(pooled);
+}
+
+// ALPN has told what a guess could not.
+static int on_mismatch(void *owner, bool is_h2)
+{
+    struct slot *slot = ((struct moon_pooled *)owner)->slot;
+    if (slot->protocol != MOON_UPSTREAM_AUTO)
+        return MOON_EALPN;
+    slot->speaks_h2 = is_h2;
+    return MOON_ENOTBEGUN;
+}
+
 static void on_idle(void *owner)
 {
     pooled_offer(owner);
 }
 
-static const struct moon_link_events pool_events = {.idle = on_idle, .closed = on_closed};
+static const struct moon_link_events pool_events = {
+    .idle = on_idle, .closed = on_closed, .left = on_left, .mismatch = on_mismatch};
 
 // TLS over it, for the name that is asked for, or for the address.
 static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,
                                   struct moon_stream *stream)
 {
+    static const struct moon_slice offers[] = {
+        [MOON_UPSTREAM_HTTP1] = {"\x08http/1.1", 9},
+        [MOON_UPSTREAM_HTTP2] = {"\x02h2", 3},
+        [MOON_UPSTREAM_AUTO] = {"\x02h2\x08http/1.1", 12},
+    };
     char text[MOON_ADDRESS_TEXT_LEN];
     if (!slot->host)
         moon_address_format_ip(&slot->state->address, text);
     return moon_tls_connect(slot->tls, pool->res->worker, pool->res->loop, stream,
-                            slot->host ? slot->host : text);
+                            slot->host ? slot->host : text, offers[slot->protocol]);
 }
 
 // What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
@@ -175,6 +293,14 @@ int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_
     pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
     if (slot->proxy)
         send_proxy_header(slot, patron, pooled->link);
+    pooled->is_h2 = slot->speaks_h2;
+    if (slot->speaks_h2 && moon_link_speak_h2(pooled->link, slot->peer_stream_count) < 0) {
+        moon_link_close(pooled->link);
+        free(pooled);
+        return -ENOMEM;
+    }
+    if (pooled->is_h2)
+        moon_list_add_after(&slot->shared, &pooled->node);
     slot->link_count++;
     atomic_fetch_add_explicit(&slot->state->connections, 1, memory_order_relaxed);
     *out = pooled;

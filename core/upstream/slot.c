@@ -4,6 +4,7 @@
 // client connection, which go with that one.
 #include "io/tls.h"
 #include "upstream/pool_priv.h"
+#include "upstream/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,8 @@ void slots_grow(struct moon_pool *pool)
 
 bool slot_is_of(const struct slot *slot, const struct identity *identity)
 {
-    if (slot->limit != identity->limit || slot->tls != identity->tls)
+    if (slot->limit != identity->limit || slot->tls != identity->tls ||
+        slot->protocol != identity->protocol)
         return false;
     return !slot->tls ||
            moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
@@ -133,7 +135,10 @@ struct slot *slot_get(struct moon_pool *pool, const struct identity *identity)
     slot->host = copy_host(identity->host);
     slot->patron = identity->patron;
     slot->proxy = identity->proxy;
+    slot->protocol = identity->protocol;
+    slot->speaks_h2 = identity->protocol != MOON_UPSTREAM_HTTP1; // of AUTO a guess
     moon_list_init(&slot->idle);
+    moon_list_init(&slot->shared);
     moon_tally_add(slot->state, &slot->tally);
     struct slot **bucket = bucket_of_slot(pool, slot);
     slot->next = *bucket;
@@ -145,9 +150,14 @@ struct slot *slot_get(struct moon_pool *pool, const struct identity *identity)
 
 struct moon_pooled *slot_oldest_idle(const struct slot *slot)
 {
-    return moon_list_is_empty(&slot->idle)
-               ? NULL
-               : MOON_CONTAINER(slot->idle.prev, struct moon_pooled, node);
+    if (!moon_list_is_empty(&slot->idle))
+        return MOON_CONTAINER(slot->idle.prev, struct moon_pooled, node);
+    if (slot->idle_count == 0)
+        return NULL;
+    for (struct moon_list *at = slot->shared.prev; at != &slot->shared; at = at->prev)
+        if (MOON_CONTAINER(at, struct moon_pooled, node)->is_idle)
+            return MOON_CONTAINER(at, struct moon_pooled, node);
+    return NULL;
 }
 
 void slot_leave(struct moon_pool *pool, struct slot *slot)
