@@ -96,12 +96,14 @@ static bool may_try_again(struct moon_call *call, const struct failure *failure)
     if (call->attempt_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
         is_local_shortage(failure->err))
         return false;
+    if (failure->err == MOON_ENOTBEGUN)
+        return true;
     if (!failure->was_connected) {
         if (call->upstream)
             return call->lease.endpoint_count > call->attempt_count;
         return ++call->address_at < call->address_count;
     }
-    if (failure->had_input || !call->lease.is_reused)
+    if (failure->had_input || !call->lease.is_reused || failure->err == MOON_ERESET)
         return false;
     return !failure->had_output || moon_method_is_idempotent(call->request.method_id);
 }
@@ -304,7 +306,8 @@ static int lend(struct moon_call *call)
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
                                   .waiter = &call->waiter,
-                                  .fresh = is_fresh};
+                                  .fresh = is_fresh,
+                                  .was_lost = is_fresh};
     return moon_pool_lend(call->service->pool, &args, &call->lease);
 }
 
