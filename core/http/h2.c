@@ -204,6 +204,7 @@ static int queue_settings(struct moon_h2 *h2)
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, MOON_H2_STREAM_COUNT},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, MOON_H2_STREAM_LEN},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h2->args.header_bytes},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1}, // RFC 8441
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };
     int err = nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, entries,

@@ -56,7 +56,7 @@ struct moon_h2_stream {
     int32_t id;
     // The header block that is being received: pseudo-fields, then "name: value CRLF" for each field.
     struct moon_buffer block, trailer_block;
-    struct moon_h2_part method, scheme, path, authority;
+    struct moon_h2_part method, scheme, path, authority, protocol;
     uint32_t fields_at;                // where the fields begin
     uint32_t list_len;                 // as SETTINGS_MAX_HEADER_LIST_SIZE counts
     uint16_t field_count, crumb_count; // crumbs: Cookie fields, which are not among the others
@@ -73,6 +73,7 @@ struct moon_h2_stream {
     bool is_bodiless : 1; // the head came with END_STREAM
     bool is_read : 1;     // END_STREAM was received
     bool is_sent : 1;     // END_STREAM was sent
+    bool is_tunnel : 1;   // its sides end each by itself; the owner's, who sets it with the head
     bool has_session : 1; // between open and closed
 };
 
@@ -137,7 +138,7 @@ int moon_h2_trailers_read(struct moon_h2 *h2, struct moon_h2_stream *stream,
 void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len);
 
 // Queues a response head. `has_body`: moon_h2_send_body and moon_h2_send_end follow; else the stream ends with it, unless it is
-// interim. 0 or -ENOMEM.
+// interim. 101 opens a tunnel, and goes out as 200 (RFC 8441 5). 0 or -ENOMEM.
 int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
                       const struct moon_head *head, const struct moon_framing *framing,
                       bool has_body);

@@ -86,8 +86,9 @@ static void judge_response(struct h2_stream *stream, uint64_t now_ms)
 {
     struct moon_link *link = stream->link;
     uint32_t window_ms = settings_of(link)->timeouts.body_ms, rate = settings_of(link)->body_rate;
-    bool waits = !moon_list_is_empty(&stream->full) ||
-                 (stream->h2.has_ended && !stream->h2.is_sent && !stream->is_closed);
+    bool waits = !stream->is_taken && (!moon_list_is_empty(&stream->full) ||
+                                       (stream->h2.has_ended && !stream->h2.is_sent &&
+                                        !stream->is_closed)); // a tunnel has its own time
     if (!waits) {
         stream->out_due_ms = 0;
         return;

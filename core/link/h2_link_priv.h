@@ -1,4 +1,4 @@
-// What h2_link.c, h2_lane.c and h2_deadlines.c share: the streams of a link that speaks HTTP/2.
+// What h2_link.c, h2_lane.c, h2_tunnel.c and h2_deadlines.c share: the streams of a link that speaks HTTP/2.
 #pragma once
 
 #include "http/h2.h"
@@ -22,10 +22,13 @@ struct h2_stream {
     bool has_fault : 1; // what else comes is dropped
     bool has_end : 1;   // END_STREAM came
     bool was_told_end : 1;
-    bool is_closed : 1;  // the session has forgotten it
-    bool is_lost : 1;    // too early: abort is to be told
-    bool is_paused : 1;  // the owner took less than it was given
-    bool is_held : 1;    // moon_lane_hold
+    bool is_closed : 1; // the session has forgotten it
+    bool is_lost : 1;   // too early: abort is to be told
+    bool is_paused : 1; // the owner took less than it was given
+    bool is_held : 1;   // moon_lane_hold
+    bool
+        is_upgrade : 1; // what comes behind the head is a tunnel's: it stays in `in` until one takes it
+    bool is_taken : 1;   // by h2_tunnel.c, which is attached
     bool was_paused : 1; // in this window of the body rate: paused or held
 };
 
@@ -55,6 +58,10 @@ void h2_stream_fault(struct h2_stream *stream, const struct moon_fault *fault);
 void h2_link_end(struct moon_link *link, int err);
 // The second GOAWAY.
 void h2_link_drain_now(struct moon_link *link);
+
+// h2_tunnel.c: bytes or the end have come / the connection is closed. Of a stream that is taken and attached.
+void h2_tunnel_has_input(struct h2_stream *stream);
+void h2_tunnel_cut(struct h2_stream *stream);
 
 // h2_deadlines.c
 uint32_t h2_body_window_ms(const struct moon_link *link);

@@ -124,6 +124,8 @@ void moon_h2_lane_hold(struct moon_lane *lane, bool is_held);
 bool moon_h2_lane_is_read(const struct moon_lane *lane);
 void moon_h2_lane_end(struct moon_lane *lane);
 void moon_h2_lane_abort(struct moon_lane *lane);
+// h2_tunnel.c: of a stream whose head was sent as 101.
+int moon_h2_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream);
 
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);
