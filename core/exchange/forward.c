@@ -267,6 +267,7 @@ static void frame_body(struct moon_exchange *ex)
     if (is_known && !is_filtered) {
         ex->sent.body = MOON_BODY_LENGTH;
         ex->sent.content_length = response->body == MOON_BODY_NONE ? 0 : response->content_length;
+        ex->sent.may_trail = response->is_h2 && response->body == MOON_BODY_LENGTH;
         return;
     }
     ex->sent.body = ex->request.minor ? MOON_BODY_CHUNKED : MOON_BODY_CLOSE;

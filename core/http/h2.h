@@ -68,6 +68,7 @@ struct moon_h2_stream {
     bool is_in_trailers : 1;
     bool is_too_large : 1; // the block is over a limit: what else it says is not kept
     bool has_left : 1;
+    bool may_trail : 1;   // a length is no end: trailers may follow
     bool has_ended : 1;   // our side: no more body comes
     bool is_deferred : 1; // nghttp2 waits for more of it
     bool is_bodiless : 1; // the head came with END_STREAM

@@ -81,8 +81,9 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t
         len = room;
     if (stream->has_left && len > stream->left_len)
         len = (size_t)stream->left_len;
+    bool is_counted = stream->has_left && !stream->may_trail;
     bool is_last =
-        stream->has_left ? len == stream->left_len : stream->has_ended && len == stream->source.len;
+        is_counted ? len == stream->left_len : stream->has_ended && len == stream->source.len;
     if (len == 0 && (!is_last || room == 0)) {
         stream->is_deferred = true;
         return NGHTTP2_ERR_DEFERRED;
@@ -188,6 +189,7 @@ int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
         nv[count++] = nv_of(MOON_SLICE("content-length"),
                             moon_slice_from_u64(framing->content_length, digits));
     stream->has_left = has_body && framing->body == MOON_BODY_LENGTH;
+    stream->may_trail = framing->may_trail;
     stream->left_len = stream->has_left ? framing->content_length : 0;
     int err = submit_head(h2, stream, code, nv, count, has_body);
     if (nv != local)

@@ -122,6 +122,7 @@ struct moon_framing {
     bool keep_alive;           // Connection: keep-alive said aloud (to an HTTP/1.0 client)
     struct moon_slice upgrade; // Connection: upgrade and Upgrade with this value; empty: none
     bool te_trailers;          // TE: trailers
+    bool may_trail; // trailers may come behind a body of known length: HTTP/2 on both sides
 };
 
 // Bytes that writing `head` takes at the most; its headers hold no hop-by-hop field (moon_head_strip_hop).

@@ -20,7 +20,8 @@ static bool has_body(const struct moon_lane *lane, const struct moon_head *head,
         lane->head->method_id == MOON_METHOD_HEAD)
         return false;
     return framing->body == MOON_BODY_CHUNKED || framing->body == MOON_BODY_CLOSE ||
-           (framing->body == MOON_BODY_LENGTH && framing->content_length > 0);
+           (framing->body == MOON_BODY_LENGTH &&
+            (framing->content_length > 0 || framing->may_trail));
 }
 
 int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,

@@ -426,7 +426,8 @@ describe("a WebSocket over HTTP/2 is not opened", function()
     assert.equal(400, outcome({}, { { "content-length", "3" } }))
     assert.equal(400, outcome { [":path"] = "/%zz" })
     id = id + 2
-    client:send(http2.HEADERS, 4, id, http2.head({ [":method"] = "CONNECT", [":protocol"] = "websocket" }, { { ":protocol", "websocket" } }))
+    local pseudo = { [":method"] = "CONNECT", [":protocol"] = "websocket" }
+    client:send(http2.HEADERS, 4, id, http2.head(pseudo, { { ":protocol", "websocket" } }))
     assert.equal(http2.PROTOCOL_ERROR, client:response(id).reset)
     assert.equal(0, #backend.requests)
     assert.is_true(client:sync())

@@ -301,6 +301,37 @@ static void connects_that_are_refused(void **state)
 
 // ---- writing
 
+static void trailers_may_follow_a_body_of_known_length(void **state)
+{
+    for (int has_trailers = 0; has_trailers < 2; has_trailers++) {
+        struct peer *peer = peer_new(state);
+        struct moon_head response = {.status = 200, .minor = 1};
+        struct moon_framing framing = {
+            .body = MOON_BODY_LENGTH, .content_length = 3, .may_trail = true};
+        struct moon_headers trailers;
+        moon_headers_init(&trailers, peer->f->arena, 1);
+        if (has_trailers)
+            moon_headers_add(&trailers, peer->f->arena, MOON_SLICE("x"), MOON_SLICE("y"));
+        receive(peer, BYTES(START));
+        receive_frame(peer, 1, 5, 1, BYTES(GET));
+        assert_int_equal(read_head(peer, 0), 0);
+        struct stream *stream = &peer->streams[0];
+        moon_h2_send_head(peer->h2, &stream->h2, &response, &framing, true);
+        assert_int_equal(moon_h2_send_body(peer->h2, &stream->h2, BYTES("abc"), &peer->out), 3);
+        assert_false(stream->h2.is_sent);
+        moon_buffer_fini(&peer->out, peer->buffers);
+        moon_h2_send_end(peer->h2, &stream->h2, &trailers);
+        pumps(peer);
+        assert_true(stream->is_closed && stream->code == MOON_H2_NO_ERROR);
+        struct moon_slice out = moon_buffer_bytes(&peer->out);
+        if (has_trailers) // HEADERS that end the stream
+            assert_true(out.ptr[out.len - 5 - 9 + 3] == 1 && out.ptr[out.len - 5 - 9 + 4] == 5);
+        else
+            assert_true(out.ptr[3] == 0 && out.ptr[4] == 1);
+        peer_free(peer);
+    }
+}
+
 // 101 is 200 there, and an end of ours leaves the client's side open until the owner has enough of it.
 static void tunnels_end_each_side_by_itself(void **state)
 {
@@ -430,6 +461,7 @@ int main(void)
         TEST(refused_heads),
         TEST(connect_with_protocol_is_an_upgrade),
         TEST(connects_that_are_refused),
+        TEST(trailers_may_follow_a_body_of_known_length),
         TEST(tunnels_end_each_side_by_itself),
         TEST(bodies_keep_to_the_windows),
         TEST(a_response_that_is_early_resets_what_it_did_not_read),
