@@ -123,6 +123,9 @@ bool moon_h2_is_over(const struct moon_h2 *h2);
 bool moon_h2_is_in_block(const struct moon_h2 *h2);
 // Under moon_h2_receive or moon_h2_pump.
 bool moon_h2_is_busy(const struct moon_h2 *h2);
+// No stream is open, and nothing is expected soon: memory is given back until something is asked of the connection.
+void moon_h2_sleep(struct moon_h2 *h2);
+bool moon_h2_is_asleep(const struct moon_h2 *h2);
 // Moves frames that are due into `out`, as far as it has room. 0 or an error (-ENOBUFS, MOON_EPROTO).
 int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out);
 

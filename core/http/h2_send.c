@@ -145,7 +145,7 @@ int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, 
 
 int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out)
 {
-    if (h2->is_receiving || h2->is_pumping)
+    if (h2->is_receiving || h2->is_pumping || h2->image) // asleep: nothing waits
         return 0;
     h2->out = out;
     h2->is_pumping = true;

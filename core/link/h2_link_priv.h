@@ -37,9 +37,9 @@ enum h2_drain { H2_SERVES, H2_NOTICED, H2_DRAINS };
 struct moon_h2_link {
     struct moon_h2 *h2;
     struct moon_list streams, work, full, dead;
-    uint64_t idle_due_ms, block_due_ms, tick_due_ms, drain_due_ms; // 0: none
-    uint8_t drain;                                                 // enum h2_drain
-    bool is_over : 1;                                              // its end is queued
+    uint64_t idle_due_ms, block_due_ms, tick_due_ms, drain_due_ms, sleep_due_ms; // 0: none
+    uint8_t drain;                                                               // enum h2_drain
+    bool is_over : 1; // its end is queued
 };
 
 static inline struct h2_stream *h2_stream_of(struct moon_lane *lane)
