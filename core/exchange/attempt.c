@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "conf/settings.h"
+#include "io/websocket_key.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "upstream/registry.h"
@@ -152,6 +153,19 @@ static bool is_readable(const struct moon_exchange *ex)
            !moon_headers_next(&ex->response.headers, MOON_SLICE("Sec-WebSocket-Extensions"), &at);
 }
 
+// The client of an HTTP/2 stream sees no Sec-WebSocket-Accept: it is ours to check.
+static bool is_accepted(const struct moon_exchange *ex)
+{
+    uint32_t at = 0;
+    const struct moon_field *key =
+        moon_headers_next(&ex->request.headers, MOON_SLICE("Sec-WebSocket-Key"), &at);
+    at = 0;
+    const struct moon_field *accept =
+        moon_headers_next(&ex->response.headers, MOON_SLICE("Sec-WebSocket-Accept"), &at);
+    return moon_exchange_is_websocket(ex) && key && accept &&
+           moon_websocket_key_is_accepted(key->value, accept->value);
+}
+
 // 101: both sides become a tunnel, after header_filter (A24).
 static void on_switch(struct moon_exchange *ex)
 {
@@ -162,6 +176,11 @@ static void on_switch(struct moon_exchange *ex)
         return;
     }
     ex->sent = (struct moon_framing){.body = MOON_BODY_NONE, .upgrade = given->value};
+    if (ex->request.is_h2_upgrade && !is_accepted(ex)) {
+        moon_attempt_end(ex, false);
+        moon_exchange_answer(ex, 502, "the upstream's Sec-WebSocket-Accept does not fit the key");
+        return;
+    }
     if (ex->run.has_messages && !is_readable(ex)) {
         moon_attempt_end(ex, false);
         moon_exchange_answer(ex, 502, "the upstream switched to what websocket_frame cannot read");

@@ -4,6 +4,7 @@
 #include "conf/settings.h"
 #include "exchange/exchange_priv.h"
 #include "io/tls.h"
+#include "io/websocket_key.h"
 #include "route/listener.h"
 
 #include <errno.h>
@@ -176,6 +177,17 @@ int moon_forward_begin(struct moon_exchange *ex)
     return err ? err : put_request_id(ex);
 }
 
+// What HTTP/2 leaves out because it needs no proof (RFC 8441 5) is the question to an HTTP/1.1 server, whatever a client has sent.
+static int put_websocket_key(struct moon_exchange *ex)
+{
+    char *key = moon_arena_try_bytes(ex->flow.arena, MOON_WEBSOCKET_KEY_LEN);
+    if (!key)
+        return -ENOMEM;
+    moon_websocket_key_make(ex->res->loop, key);
+    return moon_headers_set(&ex->request.headers, ex->flow.arena, MOON_SLICE("Sec-WebSocket-Key"),
+                            (struct moon_slice){key, MOON_WEBSOCKET_KEY_LEN});
+}
+
 int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
 {
     struct moon_head *request = &ex->request;
@@ -193,7 +205,9 @@ int moon_forward_request(struct moon_exchange *ex, struct moon_framing *framing)
         moon_head_forget_digests(&request->headers);
     }
     moon_head_strip_hop(request);
-    return framing->upgrade.len && !framing->upgrade.ptr ? -ENOMEM : 0;
+    if (framing->upgrade.len && !framing->upgrade.ptr)
+        return -ENOMEM;
+    return request->is_h2_upgrade ? put_websocket_key(ex) : 0;
 }
 
 struct moon_slice moon_forward_date(struct moon_service *service)
@@ -261,6 +275,7 @@ static void frame_body(struct moon_exchange *ex)
     if (is_known && !is_filtered && !has_trailers(ex)) {
         ex->sent.body = MOON_BODY_LENGTH;
         ex->sent.content_length = response->body == MOON_BODY_NONE ? 0 : response->content_length;
+        ex->sent.may_trail = response->is_h2 && response->body == MOON_BODY_LENGTH;
         return;
     }
     ex->sent.body = ex->request.minor ? MOON_BODY_CHUNKED : MOON_BODY_CLOSE;

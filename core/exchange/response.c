@@ -30,6 +30,8 @@ static void send_switch(struct moon_exchange *ex)
     ex->is_response_sent = true;
     ex->step = STEP_RESPONSE;
     moon_head_strip_hop(&ex->response);
+    if (ex->request.is_h2_upgrade)
+        moon_headers_del(&ex->response.headers, MOON_SLICE("Sec-WebSocket-Accept"));
     count_class(ex);
     if (moon_lane_send_head(ex->down, &ex->response, &ex->sent) < 0) {
         moon_exchange_break(ex);
@@ -43,6 +45,11 @@ static void send_head(struct moon_exchange *ex)
 {
     if (ex->response.status == 101 && !ex->is_local) {
         send_switch(ex);
+        return;
+    }
+    if (ex->request.is_h2_upgrade && ex->response.status / 100 == 2) {
+        ex->has_failed = true; // what a filter has made of the answer it must not make of this one
+        moon_exchange_answer(ex, 502, "a WebSocket was answered by 2xx, but not opened");
         return;
     }
     if (moon_forward_response(ex) < 0 ||

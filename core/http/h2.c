@@ -240,9 +240,11 @@ static int queue_settings(struct moon_h2 *h2)
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, MOON_H2_STREAM_LEN},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h2->args.header_bytes},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL,
+         1}, // RFC 8441; the last one, servers alone say it
     };
-    int err = nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, entries,
-                                      sizeof entries / sizeof entries[0]);
+    size_t count = sizeof entries / sizeof entries[0] - is_client;
+    int err = nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, entries, count);
     return err ? err
                : nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, 0,
                                                        MOON_H2_CONNECTION_LEN);
@@ -256,11 +258,12 @@ struct moon_h2 *moon_h2_new(const struct moon_h2_args *args)
     if (callbacks && option && h2) {
         h2->args = *args;
         moon_h2_guard_init(h2);
-        nghttp2_mem memory = moon_h2_memory(h2);
+        nghttp2_mem memory = moon_h2_memory_init(h2);
         if (args->is_client)
             nghttp2_session_client_new3(&h2->session, callbacks, h2, option, &memory);
         else
             nghttp2_session_server_new3(&h2->session, callbacks, h2, option, &memory);
+        h2->is_making = false;
     }
     if (callbacks)
         nghttp2_session_callbacks_del(callbacks);
@@ -276,7 +279,9 @@ void moon_h2_free(struct moon_h2 *h2)
 {
     if (!h2)
         return;
+    moon_h2_wake(h2);
     nghttp2_session_del(h2->session);
+    moon_h2_memory_fini(h2);
     free(h2);
 }
 
@@ -313,6 +318,7 @@ int moon_h2_receive(struct moon_h2 *h2, struct moon_slice bytes, uint64_t now_ms
 {
     int err = h2->has_terminated || h2->error ? MOON_EPROTO : 0;
     h2->now_ms = now_ms;
+    moon_h2_wake(h2);
     while (bytes.len && !err) {
         size_t len = moon_h2_guard_walk(h2, bytes);
         err = h2->has_terminated ? MOON_EPROTO : feed(h2, (struct moon_slice){bytes.ptr, len});
@@ -326,9 +332,15 @@ enum moon_h2_cause moon_h2_cause(const struct moon_h2 *h2)
     return (enum moon_h2_cause)h2->cause;
 }
 
+bool moon_h2_is_asleep(const struct moon_h2 *h2)
+{
+    return h2->image != NULL;
+}
+
 bool moon_h2_is_over(const struct moon_h2 *h2)
 {
-    return !nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session);
+    return !h2->image && !nghttp2_session_want_read(h2->session) &&
+           !nghttp2_session_want_write(h2->session);
 }
 
 bool moon_h2_is_in_block(const struct moon_h2 *h2)
@@ -343,6 +355,7 @@ bool moon_h2_is_busy(const struct moon_h2 *h2)
 
 void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len)
 {
+    moon_h2_wake(h2);
     if (stream->has_session && h2->args.is_client)
         nghttp2_session_consume_stream(h2->session, stream->id, len);
     else if (stream->has_session)
@@ -353,6 +366,7 @@ void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t 
 
 void moon_h2_terminate(struct moon_h2 *h2, enum moon_h2_code code)
 {
+    moon_h2_wake(h2);
     if (!h2->has_terminated)
         nghttp2_session_terminate_session(h2->session, code);
     h2->has_terminated = true;
@@ -360,12 +374,14 @@ void moon_h2_terminate(struct moon_h2 *h2, enum moon_h2_code code)
 
 void moon_h2_drain_notice(struct moon_h2 *h2)
 {
+    moon_h2_wake(h2);
     h2->wants_ping = nghttp2_submit_shutdown_notice(h2->session) ==
                      0; // behind it: PING is sent first where both wait
 }
 
 void moon_h2_drain(struct moon_h2 *h2)
 {
+    moon_h2_wake(h2);
     nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
                           nghttp2_session_get_last_proc_stream_id(h2->session), NGHTTP2_NO_ERROR,
                           NULL, 0);

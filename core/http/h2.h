@@ -59,7 +59,7 @@ struct moon_h2_stream {
     int32_t id;
     // The header block that is being received: pseudo-fields, then "name: value CRLF" for each field.
     struct moon_buffer block, trailer_block;
-    struct moon_h2_part method, scheme, path, authority, status;
+    struct moon_h2_part method, scheme, path, authority, protocol, status;
     uint32_t fields_at;                // where the fields begin
     uint32_t list_len;                 // as SETTINGS_MAX_HEADER_LIST_SIZE counts
     uint16_t field_count, crumb_count; // crumbs: Cookie fields, which are not among the others
@@ -71,11 +71,13 @@ struct moon_h2_stream {
     bool is_in_trailers : 1;
     bool is_too_large : 1; // the block is over a limit: what else it says is not kept
     bool has_left : 1;
+    bool may_trail : 1;   // a length is no end: trailers may follow
     bool has_ended : 1;   // our side: no more body comes
     bool is_deferred : 1; // nghttp2 waits for more of it
     bool is_bodiless : 1; // the head came with END_STREAM
     bool is_read : 1;     // END_STREAM was received
     bool is_sent : 1;     // END_STREAM was sent
+    bool is_tunnel : 1;   // its sides end each by itself; the owner's, who sets it with the head
     bool has_session : 1; // between open and closed
     // client side
     bool is_response : 1;
@@ -136,6 +138,9 @@ bool moon_h2_is_over(const struct moon_h2 *h2);
 bool moon_h2_is_in_block(const struct moon_h2 *h2);
 // Under moon_h2_receive or moon_h2_pump.
 bool moon_h2_is_busy(const struct moon_h2 *h2);
+// No stream is open, and nothing is expected soon: memory is given back until something is asked of the connection.
+void moon_h2_sleep(struct moon_h2 *h2);
+bool moon_h2_is_asleep(const struct moon_h2 *h2);
 // Moves frames that are due into `out`, as far as it has room. 0 or an error (-ENOBUFS, MOON_EPROTO).
 int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out);
 
@@ -157,7 +162,7 @@ int moon_h2_trailers_read(struct moon_h2 *h2, struct moon_h2_stream *stream,
 void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len);
 
 // Queues a response head. `has_body`: moon_h2_send_body and moon_h2_send_end follow; else the stream ends with it, unless it is
-// interim. 0 or -ENOMEM.
+// interim. 101 opens a tunnel, and goes out as 200 (RFC 8441 5). 0 or -ENOMEM.
 int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
                       const struct moon_head *head, const struct moon_framing *framing,
                       bool has_body);

@@ -13,7 +13,7 @@
 enum {
     FIELD_OVERHEAD_LEN = 32, // RFC 9113 6.5.2
     CRUMB_COUNT = 256,       // more than browsers keep for a host
-    FIELD_SPARE_COUNT = 8,   // fields that the gateway adds
+    FIELD_SPARE_COUNT = 10,  // fields that the gateway adds
     FAR_FACTOR = 4,          // so many times a limit is no mistake, but an attack
 };
 
@@ -46,8 +46,11 @@ static struct moon_h2_part *part_of(struct moon_h2_stream *stream, struct moon_s
         struct moon_slice name;
         struct moon_h2_part *part;
     } parts[] = {
-        {MOON_SLICE(":method"), &stream->method}, {MOON_SLICE(":scheme"), &stream->scheme},
-        {MOON_SLICE(":path"), &stream->path},     {MOON_SLICE(":authority"), &stream->authority},
+        {MOON_SLICE(":method"), &stream->method},
+        {MOON_SLICE(":scheme"), &stream->scheme},
+        {MOON_SLICE(":path"), &stream->path},
+        {MOON_SLICE(":authority"), &stream->authority},
+        {MOON_SLICE(":protocol"), &stream->protocol},
         {MOON_SLICE(":status"), &stream->status},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
@@ -255,6 +258,24 @@ static int check_host(struct reading *r, uint16_t default_port)
     return 0;
 }
 
+// CONNECT with :protocol (RFC 8441) is read as the GET that asks for the same in HTTP/1.1, so that routes, filters and backends
+// have one kind of WebSocket to know.
+static int check_method(struct reading *r, struct moon_slice protocol)
+{
+    struct moon_head *out = r->out;
+    if (!protocol.len)
+        return moon_request_check_method(out, r->fault);
+    out->method_id = moon_method_from(out->method);
+    if (out->method_id != MOON_METHOD_CONNECT)
+        return refuse(r->fault, 400, ":protocol without CONNECT");
+    if (!moon_slice_equal_fold(protocol, MOON_SLICE("websocket")))
+        return refuse(r->fault, 501, "no :protocol but websocket is offered here");
+    out->method = MOON_SLICE("GET");
+    out->method_id = MOON_METHOD_GET;
+    out->is_h2_upgrade = out->has_upgrade = true;
+    return 0;
+}
+
 // The path is a target in origin form, or the asterisk: no other form comes this way.
 static int check_target(struct reading *r)
 {
@@ -272,6 +293,13 @@ static int check_body(struct reading *r, bool is_bodiless)
     struct moon_head *out = r->out;
     if (moon_request_check_body(out, r->fault) != 0)
         return -1;
+    if (out->is_h2_upgrade && out->body != MOON_BODY_NONE)
+        return refuse(r->fault, 400, "Content-Length on a CONNECT");
+    if (out->is_h2_upgrade) // what follows is the tunnel's
+        return moon_headers_add_id(&out->headers, r->arena, MOON_H_UPGRADE,
+                                   MOON_SLICE("websocket")) == 0
+                   ? 0
+                   : refuse(r->fault, 431, "head too large");
     if (is_bodiless && out->content_length > 0)
         return refuse(r->fault, 400, "Content-Length without a body");
     if (!is_bodiless && out->body == MOON_BODY_NONE)
@@ -298,11 +326,14 @@ static int read_block(struct reading *r, const struct moon_h2_stream *stream,
     out->target.path = part_text(text, stream->path);
     if (stream->is_too_large)
         return refuse(r->fault, 431, "the request head is too large");
-    if (!out->method.len || !out->target.path.len || !scheme.len)
+    if (check_method(r, part_text(text, stream->protocol)) !=
+        0) // plain CONNECT has no more than that
+        return -1;
+    if (!out->target.path.len || !scheme.len)
         return refuse(r->fault, 400, "missing pseudo-header");
     if (!is_tls && !moon_slice_equal_fold(scheme, MOON_SLICE("http")))
         return refuse(r->fault, 400, "foreign :scheme");
-    if (moon_request_check_method(out, r->fault) != 0 || check_target(r) != 0)
+    if (check_target(r) != 0)
         return -1;
     if (moon_headers_init(&out->headers, r->arena,
                           stream->field_count + FIELD_SPARE_COUNT + (stream->crumb_count > 0)) != 0)

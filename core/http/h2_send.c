@@ -81,8 +81,9 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t
         len = room;
     if (stream->has_left && len > stream->left_len)
         len = (size_t)stream->left_len;
+    bool is_counted = stream->has_left && !stream->may_trail;
     bool is_last =
-        stream->has_left ? len == stream->left_len : stream->has_ended && len == stream->source.len;
+        is_counted ? len == stream->left_len : stream->has_ended && len == stream->source.len;
     if (len == 0 && (!is_last || room == 0)) {
         stream->is_deferred = true;
         return NGHTTP2_ERR_DEFERRED;
@@ -98,14 +99,14 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t
     return (ssize_t)len;
 }
 
-// Our side of a stream has ended. A request that is not read whole is not wanted any more (RFC 9113 8.1).
+// Our side of a stream has ended. A request that is not read whole is not wanted any more (RFC 9113 8.1), unless it is a tunnel.
 static void stream_sent(nghttp2_session *session, int32_t id)
 {
     struct moon_h2_stream *stream = nghttp2_session_get_stream_user_data(session, id);
     if (!stream)
         return;
     stream->is_sent = true;
-    if (!stream->is_read && !stream->is_response)
+    if (!stream->is_read && !stream->is_response && !stream->is_tunnel)
         nghttp2_submit_rst_stream(session, 0, id, NGHTTP2_NO_ERROR);
 }
 
@@ -163,7 +164,7 @@ int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, 
 
 int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out)
 {
-    if (h2->is_receiving || h2->is_pumping)
+    if (h2->is_receiving || h2->is_pumping || h2->image) // asleep: nothing waits
         return 0;
     h2->out = out;
     h2->is_pumping = true;
@@ -189,8 +190,9 @@ int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
                       const struct moon_head *head, const struct moon_framing *framing,
                       bool has_body)
 {
-    char status[3] = {(char)('0' + head->status / 100), (char)('0' + head->status / 10 % 10),
-                      (char)('0' + head->status % 10)};
+    uint16_t code = head->status == 101 ? 200 : head->status;
+    char status[3] = {(char)('0' + code / 100), (char)('0' + code / 10 % 10),
+                      (char)('0' + code % 10)};
     char digits[MOON_U64_DIGITS];
     nghttp2_nv local[NV_COUNT], *nv = nv_room(local, head->headers.count + 2);
     size_t count = 0;
@@ -206,8 +208,9 @@ int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
         nv[count++] = nv_of(MOON_SLICE("content-length"),
                             moon_slice_from_u64(framing->content_length, digits));
     stream->has_left = has_body && framing->body == MOON_BODY_LENGTH;
+    stream->may_trail = framing->may_trail;
     stream->left_len = stream->has_left ? framing->content_length : 0;
-    int err = submit_head(h2, stream, head->status, nv, count, has_body);
+    int err = submit_head(h2, stream, code, nv, count, has_body);
     if (nv != local)
         free(nv);
     return err ? -ENOMEM : 0;

@@ -61,6 +61,8 @@ struct moon_head {
     bool is_h2;       // it came by HTTP/2
     bool keep_alive;  // the sender will keep its connection (version and Connection)
     bool has_upgrade; // Connection: upgrade with an Upgrade field (never for h2c)
+    // requests: an extended CONNECT (RFC 8441), read as the GET with Upgrade that it stands for: 101 opens a tunnel on its stream
+    bool is_h2_upgrade;
     enum moon_body_kind body;
     uint64_t content_length; // MOON_BODY_LENGTH
     struct moon_headers headers;
@@ -120,6 +122,7 @@ struct moon_framing {
     bool keep_alive;           // Connection: keep-alive said aloud (to an HTTP/1.0 client)
     struct moon_slice upgrade; // Connection: upgrade and Upgrade with this value; empty: none
     bool te_trailers;          // TE: trailers
+    bool may_trail; // trailers may come behind a body of known length: HTTP/2 on both sides
 };
 
 // Bytes that writing `head` takes at the most; its headers hold no hop-by-hop field (moon_head_strip_hop).

@@ -10,6 +10,7 @@ enum {
     WINDOW_MS = 10000, // of a request body's rate
     TICK_MIN_MS = 20,
     TICK_MAX_MS = 2500,
+    AWAKE_MS = 1000, // without a stream
 };
 
 static const struct moon_fault body_too_slow = {408, "the request body came too slowly"};
@@ -45,12 +46,14 @@ void h2_link_arm(struct moon_link *link)
         h->tick_due_ms = 0;
         if (!h->idle_due_ms)
             h->idle_due_ms = now_ms + settings_of(link)->timeouts.idle_ms;
+        if (!h->sleep_due_ms && !moon_h2_is_asleep(h->h2))
+            h->sleep_due_ms = now_ms + AWAKE_MS;
     } else {
         uint32_t tick_ms = h2_body_window_ms(link) / 4;
         tick_ms = tick_ms < TICK_MIN_MS   ? TICK_MIN_MS
                   : tick_ms > TICK_MAX_MS ? TICK_MAX_MS
                                           : tick_ms;
-        h->idle_due_ms = 0;
+        h->idle_due_ms = h->sleep_due_ms = 0;
         if (!h->tick_due_ms)
             h->tick_due_ms = now_ms + tick_ms;
     }
@@ -62,6 +65,7 @@ void h2_link_arm(struct moon_link *link)
     sooner(&next_ms, h->tick_due_ms);
     sooner(&next_ms, h->block_due_ms);
     sooner(&next_ms, h->drain_due_ms);
+    sooner(&next_ms, h->sleep_due_ms);
     link->read_deadline_ms = next_ms;
     moon_link_rearm(link);
 }
@@ -90,8 +94,9 @@ static void judge_response(struct h2_stream *stream, uint64_t now_ms)
 {
     struct moon_link *link = stream->link;
     uint32_t window_ms = settings_of(link)->timeouts.body_ms, rate = settings_of(link)->body_rate;
-    bool waits = !moon_list_is_empty(&stream->full) ||
-                 (stream->h2.has_ended && !stream->h2.is_sent && !stream->is_closed);
+    bool waits = !stream->is_taken && (!moon_list_is_empty(&stream->full) ||
+                                       (stream->h2.has_ended && !stream->h2.is_sent &&
+                                        !stream->is_closed)); // a tunnel has its own time
     if (!waits) {
         stream->out_due_ms = 0;
         return;
@@ -151,6 +156,8 @@ void moon_h2_on_due(struct moon_link *link, uint64_t now_ms)
     }
     if (is_due(&h->drain_due_ms, now_ms) || is_due(&h->idle_due_ms, now_ms))
         h2_link_drain_now(link);
+    if (is_due(&h->sleep_due_ms, now_ms) && moon_list_is_empty(&h->streams))
+        moon_h2_sleep(h->h2);
     if (is_due(&h->tick_due_ms, now_ms))
         tick(link, now_ms);
     if (link->is_freed)

@@ -14,11 +14,14 @@ struct moon_link *moon_h2_lane_link(struct moon_lane *lane)
 static bool has_body(const struct moon_lane *lane, const struct moon_head *head,
                      const struct moon_framing *framing)
 {
+    if (head->status == 101) // a tunnel
+        return true;
     if (head->status < 200 || head->status == 204 || head->status == 304 ||
         lane->head->method_id == MOON_METHOD_HEAD)
         return false;
     return framing->body == MOON_BODY_CHUNKED || framing->body == MOON_BODY_CLOSE ||
-           (framing->body == MOON_BODY_LENGTH && framing->content_length > 0);
+           (framing->body == MOON_BODY_LENGTH &&
+            (framing->content_length > 0 || framing->may_trail));
 }
 
 int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
@@ -31,6 +34,7 @@ int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
     if (stream->is_lost || stream->is_closed) // abort follows
         return 0;
     bool follows = has_body(lane, head, framing);
+    stream->h2.is_tunnel = head->status == 101;
     int err = moon_h2_send_head(link->h2->h2, &stream->h2, head, framing, follows);
     if (err) {
         moon_h2_reset(link->h2->h2, &stream->h2, MOON_H2_INTERNAL_ERROR);
@@ -75,7 +79,7 @@ void moon_h2_lane_send_end(struct moon_lane *lane, const struct moon_headers *tr
 void moon_h2_lane_resume(struct moon_lane *lane)
 {
     struct h2_stream *stream = h2_stream_of(lane);
-    if (!stream->is_paused)
+    if (!stream->is_paused || stream->is_upgrade)
         return;
     stream->is_paused = false;
     h2_stream_works(stream);
@@ -90,7 +94,8 @@ void moon_h2_lane_hold(struct moon_lane *lane, bool is_held)
 
 bool moon_h2_lane_is_read(const struct moon_lane *lane)
 {
-    return ((const struct h2_stream *)lane)->has_end;
+    const struct h2_stream *stream = (const struct h2_stream *)lane;
+    return stream->has_end || stream->is_upgrade;
 }
 
 // The response went through whole, or whoever made it gives up.

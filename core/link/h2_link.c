@@ -170,7 +170,9 @@ static void stream_begin(struct h2_stream *stream)
         h2_stream_fault(stream, &fault);
         return;
     }
-    if (!stream->has_end) {
+    if (lane->head->is_h2_upgrade) {
+        stream->is_upgrade = stream->is_paused = true;
+    } else if (!stream->has_end) {
         stream->in_due_ms = now_of(link) + h2_body_window_ms(link);
         stream->in_len = 0;
     }
@@ -223,8 +225,9 @@ static void stream_run(struct h2_stream *stream)
         stream_begin(stream);
     if (moon_buffer_len(&stream->in))
         deliver(stream);
-    if (stream->has_end && !stream->was_told_end && !stream->has_fault && stream->lane.owner &&
-        moon_buffer_len(&stream->in) == 0)
+    if (stream->was_told_end || stream->has_fault || !stream->lane.owner)
+        return;
+    if (stream->is_upgrade || (stream->has_end && moon_buffer_len(&stream->in) == 0))
         tell_end(stream);
 }
 
@@ -265,7 +268,10 @@ void h2_stream_on_end(void *owner, struct moon_h2_stream *h2)
     (void)owner;
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
     stream->has_end = true;
-    h2_stream_works(stream);
+    if (stream->is_taken && stream->lane.owner)
+        h2_tunnel_has_input(stream);
+    else
+        h2_stream_works(stream);
 }
 
 void h2_stream_on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice bytes)
@@ -292,8 +298,11 @@ void h2_stream_on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice
         moon_h2_consumed(link->h2->h2, h2, bytes.len - taken);
         return;
     }
-    if (moon_buffer_append(&stream->in, link->res->buffers, moon_slice_skip(bytes, taken)) == 0)
+    if (moon_buffer_append(&stream->in, link->res->buffers, moon_slice_skip(bytes, taken)) == 0) {
+        if (stream->is_taken)
+            h2_tunnel_has_input(stream);
         return;
+    }
     moon_h2_consumed(link->h2->h2, h2, bytes.len - taken);
     moon_h2_reset(link->h2->h2, h2, MOON_H2_INTERNAL_ERROR);
     stream->is_lost = true;
@@ -311,7 +320,7 @@ static void on_closed(void *owner, struct moon_h2_stream *h2, uint32_t code)
         h2_stream_bury(stream);
         return;
     }
-    if (h2->is_sent && (code == MOON_H2_NO_ERROR || h2->is_read))
+    if (h2->is_sent && (h2->is_read || (code == MOON_H2_NO_ERROR && !h2->is_tunnel)))
         return;
     if (!stream->is_lost)
         stream->error = -ECONNRESET;
@@ -523,6 +532,8 @@ void moon_h2_detach_all(struct moon_link *link)
     struct moon_list *all = &link->h2->streams;
     for (struct moon_list *at = all->next; at != all; at = at->next) {
         struct h2_stream *stream = MOON_CONTAINER(at, struct h2_stream, node);
+        if (stream->is_taken && stream->lane.owner)
+            h2_tunnel_cut(stream);
         stream->lane.owner = NULL;
         moon_list_del(&stream->full);
         moon_list_del(&stream->work);

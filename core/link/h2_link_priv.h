@@ -1,4 +1,4 @@
-// What h2_link.c, h2_lane.c and h2_deadlines.c share: the streams of a link that speaks HTTP/2.
+// What h2_link.c, h2_lane.c, h2_tunnel.c and h2_deadlines.c share: the streams of a link that speaks HTTP/2.
 #pragma once
 
 #include "http/h2.h"
@@ -22,10 +22,13 @@ struct h2_stream {
     bool has_fault : 1; // what else comes is dropped
     bool has_end : 1;   // END_STREAM came
     bool was_told_end : 1;
-    bool is_closed : 1;  // the session has forgotten it
-    bool is_lost : 1;    // too early: abort is to be told
-    bool is_paused : 1;  // the owner took less than it was given
-    bool is_held : 1;    // moon_lane_hold
+    bool is_closed : 1; // the session has forgotten it
+    bool is_lost : 1;   // too early: abort is to be told
+    bool is_paused : 1; // the owner took less than it was given
+    bool is_held : 1;   // moon_lane_hold
+    bool
+        is_upgrade : 1; // what comes behind the head is a tunnel's: it stays in `in` until one takes it
+    bool is_taken : 1;   // by h2_tunnel.c, which is attached
     bool was_paused : 1; // in this window of the body rate: paused or held
     bool has_input : 1;  // client role: a head has come, or what was to be one
     // client role: longest silence of the peer; in_due_ms and out_due_ms are when it, or a window that does not open, has lasted
@@ -38,9 +41,9 @@ enum h2_drain { H2_SERVES, H2_NOTICED, H2_DRAINS };
 struct moon_h2_link {
     struct moon_h2 *h2;
     struct moon_list streams, work, full, dead;
-    uint64_t idle_due_ms, block_due_ms, tick_due_ms, drain_due_ms; // 0: none
-    uint8_t drain;                                                 // enum h2_drain
-    bool is_over : 1;                                              // its end is queued
+    uint64_t idle_due_ms, block_due_ms, tick_due_ms, drain_due_ms, sleep_due_ms; // 0: none
+    uint8_t drain;                                                               // enum h2_drain
+    bool is_over : 1; // its end is queued
 };
 
 static inline struct h2_stream *h2_stream_of(struct moon_lane *lane)
@@ -81,6 +84,9 @@ void h2_client_progress(struct h2_stream *stream);
 void h2_client_sent(struct h2_stream *stream, size_t taken, bool is_full);
 int h2_client_send_head(struct h2_stream *stream, const struct moon_head *head,
                         const struct moon_framing *framing);
+// h2_tunnel.c: bytes or the end have come / the connection is closed. Of a stream that is taken and attached.
+void h2_tunnel_has_input(struct h2_stream *stream);
+void h2_tunnel_cut(struct h2_stream *stream);
 
 // h2_deadlines.c
 uint32_t h2_body_window_ms(const struct moon_link *link);

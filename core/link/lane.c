@@ -183,10 +183,8 @@ void moon_lane_abort(struct moon_lane *lane)
 int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
                           struct moon_buffer *in, struct moon_buffer *out)
 {
-    if (lane->is_stream) {
-        moon_h2_lane_abort(lane);
-        return -EPIPE;
-    }
+    if (lane->is_stream)
+        return moon_h2_lane_take_stream(lane, stream);
     struct moon_link *link = moon_lane_link(lane);
     lane->owner = NULL;
     if (link->is_freed)

@@ -171,6 +171,7 @@ void moon_lane_abort(struct moon_lane *lane);
 void moon_lane_splice(struct moon_lane *from, struct moon_lane *to);
 
 // Gives up the codec: detaches, hands over the stream, what was read beyond the head (*in) and what was queued but not
-// written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed), or the lane a stream.
+// written yet (*out). The caller owns all three. 0 or -EPIPE when the link is broken (then it was closed). Of an HTTP/2 link
+// whose head was 101 that one stream, in the form of a moon_stream; its bytes stay in it, the link stays with its keeper.
 int moon_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream,
                           struct moon_buffer *in, struct moon_buffer *out);

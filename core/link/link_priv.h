@@ -134,6 +134,8 @@ bool moon_h2_lane_has_input(const struct moon_lane *lane);
 bool moon_h2_lane_has_output(const struct moon_lane *lane);
 void moon_h2_lane_end(struct moon_lane *lane);
 void moon_h2_lane_abort(struct moon_lane *lane);
+// h2_tunnel.c: of a stream whose head was sent as 101.
+int moon_h2_lane_take_stream(struct moon_lane *lane, struct moon_stream **stream);
 
 // splice.c: starts the splice that is wished for, when nothing stands in its way. False: copy.
 bool moon_splice_begin(struct moon_link *from);

@@ -69,7 +69,9 @@ figures.idle = {
   unit = "B",
   fresh = true,
   take = function(run, work, proxy)
-    run.load(proxy, { connections = 64, response = 128, seconds = 0.3, tls = work.load.tls })
+    local protocol = work.load.protocol
+    run.load(proxy, { connections = 64, response = 128, seconds = 0.3, tls = work.load.tls, protocol = protocol,
+      mode = protocol and "idle" })
     local report = run.load(proxy, merged(work.load, { mode = "idle", seconds = 0.5 }))
     return (report.rss_after - report.rss_before) / work.load.connections
   end,

@@ -97,6 +97,15 @@ return {
     proxies = { "moongate-tls", "nginx-h2-tls", "haproxy-h2-tls", "h2o-tls" },
     bars = { ["haproxy-h2-tls"] = 1.0, ["h2o-tls"] = 1.0 } },
 
+  { name = "h2-idle", title = "5,000 idle HTTP/2 connections in clear", figure = "idle",
+    load = { connections = 5000, response = 128, protocol = "h2" },
+    proxies = { "moongate", "nginx-h2", "haproxy-h2" } },
+
+  { name = "h2-tls-idle", title = "5,000 idle HTTP/2 connections over TLS", figure = "idle",
+    load = { connections = 5000, response = 128, tls = "full", protocol = "h2" },
+    proxies = { "moongate-tls", "nginx-h2-tls", "haproxy-h2-tls" },
+    bars = { ["nginx-h2-tls"] = 1.0 }, most = 32768 },
+
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },
     proxies = { "moongate-lua", "nginx-lua" },

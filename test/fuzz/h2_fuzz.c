@@ -143,6 +143,10 @@ static void answer(struct client *client, struct stream *stream)
     static const char body[4096];
     stream->is_answered = true;
     read_request(client, stream, &request);
+    if (request.is_h2_upgrade) {
+        stream->h2.is_tunnel = true;
+        response.status = 101;
+    }
     if (moon_h2_send_head(client->h2, &stream->h2, &response, &framing, true) < 0)
         return;
     struct moon_slice bytes = {body, client->answers_in_pieces ? 7 : sizeof body};

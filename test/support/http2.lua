@@ -77,7 +77,7 @@ end
 -- The pseudo-fields of a request, changed by `pseudo` (false: left out), then the fields of the list.
 function http2.head(pseudo, fields)
   local list = {}
-  for _, name in ipairs { ":method", ":scheme", ":authority", ":path" } do
+  for _, name in ipairs { ":method", ":scheme", ":authority", ":path", ":protocol" } do
     local default = { [":method"] = "GET", [":scheme"] = "http", [":authority"] = "h.example", [":path"] = "/" }
     local value = default[name]
     if pseudo and pseudo[name] ~= nil then value = pseudo[name] end
@@ -431,6 +431,63 @@ function Client:sync(ms)
   local before = self.pings
   self:send(http2.PING, 0, 0, "12345678")
   return self:until_(function() return self.pings > before end, ms)
+end
+
+-- ---- a stream as a byte stream
+
+local Tunnel = {}
+Tunnel.__index = Tunnel
+
+-- What a tunnel over stream `id` carries, with read, send, shutdown and wait_end as a connection has them. Windows open by what
+-- is read, unless options.is_stingy.
+function Client:tunnel(id, options)
+  return setmetatable({ client = self, id = id, taken = 0, bytes = "", is_stingy = options and options.is_stingy }, Tunnel)
+end
+
+function Tunnel:known() return stream_at(self.client, self.id) end
+
+function Tunnel:pull()
+  local known = self:known()
+  local len = known.body_len - (self.granted_len or 0)
+  if len > 0 and not self.is_stingy then
+    self.client:window(0, len):window(self.id, len)
+    self.granted_len = known.body_len
+  end
+end
+
+-- `len` bytes, or nil and how the stream ended ("eof", "reset", or the end of the connection).
+function Tunnel:read(len, ms)
+  local known = self:known()
+  self:pull()
+  while known.body_len - self.taken < len do
+    if known.ended or known.reset then return nil, known.reset and "reset" or "eof" end
+    local frame, how = self.client:next(ms)
+    if not frame then return nil, how end
+    self:pull()
+  end
+  if #self.bytes < len then
+    self.bytes = self.bytes .. table.concat(known.pieces)
+    known.pieces = {}
+  end
+  local out = self.bytes:sub(1, len)
+  self.bytes = self.bytes:sub(len + 1)
+  self.taken = self.taken + len
+  return out
+end
+
+function Tunnel:send(bytes)
+  for at = 1, #bytes, 16384 do self.client:data(self.id, bytes:sub(at, at + 16383)) end
+end
+
+function Tunnel:shutdown() self.client:data(self.id, "", true) end
+
+-- The end of the other side: "eof", "reset" and its code, or that of the connection.
+function Tunnel:wait_end(ms)
+  local known = self:known()
+  self.client:until_(function() return known.ended or known.reset end, ms)
+  if known.ended then return "eof" end
+  if known.reset then return "reset", known.reset end
+  return self.client.how
 end
 
 return http2

@@ -2,7 +2,7 @@
 //
 //   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
 //   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --tls full|resume   --pid N (the proxy to be watched)
-//   --pipeline N (open loop: what is due goes out N at a time)   --also PATH (of every second request)
+//   --protocol h2 (idle alone)   --pipeline N (open loop: what is due goes out N at a time)   --also PATH (of every second request)
 //   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
 
@@ -69,11 +69,22 @@ static bool answers(uint16_t port)
     return is_fine;
 }
 
+static bool takes(uint16_t port)
+{
+    int fd = connect_to(port, 0), error = 0;
+    socklen_t len = sizeof error;
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+    bool is_fine = poll(&ready, 1, 1000) == 1 &&
+                   getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0;
+    close(fd);
+    return is_fine;
+}
+
 // Proxies and the backend start beside us.
-static void wait_for(uint16_t port)
+static void wait_for(uint16_t port, bool is_h2)
 {
     uint64_t end = now_ns() + READY_WAIT_MS * 1000000ull;
-    while (!answers(port)) {
+    while (is_h2 ? !takes(port) : !answers(port)) {
         if (now_ns() > end) {
             fprintf(stderr, "load: nobody answers on port %u\n", port);
             exit(1);
@@ -114,6 +125,8 @@ static bool set_option(struct options *options, const char *name, const char *va
                                                         : FIELDS_PLAIN;
     else if (strcmp(name, "--tls") == 0)
         options->tls = strcmp(value, "resume") == 0 ? TLS_RESUME : TLS_FULL;
+    else if (strcmp(name, "--protocol") == 0)
+        options->is_h2 = strcmp(value, "h2") == 0;
     else if (strcmp(name, "--close") == 0)
         options->closes = atoi(value) != 0;
     else if (strcmp(name, "--pipeline") == 0)
@@ -189,7 +202,7 @@ int main(int argc, char **argv)
     alarm((unsigned)(options.seconds + options.warmup) +
           OVERTIME_S); // it ends by itself, whatever happens
     peer_init(&options);
-    wait_for(options.port);
+    wait_for(options.port, options.is_h2);
     if (options.mode == MODE_CLIENTS)
         clients_run(&options, &report);
     else if (options.mode == MODE_SLOW || options.mode == MODE_TUNNEL)

@@ -58,6 +58,7 @@ struct options {
     enum fields fields; // of the request
     enum tls tls;
     bool closes;       // a new connection for each request
+    bool is_h2;        // idle crowds alone: over HTTP/2
     int pid;           // the proxy; 0: none is watched
     uint32_t pipeline; // open loop: so many requests that are due go out at once on one connection
     const char *also;  // every second request asks for this path; NULL: none does

@@ -40,6 +40,8 @@ void peer_init(const struct options *options)
                                   SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    if (options->is_h2)
+        SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2", 3);
     if (resumes)
         SSL_CTX_sess_set_new_cb(context, on_session);
     else

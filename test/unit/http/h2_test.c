@@ -257,7 +257,111 @@ static void refused_heads(void **state)
                   501);
 }
 
+#define CONNECT \
+    "\x02\x07"  \
+    "CONNECT\x86\x84\x41\x09h.example\0\x09:protocol\x09websocket"
+
+static void connect_with_protocol_is_an_upgrade(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    assert_int_equal(receive_frame(peer, 1, 4, 1, BYTES(CONNECT)), 0);
+    assert_int_equal(read_head(peer, 0), 0);
+    const struct moon_head *head = &peer->f->head;
+    assert_true(head->is_h2_upgrade && head->has_upgrade);
+    assert_int_equal(head->method_id, MOON_METHOD_GET);
+    assert_true(moon_slice_equal(head->method, MOON_SLICE("GET")));
+    assert_int_equal(head->body, MOON_BODY_NONE);
+    assert_true(moon_slice_equal(moon_headers_get(&head->headers, MOON_H_UPGRADE)->value,
+                                 MOON_SLICE("websocket")));
+    peer_free(peer);
+}
+
+static void connects_that_are_refused(void **state)
+{
+    check_refused(state,
+                  BYTES("\x02\x07"
+                        "CONNECT\x41\x09h.example"),
+                  501);
+    check_refused(state,
+                  BYTES("\x02\x07"
+                        "CONNECT\x86\x84\x41\1h\0\x09:protocol\1x"),
+                  501);
+    check_refused(state,
+                  BYTES(CONNECT "\x0f\x0d\1"
+                                "5"),
+                  400); // Content-Length
+    check_refused(state, BYTES(CONNECT "\0\7upgrade\1x"), 0);
+    check_refused(state, BYTES("\x82\x86\x84\x41\1h\0\x09:protocol\x09websocket"), 0);
+    check_refused(state,
+                  BYTES("\x02\x07"
+                        "CONNECT\x86\x41\1h\0\x09:protocol\x09websocket"),
+                  0);
+}
+
 // ---- writing
+
+static void trailers_may_follow_a_body_of_known_length(void **state)
+{
+    for (int has_trailers = 0; has_trailers < 2; has_trailers++) {
+        struct peer *peer = peer_new(state);
+        struct moon_head response = {.status = 200, .minor = 1};
+        struct moon_framing framing = {
+            .body = MOON_BODY_LENGTH, .content_length = 3, .may_trail = true};
+        struct moon_headers trailers;
+        moon_headers_init(&trailers, peer->f->arena, 1);
+        if (has_trailers)
+            moon_headers_add(&trailers, peer->f->arena, MOON_SLICE("x"), MOON_SLICE("y"));
+        receive(peer, BYTES(START));
+        receive_frame(peer, 1, 5, 1, BYTES(GET));
+        assert_int_equal(read_head(peer, 0), 0);
+        struct stream *stream = &peer->streams[0];
+        moon_h2_send_head(peer->h2, &stream->h2, &response, &framing, true);
+        assert_int_equal(moon_h2_send_body(peer->h2, &stream->h2, BYTES("abc"), &peer->out), 3);
+        assert_false(stream->h2.is_sent);
+        moon_buffer_fini(&peer->out, peer->buffers);
+        moon_h2_send_end(peer->h2, &stream->h2, &trailers);
+        pumps(peer);
+        assert_true(stream->is_closed && stream->code == MOON_H2_NO_ERROR);
+        struct moon_slice out = moon_buffer_bytes(&peer->out);
+        if (has_trailers) // HEADERS that end the stream
+            assert_true(out.ptr[out.len - 5 - 9 + 3] == 1 && out.ptr[out.len - 5 - 9 + 4] == 5);
+        else
+            assert_true(out.ptr[3] == 0 && out.ptr[4] == 1);
+        peer_free(peer);
+    }
+}
+
+// 101 is 200 there, and an end of ours leaves the client's side open until the owner has enough of it.
+static void tunnels_end_each_side_by_itself(void **state)
+{
+    struct peer *peer = peer_new(state);
+    struct moon_head response = {.status = 101, .minor = 1};
+    struct moon_framing none = {.body = MOON_BODY_NONE};
+    receive(peer, BYTES(START));
+    receive_frame(peer, 1, 4, 1, BYTES(CONNECT));
+    assert_int_equal(read_head(peer, 0), 0);
+    struct stream *stream = &peer->streams[0];
+    stream->h2.is_tunnel = true;
+    pumps(peer);
+    moon_buffer_fini(&peer->out, peer->buffers);
+    assert_int_equal(moon_h2_send_head(peer->h2, &stream->h2, &response, &none, true), 0);
+    pumps(peer);
+    struct moon_slice out = moon_buffer_bytes(&peer->out);
+    assert_true(out.len == 10 && out.ptr[3] == 1 &&
+                (uint8_t)out.ptr[9] == 0x88); // :status 200 alone
+    assert_int_equal(moon_h2_send_body(peer->h2, &stream->h2, BYTES("abc"), &peer->out), 3);
+    moon_h2_send_end(peer->h2, &stream->h2, NULL);
+    pumps(peer);
+    assert_true(stream->h2.is_sent && !stream->is_closed);
+    receive_frame(peer, 0, 0, 1, BYTES("still here"));
+    assert_int_equal(stream->body_len, 10);
+    receive_frame(peer, 0, 1, 1, BYTES(""));
+    pumps(peer);
+    assert_true(stream->is_closed);
+    assert_int_equal(stream->code, MOON_H2_NO_ERROR);
+    peer_free(peer);
+}
 
 static void bodies_keep_to_the_windows(void **state)
 {
@@ -355,6 +459,10 @@ int main(void)
         TEST(crumbs_become_one_cookie),
         TEST(trailers_do_not_mix_with_their_head),
         TEST(refused_heads),
+        TEST(connect_with_protocol_is_an_upgrade),
+        TEST(connects_that_are_refused),
+        TEST(trailers_may_follow_a_body_of_known_length),
+        TEST(tunnels_end_each_side_by_itself),
         TEST(bodies_keep_to_the_windows),
         TEST(a_response_that_is_early_resets_what_it_did_not_read),
         TEST(buckets_empty_and_fill),
