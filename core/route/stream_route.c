@@ -61,6 +61,7 @@ static bool check_keys(const struct reading *at, const struct moon_listener *fir
 {
     static const char *const keys[] = {"hosts",         "path",        "methods", "headers",
                                        "query",         "matches",     "plugins", "retry",
+                                       "grpc",
                                        "rewrite",       "access",      "log",     "balancer",
                                        "header_filter", "body_filter", NULL};
     static const char *const timeouts[] = {"request", "response", NULL};
