@@ -256,6 +256,7 @@ static void begin(struct moon_exchange *ex)
                                                             .head = &ex->response,
                                                             .request_method = ex->request.method_id,
                                                             .response_ms = silence_ms});
+    moon_grpc_call_forward(ex); // out of memory: as it came
     moon_lane_send_head(ex->up, &ex->request, framing);
     if (ex->attempt_count > 1)
         resend(ex, ex->was_request_sent);

@@ -10,5 +10,6 @@ const struct moon_filter_type *const moon_filter_builtins[] = {
     &moon_filter_url_rewrite,
     &moon_filter_direct_response,
     &moon_filter_cors,
+    &moon_filter_grpc_web,
     NULL,
 };
