@@ -12,6 +12,7 @@
 #include "route/listener.h"
 #include "script/generation.h"
 #include "script/vm.h"
+#include "exchange/health_monitor.h"
 #include "upstream/discovery.h"
 #include "upstream/name_desk.h"
 
@@ -147,6 +148,7 @@ static void all_switched(struct moon_reload *reload)
     reload->changes = NULL;
     gateway->snapshot = reload->snapshot;
     moon_discovery_use(gateway->discovery, gateway->snapshot);
+    moon_health_monitor_use(gateway->health, gateway->snapshot);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     gateway->ports = reload->ports;
     reload->snapshot = NULL;
