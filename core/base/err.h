@@ -23,6 +23,11 @@ enum moon_err {
     // the connection ended without the peer's close_notify: what came may not be all
     MOON_ECUT = -10016,
     MOON_ECERT = -10017, // the peer's certificate is not accepted
+    // of HTTP/2 to upstreams
+    MOON_ENOTBEGUN =
+        -10018, // the peer has not begun to act upon the request: it may be sent again, whatever it is
+    MOON_ERESET = -10019, // the peer has reset the stream
+    MOON_EALPN = -10020,  // the peer does not speak the protocol that it is configured to
 };
 
 // A short static text for any error of the space ("connection refused"); never NULL. Thread safe.

@@ -61,6 +61,18 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case MOON_ECUT:
         moon_exchange_answer(ex, status, "TLS with the upstream failed");
         return;
+    case MOON_EALPN:
+        moon_exchange_answer(ex, status, "the upstream does not speak HTTP/2");
+        return;
+    case MOON_ERESET:
+        moon_exchange_answer(ex, status, "the upstream reset the stream");
+        return;
+    case MOON_ENOTBEGUN:
+        moon_exchange_answer(ex, 503, "the upstream refused the stream");
+        return;
+    case MOON_EPROTO:
+        moon_exchange_answer(ex, status, "the upstream broke the protocol");
+        return;
     case MOON_EOF:
         moon_exchange_answer(ex, status, "the upstream closed the connection without an answer");
         return;
@@ -84,6 +96,7 @@ static void on_abort(void *owner, int err)
                                    .was_connected = moon_lane_is_connected(ex->up)};
     if (!failure.was_connected)
         moon_pooled_failed(ex->lease.pooled);
+    ex->was_lost = err != MOON_ENOTBEGUN && err != MOON_ERESET;
     count_silence(ex);
     ex->up = NULL;
     moon_attempt_failed(ex, &failure);
@@ -179,6 +192,19 @@ static void on_head(void *owner)
         moon_response_start(ex);
 }
 
+// Sends what earlier attempts had sent of the body, as far as it is taken now.
+static void resend(struct moon_exchange *ex)
+{
+    if (!ex->is_resending || !ex->up)
+        return;
+    if (moon_buffer_len(&ex->replay))
+        ex->resent_len += moon_lane_send_body(
+            ex->up, moon_slice_skip(moon_buffer_bytes(&ex->replay), ex->resent_len));
+    ex->is_resending = ex->resent_len < moon_buffer_len(&ex->replay);
+    if (!ex->is_resending && ex->was_request_sent)
+        moon_attempt_send(ex, (struct moon_slice){"", 0}, true);
+}
+
 static size_t on_body(void *owner, struct moon_slice bytes)
 {
     struct moon_exchange *ex = owner;
@@ -211,6 +237,7 @@ static void on_end(void *owner, const struct moon_headers *trailers)
 static void on_writable(void *owner)
 {
     struct moon_exchange *ex = owner;
+    resend(ex);
     moon_exchange_push_request(ex);
     if (ex->down)
         moon_lane_resume(ex->down);
@@ -224,16 +251,6 @@ static const struct moon_lane_events up_events = {
     .abort = on_abort,
     .writable = on_writable,
 };
-
-// Sends what earlier attempts had sent of the body. It fits the queue of a link that has sent nothing else.
-static void resend(struct moon_exchange *ex, bool was_sent)
-{
-    struct moon_slice sent = moon_buffer_bytes(&ex->replay);
-    if (sent.len)
-        moon_lane_send_body(ex->up, sent);
-    if (was_sent)
-        moon_attempt_send(ex, (struct moon_slice){"", 0}, true);
-}
 
 static bool is_spliceable(const struct moon_exchange *ex, const struct moon_framing *framing)
 {
@@ -258,13 +275,20 @@ static void begin(struct moon_exchange *ex)
                                                             .response_ms = silence_ms});
     moon_grpc_call_forward(ex); // out of memory: as it came
     moon_lane_send_head(ex->up, &ex->request, framing);
-    if (ex->attempt_count > 1)
-        resend(ex, ex->was_request_sent);
+    ex->resent_len = 0;
+    ex->is_resending = ex->attempt_count > 1;
+    resend(ex);
     if (is_spliceable(ex, framing))
         moon_lane_splice(ex->down, ex->up);
     moon_exchange_push_request(ex);
     if (ex->step == STEP_UPSTREAM && ex->down)
         moon_lane_resume(ex->down);
+}
+
+// Upgrades are of HTTP/1.1: an upstream that speaks both is asked by that.
+static bool is_http1(const struct moon_exchange *ex)
+{
+    return ex->upstream->protocol == MOON_UPSTREAM_AUTO && ex->request_framing.upgrade.len > 0;
 }
 
 void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
@@ -278,7 +302,9 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,
                                   .waiter = &ex->waiter,
-                                  .fresh = ex->attempt_count > 1};
+                                  .fresh = ex->attempt_count > 1,
+                                  .was_lost = ex->was_lost,
+                                  .is_http1 = is_http1(ex)};
     int err = moon_pool_lend(ex->service->pool, &args, &ex->lease);
     if (err == -EAGAIN) {
         moon_wait_for_link(ex, is_again);
@@ -317,7 +343,9 @@ static void keep_replay(struct moon_exchange *ex, struct moon_slice bytes)
 {
     if (!ex->keeps_replay || bytes.len == 0 || moon_intake_is_kept(ex))
         return;
-    bool is_useful = !moon_lane_is_connected(ex->up) || ex->action->retry.attempts ||
+    // a stream of HTTP/2 may be refused before anything was done
+    bool is_useful = ex->up->is_stream || !moon_lane_is_connected(ex->up) ||
+                     ex->action->retry.attempts ||
                      (ex->lease.is_reused && moon_method_is_idempotent(ex->request.method_id));
     if (is_useful && moon_buffer_len(&ex->replay) + bytes.len <= REPLAY_MAX_LEN &&
         moon_buffer_append(&ex->replay, ex->res->buffers, bytes) == 0)
@@ -329,7 +357,7 @@ static void keep_replay(struct moon_exchange *ex, struct moon_slice bytes)
 ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, bool end)
 {
     size_t taken = 0;
-    if (!ex->up)
+    if (!ex->up || ex->is_resending)
         return MOON_BODY_FULL;
     if (bytes.len) {
         taken = moon_lane_send_body(ex->up, bytes);

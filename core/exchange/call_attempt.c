@@ -96,6 +96,8 @@ static bool may_try_again(struct moon_call *call, const struct failure *failure)
     if (call->attempt_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
         is_local_shortage(failure->err))
         return false;
+    if (failure->err == MOON_ENOTBEGUN)
+        return true;
     if (!failure->was_connected) {
         if (call->upstream)
             return call->lease.endpoint_count > call->attempt_count;
@@ -304,7 +306,8 @@ static int lend(struct moon_call *call)
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
                                   .waiter = &call->waiter,
-                                  .fresh = is_fresh};
+                                  .fresh = is_fresh,
+                                  .was_lost = is_fresh};
     return moon_pool_lend(call->service->pool, &args, &call->lease);
 }
 

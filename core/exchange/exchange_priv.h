@@ -66,8 +66,9 @@ struct moon_exchange {
     struct moon_tls_facts *tls; // a reference; NULL: plain
     struct moon_task task;      // goes on after resume; starts a tunnel
     struct moon_list node;      // in res->exchanges
-    // request body sent so far on this attempt, while it may be replayed
+    // request body sent so far, while it may be replayed; of it on this attempt, while it is replayed
     struct moon_buffer replay;
+    size_t resent_len;
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
@@ -98,6 +99,8 @@ struct moon_exchange {
     bool is_request_sent : 1;   // and went upstream
     bool keeps_replay : 1;      // `replay` is complete so far
     bool was_request_sent : 1;  // so it was in the attempt before
+    bool is_resending : 1;      // what was sent before does not fit yet
+    bool was_lost : 1;          // the connection of the last attempt
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream

@@ -33,6 +33,7 @@ struct moon_probe {
     size_t answer_len;
     char answer[MOON_GRPC_HEALTH_MAX_LEN];
     bool is_over, is_sent, has_passed;
+    bool is_reused, is_second; // the connection; the attempt
     char why[WHY_LEN];
 };
 
@@ -134,10 +135,20 @@ static void on_fault(void *owner, const struct moon_fault *fault)
     finish(owner, "%s", fault->reason);
 }
 
+static void begin(struct moon_probe *probe, bool fresh);
+
+// A connection that was kept may have died meanwhile, and ALPN may have told another protocol than the one guessed: that says
+// nothing of the endpoint.
 static void on_abort(void *owner, int err)
 {
     struct moon_probe *probe = owner;
+    bool is_chance = probe->is_reused || err == MOON_ENOTBEGUN;
     probe->lane = NULL;
+    if (is_chance && !probe->is_second && probe->response.status == 0) {
+        probe->is_second = true;
+        begin(probe, true);
+        return;
+    }
     finish(probe, "%s", moon_err_text(err));
 }
 
@@ -207,19 +218,23 @@ static bool make_request(struct moon_probe *probe)
     return probe->body.ptr != NULL;
 }
 
-static void begin(struct moon_probe *probe)
+static void begin(struct moon_probe *probe, bool fresh)
 {
+    const struct moon_upstream *upstream = probe->args.upstream;
     struct moon_lease lease;
     struct moon_lend_to_args args = {.address = &probe->args.address,
-                                     .tls = probe->args.upstream->tls,
-                                     .host = probe->args.upstream->tls_host,
-                                     .fresh = true};
+                                     .tls = upstream->tls,
+                                     .host = upstream->tls_host,
+                                     .fresh = fresh || upstream->protocol == MOON_UPSTREAM_HTTP1,
+                                     .protocol = (uint8_t)upstream->protocol};
     int err = make_request(probe) ? moon_pool_lend_to(probe->args.pool, &args, &lease) : MOON_EURL;
     if (err) {
         finish(probe, "%s", moon_err_text(err));
         return;
     }
     probe->lane = lease.lane;
+    probe->is_reused = lease.is_reused;
+    probe->is_sent = false;
     moon_lane_attach(probe->lane,
                      &(struct moon_lane_attachment){.events = &events,
                                                     .owner = probe,
@@ -242,7 +257,7 @@ struct moon_probe *moon_probe_start(const struct moon_probe_args *args)
     probe->task.fn = probe_task;
     probe->timer.fn = on_timeout;
     moon_loop_timer_add(args->res->loop, &probe->timer, probe->check->timeout_ms);
-    begin(probe);
+    begin(probe, args->fresh);
     return probe;
 }
 

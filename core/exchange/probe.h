@@ -1,12 +1,14 @@
-// Probe: one active check of one endpoint, over a connection of its own.
+// Probe: one active check of one endpoint, over a connection that carries checks alone.
 //
-//   start -> link lent, always a new one -> request -> response judged -> done
+//   start -> link lent -> request -> response judged -> done
 //
+// HTTP/1.1 is asked over a new connection each time. One of HTTP/2 is kept, until something fails on it.
 // It belongs to whoever started it, on the thread of its pool.
 #pragma once
 
 #include "base/address.h"
-#include "base/slice.h"
+
+#include <stdbool.h>
 
 struct moon_health_check;
 struct moon_pool;
@@ -19,6 +21,7 @@ struct moon_probe_args {
     struct moon_pool *pool;
     const struct moon_upstream *upstream; // with a check; as long as the probe
     struct moon_address address;
+    bool fresh; // no connection that was there before
     // Told once, from the loop, never under moon_probe_start. `why` it failed, which goes with the probe; NULL: it passed. May
     // free the probe.
     void (*done)(void *owner, const char *why);

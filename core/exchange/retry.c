@@ -3,7 +3,8 @@
 // second one holds the deadline of the whole exchange.
 //
 // What may be sent once more: nothing of an answer has gone to the client, and all that was sent is still here. Then
-//   by itself      another endpoint after a failed connect; a new link after a reused one died unanswered (idempotent only)
+//   by itself      another endpoint after a failed connect; a new link after a reused one died unanswered (idempotent only);
+//                  a request that an upstream of HTTP/2 has refused before it began to act upon it (RFC 9113 8.7)
 //   as the route says   `attempts` more: after a failed connect or a listed status whatever the method, after a reset or
 //                       a timeout idempotent methods only, for those may have been carried out
 #include "base/err.h"
@@ -151,6 +152,8 @@ static bool is_replayed(const struct moon_exchange *ex, const struct moon_failur
 {
     if (ex->attempt_count - ex->retry_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT)
         return false;
+    if (failure->err == MOON_ENOTBEGUN)
+        return true;
     if (!failure->was_connected) // nothing can have reached anybody
         return ex->lease.endpoint_count > ex->attempt_count;
     return !failure->had_input && ex->lease.is_reused &&

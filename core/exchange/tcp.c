@@ -284,7 +284,8 @@ static void attempt(struct moon_tcp *tcp, bool is_again)
                                   .patron = &patron,
                                   .avoid = tcp->avoid,
                                   .waiter = &tcp->waiter,
-                                  .fresh = true};
+                                  .fresh = true,
+                                  .is_http1 = true};
     if (!is_again)
         tcp->attempt_count++;
     int err = moon_pool_lend(tcp->service->pool, &args, &tcp->lease);

@@ -21,7 +21,7 @@ int moon_h2_is_preface(struct moon_slice bytes)
     return len == MOON_H2_PREFACE_LEN;
 }
 
-static struct moon_h2_stream *stream_of(const struct moon_h2 *h2, int32_t id)
+struct moon_h2_stream *moon_h2_stream_at(const struct moon_h2 *h2, int32_t id)
 {
     return nghttp2_session_get_stream_user_data(h2->session, id);
 }
@@ -46,12 +46,30 @@ static void begin_trailers(struct moon_h2 *h2, struct moon_h2_stream *stream)
     stream->list_len = stream->field_count = stream->crumb_count = 0;
 }
 
+// A head of a response: the final one, or one before it.
+static void begin_response(struct moon_h2 *h2, struct moon_h2_stream *stream)
+{
+    h2->block_of = stream;
+    moon_buffer_fini(&stream->block, h2->args.buffers);
+    stream->status = (struct moon_h2_part){0};
+    stream->list_len = stream->field_count = stream->crumb_count = stream->fields_at = 0;
+    stream->has_fields = false;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *owner)
 {
     struct moon_h2 *h2 = owner;
     h2->is_in_block = !(frame->hd.flags & NGHTTP2_FLAG_END_HEADERS);
+    if (h2->args.is_client) {
+        struct moon_h2_stream *known = moon_h2_stream_at(h2, frame->hd.stream_id);
+        if (known && !known->has_final)
+            begin_response(h2, known);
+        else
+            begin_trailers(h2, known);
+        return verdict(h2);
+    }
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
-        begin_trailers(h2, stream_of(h2, frame->hd.stream_id));
+        begin_trailers(h2, moon_h2_stream_at(h2, frame->hd.stream_id));
         return verdict(h2);
     }
     struct moon_h2_stream *stream = h2->args.events->open(h2->args.owner);
@@ -85,14 +103,16 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 
 static void headers_received(struct moon_h2 *h2, const nghttp2_frame *frame)
 {
-    struct moon_h2_stream *stream = stream_of(h2, frame->hd.stream_id);
+    struct moon_h2_stream *stream = moon_h2_stream_at(h2, frame->hd.stream_id);
     h2->is_in_block = false;
     h2->block_of = NULL;
     if (!stream)
         return;
     stream->is_read = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+    if (stream->is_response ? !stream->is_in_trailers
+                            : frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         stream->is_bodiless = stream->is_read;
+        stream->has_final = moon_h2_is_final(stream);
         h2->args.events->head(h2->args.owner, stream);
     }
     if (stream->is_read)
@@ -101,7 +121,7 @@ static void headers_received(struct moon_h2 *h2, const nghttp2_frame *frame)
 
 static void data_received(struct moon_h2 *h2, const nghttp2_frame *frame)
 {
-    struct moon_h2_stream *stream = stream_of(h2, frame->hd.stream_id);
+    struct moon_h2_stream *stream = moon_h2_stream_at(h2, frame->hd.stream_id);
     moon_h2_guard_data(h2, frame);
     if (!stream || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return;
@@ -121,7 +141,13 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         data_received(h2, frame);
         break;
     case NGHTTP2_RST_STREAM:
-        moon_h2_guard_reset(h2);
+        if (!h2->args.is_client) // whom we ask may refuse: it costs him more than us
+            moon_h2_guard_reset(h2);
+        break;
+    case NGHTTP2_GOAWAY:
+        h2->was_sent_away = true;
+        if (h2->args.is_client)
+            h2->args.events->goaway(h2->args.owner);
         break;
     case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
@@ -145,12 +171,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
 {
     (void)flags;
     struct moon_h2 *h2 = owner;
-    struct moon_h2_stream *stream = stream_of(h2, id);
+    struct moon_h2_stream *stream = moon_h2_stream_at(h2, id);
+    if (!stream || h2->args.is_client) // a slow reader of one response does not hold up the others
+        nghttp2_session_consume_connection(session, len);
     if (stream)
         h2->args.events->data(h2->args.owner, stream,
                               (struct moon_slice){(const char *)bytes, len});
-    else
-        nghttp2_session_consume_connection(session, len);
     return verdict(h2);
 }
 
@@ -158,12 +184,14 @@ static int on_closed(nghttp2_session *session, int32_t id, uint32_t code, void *
 {
     (void)session;
     struct moon_h2 *h2 = owner;
-    struct moon_h2_stream *stream = stream_of(h2, id);
+    struct moon_h2_stream *stream = moon_h2_stream_at(h2, id);
     if (!stream)
         return 0;
     if (h2->block_of == stream)
         h2->block_of = NULL;
     stream->has_session = false;
+    stream->is_unprocessed =
+        stream->is_response && (code == NGHTTP2_REFUSED_STREAM || !stream->is_begun);
     h2->args.events->closed(h2->args.owner, stream, code);
     return 0;
 }
@@ -184,7 +212,7 @@ static nghttp2_session_callbacks *callbacks_new(void)
     return callbacks;
 }
 
-static nghttp2_option *option_new(void)
+static nghttp2_option *option_new(const struct moon_h2_args *args)
 {
     nghttp2_option *option;
     if (nghttp2_option_new(&option) != 0)
@@ -195,13 +223,20 @@ static nghttp2_option *option_new(void)
     nghttp2_option_set_max_settings(option, SETTINGS_COUNT);
     // Clients that know no RFC 9218 have their PRIORITY frames checked; they change nothing: one stream offers data at a time.
     nghttp2_option_set_server_fallback_rfc7540_priorities(option, 1);
+    if (args->is_client) {
+        nghttp2_option_set_peer_max_concurrent_streams(
+            option, args->peer_stream_count ? args->peer_stream_count : MOON_H2_PEER_STREAM_COUNT);
+        nghttp2_option_set_max_send_header_block_length(option, (size_t)4 * args->header_bytes);
+    }
     return option;
 }
 
 static int queue_settings(struct moon_h2 *h2)
 {
+    bool is_client = h2->args.is_client;
     const nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, MOON_H2_STREAM_COUNT},
+        {is_client ? NGHTTP2_SETTINGS_ENABLE_PUSH : NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+         is_client ? 0 : MOON_H2_STREAM_COUNT},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, MOON_H2_STREAM_LEN},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, h2->args.header_bytes},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
@@ -216,13 +251,16 @@ static int queue_settings(struct moon_h2 *h2)
 struct moon_h2 *moon_h2_new(const struct moon_h2_args *args)
 {
     nghttp2_session_callbacks *callbacks = callbacks_new();
-    nghttp2_option *option = option_new();
+    nghttp2_option *option = option_new(args);
     struct moon_h2 *h2 = calloc(1, sizeof *h2);
     if (callbacks && option && h2) {
         h2->args = *args;
         moon_h2_guard_init(h2);
         nghttp2_mem memory = moon_h2_memory(h2);
-        nghttp2_session_server_new3(&h2->session, callbacks, h2, option, &memory);
+        if (args->is_client)
+            nghttp2_session_client_new3(&h2->session, callbacks, h2, option, &memory);
+        else
+            nghttp2_session_server_new3(&h2->session, callbacks, h2, option, &memory);
     }
     if (callbacks)
         nghttp2_session_callbacks_del(callbacks);
@@ -263,7 +301,8 @@ static int feed(struct moon_h2 *h2, struct moon_slice bytes)
         moon_h2_end(h2, MOON_H2_PROTOCOL, NGHTTP2_PROTOCOL_ERROR);
     if (len < 0 || h2->has_terminated)
         return MOON_EPROTO;
-    if (nghttp2_session_want_read(h2->session))
+    // a server that has sent us away may have nothing more to send, and its streams something to be told
+    if (nghttp2_session_want_read(h2->session) || (h2->args.is_client && h2->was_sent_away))
         return 0;
     // nghttp2 has queued the GOAWAY of a connection error; after one in good order nothing more is wanted either.
     h2->has_terminated = true;
@@ -304,9 +343,11 @@ bool moon_h2_is_busy(const struct moon_h2 *h2)
 
 void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t len)
 {
-    if (stream->has_session)
+    if (stream->has_session && h2->args.is_client)
+        nghttp2_session_consume_stream(h2->session, stream->id, len);
+    else if (stream->has_session)
         nghttp2_session_consume(h2->session, stream->id, len);
-    else
+    else if (!h2->args.is_client)
         nghttp2_session_consume_connection(h2->session, len);
 }
 

@@ -3,6 +3,8 @@
 //   bytes -> moon_h2_receive -> open, head, data, end, closed (from under nghttp2)     -> moon_h2_request_read -> struct moon_head
 //   struct moon_head -> moon_h2_send_head, bytes -> moon_h2_send_body -> moon_h2_pump  -> `out`
 //
+// Client side: moon_h2_request_send begins a stream, its response's heads are read by moon_h2_response_read.
+//
 // Streams belong to the owner, who embeds struct moon_h2_stream; between `open` and `closed` the session knows them.
 // Invariants: a body is not buffered here: what the peer's windows, or `out`, do not take now is not taken. Windows of ours
 // open only by what the owner has consumed. Nothing is written from under moon_h2_receive.
@@ -23,6 +25,7 @@ enum {
     MOON_H2_STREAM_COUNT = 128,      // open at once on a connection
     MOON_H2_STREAM_LEN = 65535,      // window of a stream
     MOON_H2_CONNECTION_LEN = 262144, // of all its streams
+    MOON_H2_PEER_STREAM_COUNT = 100, // what a peer is taken to allow before it has said how many
 };
 
 // Why a connection was ended by us; counted by these names.
@@ -56,7 +59,7 @@ struct moon_h2_stream {
     int32_t id;
     // The header block that is being received: pseudo-fields, then "name: value CRLF" for each field.
     struct moon_buffer block, trailer_block;
-    struct moon_h2_part method, scheme, path, authority;
+    struct moon_h2_part method, scheme, path, authority, status;
     uint32_t fields_at;                // where the fields begin
     uint32_t list_len;                 // as SETTINGS_MAX_HEADER_LIST_SIZE counts
     uint16_t field_count, crumb_count; // crumbs: Cookie fields, which are not among the others
@@ -74,13 +77,20 @@ struct moon_h2_stream {
     bool is_read : 1;     // END_STREAM was received
     bool is_sent : 1;     // END_STREAM was sent
     bool has_session : 1; // between open and closed
+    // client side
+    bool is_response : 1;
+    bool has_final : 1;    // the head of the response has come; what comes now are trailers
+    bool is_begun : 1;     // the request's head was written
+    bool is_malformed : 1; // we have reset it for what came
+    bool
+        is_unprocessed : 1; // told by `closed`: the peer has not begun to act upon it (RFC 9113 8.7)
 };
 
 // All but `sent` are called from under moon_h2_receive; they may submit (moon_h2_send_head, _send_end, _reset), not pump.
 struct moon_h2_events {
-    // A request begins. NULL: it is refused (REFUSED_STREAM).
+    // A request begins. NULL: it is refused (REFUSED_STREAM). Server side.
     struct moon_h2_stream *(*open)(void *owner);
-    // Its head is complete, in `block`: moon_h2_request_read.
+    // Its head is complete, in `block`: moon_h2_request_read. Client side: moon_h2_response_read at once, interim ones as well.
     void (*head)(void *owner, struct moon_h2_stream *stream);
     // Body bytes. What the owner has done with them it tells by moon_h2_consumed, then or later.
     void (*data)(void *owner, struct moon_h2_stream *stream, struct moon_slice bytes);
@@ -92,6 +102,8 @@ struct moon_h2_events {
     void (*window)(void *owner);
     // The answer to moon_h2_ping.
     void (*pong)(void *owner);
+    // The peer takes no further streams, and has not begun those that are closed in consequence. Client side.
+    void (*goaway)(void *owner);
 };
 
 struct moon_h2_args {
@@ -99,12 +111,15 @@ struct moon_h2_args {
     void *owner;
     struct moon_buffer_pool *buffers; // blocks
     uint32_t header_bytes, header_count;
+    bool is_client;
+    uint32_t
+        peer_stream_count; // client side: streams that the peer takes until it says how many; 0: as usual
 };
 
 // The preface as far as `bytes` goes: > 0 it is there whole, 0 it may become one, < 0 it is none.
 int moon_h2_is_preface(struct moon_slice bytes);
 
-// Server side; its SETTINGS are queued. NULL: out of memory.
+// Its SETTINGS are queued, behind the preface on the client side. NULL: out of memory.
 struct moon_h2 *moon_h2_new(const struct moon_h2_args *args);
 // Tells nobody. Streams stay the owner's. NULL is fine.
 void moon_h2_free(struct moon_h2 *h2);
@@ -129,6 +144,11 @@ int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out);
 int moon_h2_request_read(struct moon_h2 *h2, struct moon_h2_stream *stream,
                          struct moon_arena *arena, const struct moon_head_limits *limits,
                          struct moon_head *out, struct moon_fault *fault);
+// The head of a response, interim or not, under the checks of moon_response_parse and those of RFC 9113 8. Frees the block. 0, or
+// -1 with *fault.
+int moon_h2_response_read(struct moon_h2 *h2, struct moon_h2_stream *stream,
+                          struct moon_arena *arena, enum moon_method request_method,
+                          struct moon_head *out, struct moon_fault *fault);
 // As moon_trailers_parse, or none. Frees their block.
 int moon_h2_trailers_read(struct moon_h2 *h2, struct moon_h2_stream *stream,
                           struct moon_arena *arena, struct moon_headers *out);
@@ -141,6 +161,20 @@ void moon_h2_consumed(struct moon_h2 *h2, struct moon_h2_stream *stream, size_t 
 int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
                       const struct moon_head *head, const struct moon_framing *framing,
                       bool has_body);
+struct moon_h2_request_args {
+    const struct moon_head *head; // without hop-by-hop fields
+    const struct moon_framing *framing;
+    struct moon_slice scheme;
+    bool
+        has_body; // moon_h2_send_body and moon_h2_send_end follow; else the stream ends with the head
+};
+
+// Client side: begins a stream, which is zeroed. 0, -ENOMEM, or MOON_EPROTO: no more streams begin on this connection.
+int moon_h2_request_send(struct moon_h2 *h2, struct moon_h2_stream *stream,
+                         const struct moon_h2_request_args *args);
+// Client side: how many streams the peer lets be open at once; 0: none may begin any more.
+uint32_t moon_h2_stream_cap(const struct moon_h2 *h2);
+
 // Body bytes, written to `out` as far as windows and room allow; returns how many were. 0 when busy.
 size_t moon_h2_send_body(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice bytes,
                          struct moon_buffer *out);

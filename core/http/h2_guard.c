@@ -16,7 +16,7 @@ void moon_h2_guard_init(struct moon_h2 *h2)
 {
     h2->resets.left = RESET_BURST_COUNT;
     h2->control.left = CONTROL_BURST_COUNT;
-    h2->payload_len = MOON_H2_PREFACE_LEN; // it is no frame
+    h2->payload_len = h2->args.is_client ? 0 : MOON_H2_PREFACE_LEN; // it is no frame
 }
 
 void moon_h2_end(struct moon_h2 *h2, enum moon_h2_cause cause, uint32_t code)

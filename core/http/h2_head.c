@@ -46,13 +46,13 @@ static struct moon_h2_part *part_of(struct moon_h2_stream *stream, struct moon_s
         struct moon_slice name;
         struct moon_h2_part *part;
     } parts[] = {
-        {MOON_SLICE(":method"), &stream->method},
-        {MOON_SLICE(":scheme"), &stream->scheme},
-        {MOON_SLICE(":path"), &stream->path},
-        {MOON_SLICE(":authority"), &stream->authority},
+        {MOON_SLICE(":method"), &stream->method}, {MOON_SLICE(":scheme"), &stream->scheme},
+        {MOON_SLICE(":path"), &stream->path},     {MOON_SLICE(":authority"), &stream->authority},
+        {MOON_SLICE(":status"), &stream->status},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        if (moon_slice_equal(name, parts[i].name))
+        if (moon_slice_equal(name, parts[i].name) &&
+            stream->is_response == (parts[i].part == &stream->status))
             return parts[i].part->len ? NULL : parts[i].part;
     return NULL;
 }

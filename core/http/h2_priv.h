@@ -33,11 +33,13 @@ struct moon_h2 {
     bool is_receiving : 1, is_pumping : 1, is_in_block : 1;
     bool is_greeted : 1; // the preface is through, SETTINGS included
     bool has_terminated : 1;
-    bool wants_ping : 1; // behind the GOAWAY that is queued
-    int error;           // from under nghttp2
+    bool wants_ping : 1;    // behind the GOAWAY that is queued
+    bool was_sent_away : 1; // a GOAWAY came
+    int error;              // from under nghttp2
 };
 
 // h2.c
+struct moon_h2_stream *moon_h2_stream_at(const struct moon_h2 *h2, int32_t id);
 void moon_h2_note_reset(struct moon_h2 *h2, int32_t id);
 
 // h2_guard.c: each ends the connection when a bucket is empty.
@@ -57,6 +59,9 @@ nghttp2_mem moon_h2_memory(struct moon_h2 *h2);
 // h2_head.c: one field as it was decoded. False: malformed.
 bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice name,
                        struct moon_slice value);
+
+// h2_response.c: the block that is complete has a status that ends a response's heads.
+bool moon_h2_is_final(const struct moon_h2_stream *stream);
 
 // h2_send.c
 ssize_t moon_h2_on_send(nghttp2_session *session, const uint8_t *bytes, size_t len, int flags,

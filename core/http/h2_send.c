@@ -105,13 +105,32 @@ static void stream_sent(nghttp2_session *session, int32_t id)
     if (!stream)
         return;
     stream->is_sent = true;
-    if (!stream->is_read)
+    if (!stream->is_read && !stream->is_response)
         nghttp2_submit_rst_stream(session, 0, id, NGHTTP2_NO_ERROR);
+}
+
+// Our request has gone out; or a stream of ours has been reset, for what came unless we did not want it any more.
+static void note_of_client(struct moon_h2 *h2, const nghttp2_frame *frame)
+{
+    struct moon_h2_stream *stream = moon_h2_stream_at(h2, frame->hd.stream_id);
+    bool is_reset = frame->hd.type == NGHTTP2_RST_STREAM;
+    if (!stream)
+        return;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        stream->is_begun = true;
+        if (stream->id > h2->seen_id)
+            h2->seen_id = stream->id;
+    }
+    if (is_reset && frame->rst_stream.error_code != NGHTTP2_CANCEL &&
+        frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
+        stream->is_malformed = true;
 }
 
 int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *owner)
 {
     struct moon_h2 *h2 = owner;
+    if (h2->args.is_client)
+        note_of_client(h2, frame);
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA:
@@ -120,7 +139,7 @@ int moon_h2_on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, 
         break;
     case NGHTTP2_RST_STREAM: // provoked ones count like the client's own (A42)
         moon_h2_note_reset(h2, frame->hd.stream_id);
-        if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+        if (!h2->args.is_client && frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
             frame->rst_stream.error_code != NGHTTP2_INTERNAL_ERROR &&
             frame->rst_stream.error_code != NGHTTP2_CANCEL)
             moon_h2_guard_reset(h2);
@@ -192,6 +211,83 @@ int moon_h2_send_head(struct moon_h2 *h2, struct moon_h2_stream *stream,
     if (nv != local)
         free(nv);
     return err ? -ENOMEM : 0;
+}
+
+// The fields of a request (RFC 9113 8.3.1). Returns how many; `digits` has room for a length.
+static size_t request_fields(nghttp2_nv *nv, const struct moon_h2_request_args *args,
+                             struct moon_slice path, char *digits)
+{
+    const struct moon_head *head = args->head;
+    size_t count = 0;
+    nv[count++] = nv_of(MOON_SLICE(":method"), head->method);
+    nv[count++] = nv_of(MOON_SLICE(":scheme"), args->scheme);
+    if (head->host_text.len)
+        nv[count++] = nv_of(MOON_SLICE(":authority"), head->host_text);
+    nv[count++] = nv_of(MOON_SLICE(":path"), path);
+    for (uint32_t i = 0; i < head->headers.count; i++) {
+        const struct moon_field *field = &head->headers.fields[i];
+        if (field->id != MOON_H_HOST && !(skipped_ids >> field->id & 1))
+            nv[count++] = nv_of(field->name, field->value);
+    }
+    if (args->framing->body == MOON_BODY_LENGTH)
+        nv[count++] = nv_of(MOON_SLICE("content-length"),
+                            moon_slice_from_u64(args->framing->content_length, digits));
+    if (args->framing->te_trailers)
+        nv[count++] = nv_of(MOON_SLICE("te"), MOON_SLICE("trailers"));
+    return count;
+}
+
+// Path and query as one, which they are not in a head that was edited: malloc'd where there is a query.
+static struct moon_slice join_path(const struct moon_target *target)
+{
+    if (!target->has_query)
+        return target->path;
+    struct moon_slice path = {NULL, target->path.len + 1 + target->query.len};
+    char *text = malloc(path.len);
+    if (!text)
+        return path;
+    memcpy(text, target->path.ptr, target->path.len);
+    text[target->path.len] = '?';
+    if (target->query.len)
+        memcpy(text + target->path.len + 1, target->query.ptr, target->query.len);
+    path.ptr = text;
+    return path;
+}
+
+int moon_h2_request_send(struct moon_h2 *h2, struct moon_h2_stream *stream,
+                         const struct moon_h2_request_args *args)
+{
+    enum { SPARE_COUNT = 6 };
+    char digits[MOON_U64_DIGITS];
+    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = on_read};
+    nghttp2_nv local[NV_COUNT], *nv = nv_room(local, args->head->headers.count + SPARE_COUNT);
+    struct moon_slice path = join_path(&args->head->target);
+    int32_t id = NGHTTP2_ERR_NOMEM;
+    stream->is_response = true;
+    stream->has_left = args->has_body && args->framing->body == MOON_BODY_LENGTH;
+    stream->left_len = stream->has_left ? args->framing->content_length : 0;
+    if (nv && path.ptr)
+        id = nghttp2_submit_request(h2->session, NULL, nv, request_fields(nv, args, path, digits),
+                                    args->has_body ? &body : NULL, stream);
+    if (path.ptr != args->head->target.path.ptr)
+        free((void *)path.ptr);
+    if (nv != local)
+        free(nv);
+    if (id < 0)
+        return id == NGHTTP2_ERR_NOMEM ? -ENOMEM : MOON_EPROTO;
+    stream->id = id;
+    stream->has_session = true;
+    stream->has_ended = !args->has_body;
+    return 0;
+}
+
+uint32_t moon_h2_stream_cap(const struct moon_h2 *h2)
+{
+    if (h2->has_terminated || h2->error || h2->was_sent_away ||
+        !nghttp2_session_check_request_allowed(h2->session))
+        return 0;
+    return nghttp2_session_get_remote_settings(h2->session,
+                                               NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 }
 
 static void resume(struct moon_h2 *h2, struct moon_h2_stream *stream)

@@ -47,5 +47,6 @@ int moon_request_check_target(struct moon_arena *arena, const struct moon_head_l
 int moon_request_check_body(struct moon_head *out, struct moon_fault *fault);
 bool moon_authority_is_same(const struct moon_authority *a, const struct moon_authority *b,
                             uint16_t default_port);
+extern const uint64_t moon_response_singletons; // bit per header id
 // As fields.c answers for a second field of that id.
 const char *moon_header_repeated(enum moon_header_id id);

@@ -7,7 +7,7 @@
 #include "http/head_priv.h"
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
-static const uint64_t singletons =
+const uint64_t moon_response_singletons =
     BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(LOCATION) | BIT(CONTENT_RANGE);
 #undef BIT
 
@@ -93,7 +93,8 @@ int moon_response_parse(struct moon_arena *arena, struct moon_slice text,
     struct moon_slice line = {text.ptr, (size_t)(lf - text.ptr) - 1};
     if (read_line(line, out, fault) != 0)
         return -1;
-    const struct moon_fields_args args = {arena, limits, text, false, singletons, fault};
+    const struct moon_fields_args args = {arena, limits, text, false, moon_response_singletons,
+                                          fault};
     if (moon_fields_read(&args, &out->headers) != 0)
         return -1;
     if (!moon_head_read_connection(out))

@@ -151,10 +151,11 @@ void moon_tls_facts_unref(struct moon_tls_facts *facts);
 struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worker,
                                     struct moon_loop *loop, struct moon_stream *inner);
 // Puts TLS over a stream that connects or is connected. `host` (NUL-terminated, copied): whom to ask for, a name or an IP
-// address; the peer's certificate must be its. Results as of moon_tls_accept; sessions are resumed where they can be.
+// address; the peer's certificate must be its. `alpn`: the protocols that are offered, each behind a byte with its length
+// (RFC 7301 3.1). Results as of moon_tls_accept; sessions are resumed where they can be.
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
-                                     const char *host);
+                                     const char *host, struct moon_slice alpn);
 // NULL: the stream is no TLS stream of ours.
 const char *moon_tls_why(const struct moon_stream *stream);
 enum moon_tls_failure moon_tls_failure_of(const struct moon_stream *stream);

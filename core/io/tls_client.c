@@ -183,7 +183,6 @@ static const char *part_build(struct moon_tls_client *client, struct tls_seat *s
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(context, on_session);
-    SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\x08http/1.1", 9);
     if (!SSL_CTX_set_min_proto_version(context, client->min_version) ||
         !SSL_CTX_set_max_proto_version(context, client->max_version) ||
         !SSL_CTX_set_ciphersuites(context, tls_suites) ||
@@ -375,7 +374,7 @@ bool moon_tls_client_is_fresh(const struct moon_tls_client *client)
 
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
-                                     const char *host)
+                                     const char *host, struct moon_slice alpn)
 {
     struct moon_address address;
     struct worker_part *part = &client->parts[worker];
@@ -388,6 +387,7 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
     if (!stream->sni)
         abort();
     SSL_set_connect_state(stream->ssl);
+    SSL_set_alpn_protos(stream->ssl, (const unsigned char *)alpn.ptr, (unsigned)alpn.len);
     expect(stream, stream->sni);
     moon_stream_address(inner, true, &address);
     struct session *session = find_session(part, stream->sni, &address);

@@ -37,6 +37,10 @@ void h2_link_arm(struct moon_link *link)
     uint64_t now_ms = moon_loop_now_ms(link->res->loop), next_ms = 0;
     if (link->is_freed || h->is_over)
         return;
+    if (link->role == MOON_LINK_CLIENT) {
+        h2_client_arm(link);
+        return;
+    }
     if (moon_list_is_empty(&h->streams)) {
         h->tick_due_ms = 0;
         if (!h->idle_due_ms)
@@ -136,6 +140,10 @@ static bool is_due(uint64_t *at, uint64_t now_ms)
 void moon_h2_on_due(struct moon_link *link, uint64_t now_ms)
 {
     struct moon_h2_link *h = link->h2;
+    if (link->role == MOON_LINK_CLIENT) {
+        h2_client_on_due(link, now_ms);
+        return;
+    }
     if (is_due(&h->block_due_ms, now_ms)) {
         moon_h2_terminate(h->h2, MOON_H2_ENHANCE_YOUR_CALM);
         h2_link_end(link, MOON_ETIMEOUT);

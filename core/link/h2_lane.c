@@ -26,6 +26,8 @@ int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
 {
     struct h2_stream *stream = h2_stream_of(lane);
     struct moon_link *link = stream->link;
+    if (link->role == MOON_LINK_CLIENT)
+        return h2_client_send_head(stream, head, framing);
     if (stream->is_lost || stream->is_closed) // abort follows
         return 0;
     bool follows = has_body(lane, head, framing);
@@ -49,10 +51,14 @@ size_t moon_h2_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
     struct moon_link *link = stream->link;
     if (stream->is_lost || stream->is_closed)
         return bytes.len;
-    size_t taken = moon_h2_send_body(link->h2->h2, &stream->h2, bytes, &link->out);
+    size_t taken = 0;
+    if (!link->is_connecting)
+        taken = moon_h2_send_body(link->h2->h2, &stream->h2, bytes, &link->out);
     stream->out_len += (uint32_t)taken;
     if (taken < bytes.len && moon_list_is_empty(&stream->full))
         moon_list_add_before(&link->h2->full, &stream->full);
+    if (link->role == MOON_LINK_CLIENT)
+        h2_client_sent(stream, taken, taken < bytes.len);
     moon_link_flush_later(link);
     return taken;
 }
@@ -92,8 +98,11 @@ void moon_h2_lane_end(struct moon_lane *lane)
 {
     struct h2_stream *stream = h2_stream_of(lane);
     struct moon_link *link = stream->link;
-    if (!stream->h2.has_ended && !link->is_freed)
-        moon_h2_reset(link->h2->h2, &stream->h2, MOON_H2_INTERNAL_ERROR);
+    bool is_client = link->role == MOON_LINK_CLIENT;
+    bool is_done = is_client ? stream->h2.is_read && stream->h2.has_ended : stream->h2.has_ended;
+    if (!is_done && !link->is_freed)
+        moon_h2_reset(link->h2->h2, &stream->h2,
+                      is_client ? MOON_H2_CANCEL : MOON_H2_INTERNAL_ERROR);
     h2_stream_leave(stream);
     moon_link_flush_later(link);
 }
@@ -103,6 +112,10 @@ void moon_h2_lane_abort(struct moon_lane *lane)
 {
     struct h2_stream *stream = h2_stream_of(lane);
     struct moon_link *link = stream->link;
+    if (link->role == MOON_LINK_CLIENT) {
+        moon_h2_lane_end(lane);
+        return;
+    }
     if (!stream->h2.is_sent && !link->is_freed)
         moon_h2_reset(link->h2->h2, &stream->h2, MOON_H2_INTERNAL_ERROR);
     h2_stream_leave(stream);

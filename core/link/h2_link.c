@@ -79,13 +79,17 @@ void h2_link_end(struct moon_link *link, int err)
 static void end_when_empty(struct moon_link *link)
 {
     struct moon_h2_link *h = link->h2;
-    if (h->drain == H2_DRAINS && moon_list_is_empty(&h->streams) && !link->is_freed)
+    if (h->drain != H2_DRAINS || !moon_list_is_empty(&h->streams) || link->is_freed)
+        return;
+    if (link->role == MOON_LINK_CLIENT)
+        moon_link_end(link);
+    else
         h2_link_end(link, MOON_EOF);
 }
 
 // ---- streams
 
-static void bury(struct h2_stream *stream)
+void h2_stream_bury(struct h2_stream *stream)
 {
     struct moon_link *link = stream->link;
     moon_list_del(&stream->work);
@@ -93,11 +97,12 @@ static void bury(struct h2_stream *stream)
     moon_list_del(&stream->node);
     moon_list_add_before(&link->h2->dead, &stream->node);
     moon_h2_stream_fini(link->h2->h2, &stream->h2);
-    moon_count_down(&link->res->counters->h2_streams_live);
+    moon_count_down(link->role == MOON_LINK_CLIENT ? &link->res->counters->upstream_streams_live
+                                                   : &link->res->counters->h2_streams_live);
     moon_link_flush_later(link);
 }
 
-static void drop_input(struct h2_stream *stream)
+void h2_stream_drop_input(struct h2_stream *stream)
 {
     size_t len = moon_buffer_len(&stream->in);
     if (len)
@@ -107,11 +112,14 @@ static void drop_input(struct h2_stream *stream)
 
 void h2_stream_leave(struct h2_stream *stream)
 {
+    struct moon_link *link = stream->link;
     stream->lane.owner = NULL;
     moon_list_del(&stream->full);
-    drop_input(stream);
+    h2_stream_drop_input(stream);
     if (stream->is_closed)
-        bury(stream);
+        h2_stream_bury(stream);
+    if (link->role == MOON_LINK_CLIENT && !link->is_freed)
+        link->events->left(link->owner, &stream->lane);
 }
 
 void h2_stream_works(struct h2_stream *stream)
@@ -123,6 +131,10 @@ void h2_stream_works(struct h2_stream *stream)
 
 static void stream_lost(struct h2_stream *stream)
 {
+    if (stream->link->role == MOON_LINK_CLIENT) {
+        h2_client_stream_lost(stream);
+        return;
+    }
     void *owner = stream->lane.owner;
     int err = stream->error;
     h2_stream_leave(stream);
@@ -134,7 +146,7 @@ void h2_stream_fault(struct h2_stream *stream, const struct moon_fault *fault)
 {
     stream->has_fault = true;
     stream->is_paused = false;
-    drop_input(stream);
+    h2_stream_drop_input(stream);
     stream->lane.events->fault(stream->lane.owner, fault);
 }
 
@@ -182,17 +194,21 @@ static void deliver(struct h2_stream *stream)
     }
     stream->in = in;
     if (!lane->owner || stream->has_fault)
-        drop_input(stream);
+        h2_stream_drop_input(stream);
 }
 
 static void tell_end(struct h2_stream *stream)
 {
     static const struct moon_fault bad_trailers = {400, "malformed trailers"};
+    static const struct moon_fault bad_response = {502, "the upstream's trailers are malformed"};
     struct moon_lane *lane = &stream->lane;
+    bool is_client = stream->link->role == MOON_LINK_CLIENT;
     stream->was_told_end = true;
     stream->in_due_ms = 0;
-    if (moon_h2_trailers_read(stream->link->h2->h2, &stream->h2, lane->arena, &lane->trailers) < 0)
-        h2_stream_fault(stream, &bad_trailers);
+    if (moon_h2_trailers_read(stream->link->h2->h2, &stream->h2, lane->arena, &lane->trailers) <
+            0 ||
+        (is_client && stream->h2.is_too_large))
+        h2_stream_fault(stream, is_client ? &bad_response : &bad_trailers);
     else
         lane->events->end(lane->owner, &lane->trailers);
 }
@@ -244,7 +260,7 @@ static void on_head(void *owner, struct moon_h2_stream *h2)
     h2_stream_works(MOON_CONTAINER(h2, struct h2_stream, h2));
 }
 
-static void on_end(void *owner, struct moon_h2_stream *h2)
+void h2_stream_on_end(void *owner, struct moon_h2_stream *h2)
 {
     (void)owner;
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
@@ -252,12 +268,14 @@ static void on_end(void *owner, struct moon_h2_stream *h2)
     h2_stream_works(stream);
 }
 
-static void on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice bytes)
+void h2_stream_on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice bytes)
 {
     struct moon_link *link = owner;
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
     size_t taken = 0;
     stream->in_len += (uint32_t)bytes.len;
+    if (link->role == MOON_LINK_CLIENT)
+        h2_client_progress(stream);
     bool is_wanted = !stream->has_fault && (!stream->has_begun || stream->lane.owner);
     bool waits = !stream->has_begun || stream->is_paused || moon_buffer_len(&stream->in);
     if (!is_wanted)
@@ -289,8 +307,8 @@ static void on_closed(void *owner, struct moon_h2_stream *h2, uint32_t code)
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
     stream->is_closed = true;
     if (!stream->lane.owner) {
-        drop_input(stream);
-        bury(stream);
+        h2_stream_drop_input(stream);
+        h2_stream_bury(stream);
         return;
     }
     if (h2->is_sent && (code == MOON_H2_NO_ERROR || h2->is_read))
@@ -301,7 +319,7 @@ static void on_closed(void *owner, struct moon_h2_stream *h2, uint32_t code)
     h2_stream_works(stream);
 }
 
-static void on_window(void *owner)
+void h2_link_on_window(void *owner)
 {
     moon_link_flush_later(owner);
 }
@@ -327,29 +345,24 @@ static void on_pong(void *owner)
 static const struct moon_h2_events events = {
     .open = on_open,
     .head = on_head,
-    .data = on_data,
-    .end = on_end,
+    .data = h2_stream_on_data,
+    .end = h2_stream_on_end,
     .closed = on_closed,
-    .window = on_window,
+    .window = h2_link_on_window,
     .pong = on_pong,
 };
 
 // ---- what link.c asks for
 
-bool moon_h2_begin(struct moon_link *link)
+struct moon_h2_link *h2_link_new(struct moon_link *link, const struct moon_h2_args *args)
 {
     struct moon_h2_link *h = calloc(1, sizeof *h);
-    const struct moon_settings *settings = settings_of(link);
     if (!h)
-        return false;
-    h->h2 = moon_h2_new(&(struct moon_h2_args){.events = &events,
-                                               .owner = link,
-                                               .buffers = link->res->buffers,
-                                               .header_bytes = settings->limits.header_bytes,
-                                               .header_count = settings->limits.header_count});
+        return NULL;
+    h->h2 = moon_h2_new(args);
     if (!h->h2) {
         free(h);
-        return false;
+        return NULL;
     }
     moon_list_init(&h->streams);
     moon_list_init(&h->work);
@@ -357,6 +370,19 @@ bool moon_h2_begin(struct moon_link *link)
     moon_list_init(&h->dead);
     link->h2 = h;
     link->read_state = LINK_READ_BODY;
+    return h;
+}
+
+bool moon_h2_begin(struct moon_link *link)
+{
+    const struct moon_settings *settings = settings_of(link);
+    struct moon_h2_args args = {.events = &events,
+                                .owner = link,
+                                .buffers = link->res->buffers,
+                                .header_bytes = settings->limits.header_bytes,
+                                .header_count = settings->limits.header_count};
+    if (!h2_link_new(link, &args))
+        return false;
     moon_count_up(&link->res->counters->h2_connections_total);
     h2_link_arm(link);
     return true;
@@ -379,7 +405,7 @@ void moon_h2_link_free(struct moon_link *link)
     while (!moon_list_is_empty(&h->streams)) {
         struct h2_stream *stream = MOON_CONTAINER(h->streams.next, struct h2_stream, node);
         moon_buffer_fini(&stream->in, link->res->buffers);
-        bury(stream);
+        h2_stream_bury(stream);
     }
     moon_task_cancel(&link->task);
     free_dead(h);
@@ -393,6 +419,11 @@ void moon_h2_take(struct moon_link *link, struct moon_slice bytes)
     if (link->h2->is_over)
         return;
     int err = moon_h2_receive(link->h2->h2, bytes, now_of(link));
+    if (err && link->role == MOON_LINK_CLIENT) {
+        run_work(link); // what came whole before it is good
+        moon_h2_client_lost(link, err);
+        return;
+    }
     if (err) {
         h2_link_end(link, err);
         return;
@@ -409,9 +440,14 @@ void moon_h2_run(struct moon_link *link)
     run_work(link);
     if (link->is_freed)
         return;
+    bool is_client = link->role == MOON_LINK_CLIENT;
+    if (is_client && (link->is_connecting || link->h2->is_over))
+        return;
     int err = moon_h2_pump(link->h2->h2, &link->out);
     if (err == -ENOBUFS)
         moon_link_fail(link, err);
+    else if (is_client && (err || moon_h2_cause(link->h2->h2) != MOON_H2_FINE))
+        moon_h2_client_lost(link, MOON_EPROTO);
     else if (err || moon_h2_cause(link->h2->h2) != MOON_H2_FINE)
         h2_link_end(link, MOON_EPROTO);
 }
@@ -445,7 +481,7 @@ void moon_h2_flushed(struct moon_link *link)
     if (link->is_freed)
         return;
     size_t before = moon_buffer_len(&link->out);
-    if (!h->is_over && before <= FULL_LEN) {
+    if (!h->is_over && !link->is_connecting && before <= FULL_LEN) {
         moon_h2_pump(h->h2, &link->out); // what did not fit before; an error comes again
         tell_full(link);
     }
@@ -464,7 +500,7 @@ void moon_h2_eof(struct moon_link *link)
         moon_link_flush_later(link);
         return;
     }
-    moon_link_fail(link, MOON_EOF);
+    moon_link_fail(link, link->was_reset ? -ECONNRESET : MOON_EOF);
 }
 
 void moon_h2_abort_all(struct moon_link *link, int err)

@@ -27,6 +27,10 @@ struct h2_stream {
     bool is_paused : 1;  // the owner took less than it was given
     bool is_held : 1;    // moon_lane_hold
     bool was_paused : 1; // in this window of the body rate: paused or held
+    bool has_input : 1;  // client role: a head has come, or what was to be one
+    // client role: longest silence of the peer; in_due_ms and out_due_ms are when it, or a window that does not open, has lasted
+    // too long
+    uint32_t response_ms;
 };
 
 enum h2_drain { H2_SERVES, H2_NOTICED, H2_DRAINS };
@@ -44,6 +48,8 @@ static inline struct h2_stream *h2_stream_of(struct moon_lane *lane)
     return (struct h2_stream *)lane;
 }
 
+extern const struct moon_h2_events h2_client_events; // h2_client.c
+
 // Nobody is attached any more, or nobody ever was: what it holds goes; it goes itself once the session has forgotten it.
 void h2_stream_leave(struct h2_stream *stream);
 // It has something to tell.
@@ -55,6 +61,26 @@ void h2_stream_fault(struct h2_stream *stream, const struct moon_fault *fault);
 void h2_link_end(struct moon_link *link, int err);
 // The second GOAWAY.
 void h2_link_drain_now(struct moon_link *link);
+
+struct moon_h2_link *h2_link_new(struct moon_link *link, const struct moon_h2_args *args);
+// Events that both roles share.
+void h2_stream_on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice bytes);
+void h2_stream_on_end(void *owner, struct moon_h2_stream *h2);
+void h2_link_on_window(void *owner);
+// The session has forgotten it: it goes, or waits for its owner to leave.
+void h2_stream_bury(struct h2_stream *stream);
+void h2_stream_drop_input(struct h2_stream *stream);
+
+// h2_client.c
+void h2_client_arm(struct moon_link *link);
+void h2_client_on_due(struct moon_link *link, uint64_t now_ms);
+void h2_client_stream_lost(struct h2_stream *stream);
+// Bytes have come or gone: the peer is not silent.
+void h2_client_progress(struct h2_stream *stream);
+// So many bytes of the request were taken; `is_full`: not all that were offered.
+void h2_client_sent(struct h2_stream *stream, size_t taken, bool is_full);
+int h2_client_send_head(struct h2_stream *stream, const struct moon_head *head,
+                        const struct moon_framing *framing);
 
 // h2_deadlines.c
 uint32_t h2_body_window_ms(const struct moon_link *link);

@@ -9,11 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct moon_lane *moon_link_lane(struct moon_link *link)
-{
-    return &link->lane;
-}
-
 struct moon_link *moon_lane_link(struct moon_lane *lane)
 {
     return lane->is_stream ? moon_h2_lane_link(lane) : MOON_CONTAINER(lane, struct moon_link, lane);
@@ -29,6 +24,7 @@ void moon_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment 
     lane->request_method = attachment->request_method;
     if (lane->is_stream) {
         link->lane_count++;
+        moon_h2_lane_attach(lane, attachment);
         return;
     }
     link->is_sent = false;
@@ -83,17 +79,21 @@ bool moon_lane_is_read(const struct moon_lane *lane)
 
 bool moon_lane_has_input(const struct moon_lane *lane)
 {
+    if (lane->is_stream)
+        return moon_h2_lane_has_input(lane);
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_input;
 }
 
 bool moon_lane_has_output(const struct moon_lane *lane)
 {
+    if (lane->is_stream)
+        return moon_h2_lane_has_output(lane);
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_output;
 }
 
 bool moon_lane_is_connected(const struct moon_lane *lane)
 {
-    return !MOON_CONTAINER(lane, const struct moon_link, lane)->is_connecting;
+    return !moon_lane_link((struct moon_lane *)lane)->is_connecting;
 }
 
 static void server_lane_end(struct moon_link *link, bool reuse)

@@ -88,6 +88,10 @@ void moon_link_fail(struct moon_link *link, int err)
     if (link->is_freed)
         return;
     void *owner = link->lane.owner;
+    if (link->h2 && link->role == MOON_LINK_CLIENT) {
+        moon_h2_client_lost(link, err);
+        return;
+    }
     link->lane.owner = NULL;
     if (link->h2)
         moon_h2_abort_all(link, err);
@@ -483,6 +487,12 @@ static void on_connected(struct moon_link *link)
     }
     link->is_connecting = false;
     link->write_deadline_ms = 0;
+    if (moon_link_has_agreed(link, MOON_SLICE("h2")) != (link->h2 != NULL) && moon_link_tls(link)) {
+        moon_link_fail(link, link->events->mismatch(link->owner, !link->h2));
+        return;
+    }
+    if (link->h2)
+        moon_h2_client_connected(link);
     if (link->lane.owner && link->lane.events->connected) {
         link->lane.events->connected(link->lane.owner);
         return;
@@ -625,6 +635,11 @@ uint64_t moon_link_number(const struct moon_link *link)
 bool moon_link_is_in_head(const struct moon_link *link)
 {
     return link->read_state == LINK_READ_HEAD && moon_buffer_len(&link->in) > 0;
+}
+
+bool moon_link_is_connecting(const struct moon_link *link)
+{
+    return link->is_connecting;
 }
 
 bool moon_link_is_busy(const struct moon_link *link)

@@ -58,6 +58,11 @@ struct moon_link_events {
     void (*idle)(void *owner);
     // The link is no more; forget it.
     void (*closed)(void *owner);
+    // Client role, HTTP/2: a lane that moon_link_open_lane gave is over, and idle is never told. May close the link.
+    void (*left)(void *owner, struct moon_lane *lane);
+    // Client role: the connection stands, and its peer has chosen another protocol by ALPN than the link speaks. The error that
+    // its lanes are to be told; nothing of them was sent.
+    int (*mismatch)(void *owner, bool is_h2);
 };
 
 // One request and its response on the link. Public for the h1 codec and for embedding; use the functions below.
@@ -69,6 +74,7 @@ struct moon_lane {
     enum moon_method request_method;
     struct moon_headers trailers;
     bool is_stream; // of an HTTP/2 link
+    bool is_load;   // the pool's: counts as in flight
 };
 
 struct moon_link *moon_link_new(struct moon_resources *res, enum moon_link_role role,
@@ -111,8 +117,15 @@ const struct moon_stream *moon_link_stream(const struct moon_link *link);
 void moon_link_address(const struct moon_link *link, bool peer, struct moon_address *out);
 // What is known of its TLS connection (io/tls.h), the link's; NULL: it is plain.
 struct moon_tls_facts *moon_link_tls(const struct moon_link *link);
-// The lane of an HTTP/1.1 link (client role: to attach to).
-struct moon_lane *moon_link_lane(struct moon_link *link);
+// Client role, new: it speaks HTTP/2, once it stands. `peer_stream_count`: how many streams its peer is taken to allow before it
+// says so; 0: as usual. 0 or -ENOMEM.
+int moon_link_speak_h2(struct moon_link *link, uint32_t peer_stream_count);
+// Client role: a lane to attach to, which is given back by moon_lane_end or _abort, or lost by abort. HTTP/1.1: the one lane. NULL:
+// out of memory.
+struct moon_lane *moon_link_open_lane(struct moon_link *link);
+// Client role, HTTP/2: how many lanes the peer lets be open at once; 0: no more are to be opened.
+uint32_t moon_link_lane_cap(const struct moon_link *link);
+bool moon_link_is_connecting(const struct moon_link *link);
 struct moon_link *moon_lane_link(struct moon_lane *lane);
 
 struct moon_lane_attachment {
@@ -141,7 +154,7 @@ void moon_lane_resume(struct moon_lane *lane);
 void moon_lane_hold(struct moon_lane *lane, bool is_held);
 // Server role: the request is read whole; its `end` may not have been told yet.
 bool moon_lane_is_read(const struct moon_lane *lane);
-// Client role: whether any byte of the response has come / any of the request has gone out / the connection stands. All may be
+// Client role: whether any byte of the response (HTTP/2: of its head) has come / any of the request has gone out / the connection stands. All may be
 // asked under abort.
 bool moon_lane_has_input(const struct moon_lane *lane);
 bool moon_lane_has_output(const struct moon_lane *lane);

@@ -113,6 +113,14 @@ void moon_h2_drain_link(struct moon_link *link);
 bool moon_h2_is_busy_link(const struct moon_link *link);
 void moon_h2_on_due(struct moon_link *link, uint64_t now_ms);
 
+// h2_client.c: the client role.
+// What was queued while it connected may go out now.
+void moon_h2_client_connected(struct moon_link *link);
+// The connection is lost: lanes whose response has not come whole are told. The link closes with the last lane; at once where there
+// is none.
+void moon_h2_client_lost(struct moon_link *link, int err);
+void moon_h2_lane_attach(struct moon_lane *lane, const struct moon_lane_attachment *attachment);
+
 // h2_lane.c: lane.c's functions for a lane that is a stream.
 struct moon_link *moon_h2_lane_link(struct moon_lane *lane);
 int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
@@ -122,6 +130,8 @@ void moon_h2_lane_send_end(struct moon_lane *lane, const struct moon_headers *tr
 void moon_h2_lane_resume(struct moon_lane *lane);
 void moon_h2_lane_hold(struct moon_lane *lane, bool is_held);
 bool moon_h2_lane_is_read(const struct moon_lane *lane);
+bool moon_h2_lane_has_input(const struct moon_lane *lane);
+bool moon_h2_lane_has_output(const struct moon_lane *lane);
 void moon_h2_lane_end(struct moon_lane *lane);
 void moon_h2_lane_abort(struct moon_lane *lane);
 

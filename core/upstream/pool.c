@@ -1,22 +1,14 @@
-// The pool: a hash of slots by endpoint state, each with a ring of idle links. When an upstream loses an endpoint its idle links
-// are closed, its others when they come back, and the slot goes with the last. Slots that just have no link are swept now and
-// then, when endpoints change. A link's wrapper lives from its connect to its close. Links that began with a PROXY header have
-// slots by client connection, which go with that one.
-//
-//   connect -> lent -> idle -> lent ... -> closed        at a limit: idle -> kept for a waiter -> lent to it
+// The pool: endpoints and whose turn it is, lending, waiting at a limit. Slots are slot.c's, links pooled.c's.
 #include "upstream/pool.h"
 
-#include "base/err.h"
 #include "base/list.h"
 #include "io/loop.h"
-#include "io/stream.h"
 #include "io/tls.h"
 #include "link/link.h"
-#include "link/proxied.h"
 #include "link/resources.h"
-#include "obs/counters.h"
 #include "upstream/balance/least_request.h"
 #include "upstream/balance/split.h"
+#include "upstream/pool_priv.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -26,347 +18,20 @@
 
 static const uint64_t GATEWAY_NUMBER = UINT64_MAX; // a patron: ourselves
 
-enum {
-    SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
-    SWEEP_MS = 10000,      // at most so often: a sweep looks at every slot
-    // an older link is closed instead of pooled, so that traffic follows changes of the network
-    LINK_MAX_AGE_MS = 3600000,
-};
+enum { SWEEP_MS = 10000 }; // at most so often: a sweep looks at every slot
 
-// What makes links interchangeable.
-struct identity {
-    struct moon_endpoint_state *state; // unique by address, so it stands for it
-    struct moon_limit *limit;          // NULL: none
-    // NULL: plain; clients are one where their settings and files are equal
-    struct moon_tls_client *tls;
-    struct moon_slice host; // whom TLS asks for; empty: the address itself
-    uint64_t patron;        // the number of the client connection that they are for; 0: any
-    uint8_t proxy;          // enum moon_proxy_version
-};
-
-struct slot {
-    struct slot *next; // in its bucket
-    struct moon_endpoint_state *state;
-    struct moon_limit *limit;    // NULL: none
-    struct moon_tls_client *tls; // NULL: plain
-    char *host;                  // whom TLS asks for; NULL: the address itself
-    uint64_t patron;
-    uint8_t proxy;
-    struct moon_list idle;           // of struct moon_pooled, the newest first
-    uint32_t idle_count, link_count; // links: idle, kept for a waiter and lent
-    uint32_t mark;                   // of the last change whose new endpoints it is among
-    struct moon_tally tally;         // of the state
-    bool is_gone; // its upstream has lost the endpoint: no idle links, freed with the last link
-};
-
-struct moon_pooled {
-    // in slot->idle while it idles, in pool->kept while it waits for a waiter
-    struct moon_list node;
-    struct moon_link *link;
-    struct slot *slot;
-    struct moon_pool *pool;
-    bool is_idle; // in slot->idle
-    bool is_load; // counts in state->in_flight
-    bool is_claimed;
-};
-
-// The newest endpoints of an upstream as this worker knows them.
-struct seat {
-    uint64_t stamp;
-    struct moon_endpoint_set *set;
-};
-
-// Where this worker stands in sequences that are compiled once. Each starts anywhere, so that the workers together do not all
-// begin with the same choice.
-struct phases {
-    uint64_t *at;
-    uint32_t count;
-};
-
-struct moon_pool {
-    struct moon_resources *res;
-    struct moon_wake wake;
-    struct slot **buckets;
-    uint32_t bucket_count, slot_count; // a power of two
-    uint32_t patron_count;             // slots with a patron
-    struct moon_list kept;             // links for waiters that were granted one
-    struct seat *seats;                // of each upstream, by its index
-    uint32_t seat_count;
-    struct phases turns;  // of each upstream's cycle, by its index
-    struct phases splits; // of each split, by its index
-    uint64_t random, swept_ms;
-    uint32_t mark; // of the newest change of endpoints
-    bool is_draining;
-};
-
-// ---- slots
-
-// SplitMix64 (Steele, Lea, Flood, 2014).
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-// Slots with a patron lie together, so that they are found when it goes.
-static struct slot **bucket_of(struct moon_pool *pool, const struct moon_endpoint_state *state,
-                               uint64_t patron)
-{
-    uint32_t hash = patron ? (uint32_t)mix(patron) : moon_address_hash(&state->address);
-    return &pool->buckets[hash & (pool->bucket_count - 1)];
-}
-
-static struct slot **bucket_of_slot(struct moon_pool *pool, const struct slot *slot)
-{
-    return bucket_of(pool, slot->state, slot->patron);
-}
-
-static void grow(struct moon_pool *pool)
-{
-    uint32_t before = pool->bucket_count;
-    struct slot **old = pool->buckets;
-    pool->bucket_count = before ? before * 2 : 16;
-    pool->buckets = calloc(pool->bucket_count, sizeof(struct slot *));
-    if (!pool->buckets)
-        abort();
-    for (uint32_t i = 0; i < before; i++) {
-        for (struct slot *slot = old[i], *next; slot; slot = next) {
-            next = slot->next;
-            struct slot **bucket = bucket_of_slot(pool, slot);
-            slot->next = *bucket;
-            *bucket = slot;
-        }
-    }
-    free(old);
-}
-
-static struct identity identity_of(const struct moon_upstream *upstream)
-{
-    return (struct identity){
-        .limit = upstream->limit, .tls = upstream->tls, .host = upstream->tls_host};
-}
-
-// Whether the slot is for such links, whatever the address and the client.
-static bool is_of(const struct slot *slot, const struct identity *identity)
-{
-    if (slot->limit != identity->limit || slot->tls != identity->tls)
-        return false;
-    return !slot->tls ||
-           moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
-}
-
-// NULL: there is none.
-static struct slot *find_slot(struct moon_pool *pool, const struct identity *identity)
-{
-    struct slot *slot = *bucket_of(pool, identity->state, identity->patron);
-    while (slot && (slot->state != identity->state || !is_of(slot, identity) ||
-                    slot->patron != identity->patron || slot->proxy != identity->proxy))
-        slot = slot->next;
-    return slot;
-}
-
-// Off its bucket already.
-static void slot_free(struct moon_pool *pool, struct slot *slot)
-{
-    pool->slot_count--;
-    pool->patron_count -= slot->patron != 0;
-    moon_tally_del(slot->state, &slot->tally);
-    moon_endpoint_state_unref(slot->state);
-    moon_limit_unref(slot->limit);
-    moon_tls_client_unref(slot->tls);
-    free(slot->host);
-    free(slot);
-}
-
-static void slot_free_gone(struct moon_pool *pool, struct slot *slot)
-{
-    if (!slot->is_gone || slot->link_count > 0)
-        return;
-    struct slot **at = bucket_of_slot(pool, slot);
-    while (*at != slot)
-        at = &(*at)->next;
-    *at = slot->next;
-    slot_free(pool, slot);
-}
-
-// Frees the slots that hold no link.
-static void sweep(struct moon_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->bucket_count; i++) {
-        for (struct slot **at = &pool->buckets[i], *slot; (slot = *at) != NULL;) {
-            if (slot->link_count > 0) {
-                at = &slot->next;
-                continue;
-            }
-            *at = slot->next;
-            slot_free(pool, slot);
-        }
-    }
-}
-
-// Addresses that are called once leave slots behind: those go before the table grows.
-static void make_room(struct moon_pool *pool)
-{
-    sweep(pool);
-    if (pool->slot_count >= pool->bucket_count / 2)
-        grow(pool);
-}
-
-// NUL-terminated, unlike what it comes from; NULL where it is empty.
-static char *copy_host(struct moon_slice host)
-{
-    if (host.len == 0)
-        return NULL;
-    char *copy = malloc(host.len + 1);
-    if (!copy)
-        abort();
-    memcpy(copy, host.ptr, host.len);
-    copy[host.len] = '\0';
-    return copy;
-}
-
-static struct slot *slot_of(struct moon_pool *pool, const struct identity *identity)
-{
-    struct slot *slot = find_slot(pool, identity);
-    if (slot) {
-        slot->is_gone = false;
-        return slot;
-    }
-    if (pool->slot_count >= pool->bucket_count)
-        make_room(pool);
-    slot = calloc(1, sizeof *slot);
-    if (!slot)
-        abort();
-    slot->state = moon_endpoint_state_ref(identity->state);
-    slot->limit = identity->limit ? moon_limit_ref(identity->limit) : NULL;
-    slot->tls = identity->tls ? moon_tls_client_ref(identity->tls) : NULL;
-    slot->host = copy_host(identity->host);
-    slot->patron = identity->patron;
-    slot->proxy = identity->proxy;
-    moon_list_init(&slot->idle);
-    moon_tally_add(slot->state, &slot->tally);
-    struct slot **bucket = bucket_of_slot(pool, slot);
-    slot->next = *bucket;
-    *bucket = slot;
-    pool->slot_count++;
-    pool->patron_count += slot->patron != 0;
-    return slot;
-}
-
-// ---- links
-
-static void leave_idle(struct moon_pooled *pooled)
-{
-    if (!pooled->is_idle)
-        return;
-    pooled->is_idle = false;
-    moon_list_del(&pooled->node);
-    pooled->slot->idle_count--;
-    if (pooled->slot->limit)
-        moon_limit_count_idle(pooled->slot->limit, -1);
-    moon_count_down(&pooled->pool->res->counters->upstream_idle);
-}
-
-static void enter_idle(struct moon_pooled *pooled)
-{
-    pooled->is_idle = true;
-    moon_list_add_after(&pooled->slot->idle, &pooled->node);
-    pooled->slot->idle_count++;
-    if (pooled->slot->limit)
-        moon_limit_count_idle(pooled->slot->limit, 1);
-    moon_count_up(&pooled->pool->res->counters->upstream_idle);
-}
-
-static void end_load(struct moon_pooled *pooled)
-{
-    if (pooled->is_load)
-        atomic_fetch_sub_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
-    pooled->is_load = false;
-}
-
-// The link is closed or will be; its permit, if any, stays with the caller.
-static void forget(struct moon_pooled *pooled)
-{
-    leave_idle(pooled);
-    moon_list_del(&pooled->node);
-    end_load(pooled);
-    pooled->slot->link_count--;
-    if (!pooled->is_claimed)
-        atomic_fetch_sub_explicit(&pooled->slot->state->connections, 1, memory_order_relaxed);
-    free(pooled);
-}
-
-static void on_closed(void *owner)
-{
-    struct moon_pooled *pooled = owner;
-    struct moon_limit *limit = pooled->is_claimed ? NULL : pooled->slot->limit;
-    struct moon_pool *pool = pooled->pool;
-    struct slot *slot = pooled->slot;
-    forget(pooled);
-    if (limit)
-        moon_limit_release(limit, &pool->wake);
-    slot_free_gone(pool, slot);
-}
-
-static void close_pooled(struct moon_pooled *pooled)
-{
-    moon_link_close(pooled->link);
-    on_closed(pooled);
-}
-
-static void on_idle(void *owner)
-{
-    struct moon_pooled *pooled = owner;
-    struct moon_pool *pool = pooled->pool;
-    struct slot *slot = pooled->slot;
-    uint64_t age_ms = moon_loop_now_ms(pool->res->loop) - moon_link_start_ms(pooled->link);
-    end_load(pooled);
-    if (pool->is_draining || slot->is_gone || slot->idle_count >= SLOT_IDLE_COUNT ||
-        age_ms > LINK_MAX_AGE_MS) {
-        close_pooled(pooled);
-        return;
-    }
-    enter_idle(pooled); // first, so that one who begins to wait sees it
-    if (!slot->limit)
-        return;
-    if (slot->patron) { // of no use to others but for its permit
-        if (moon_limit_is_waited_for(slot->limit))
-            close_pooled(pooled);
-        return;
-    }
-    switch (moon_limit_offer(slot->limit, &pool->wake)) {
-    case MOON_OFFER_KEEP:
-        return;
-    case MOON_OFFER_GRANTED:
-        leave_idle(pooled);
-        moon_list_add_before(&pool->kept, &pooled->node);
-        return;
-    case MOON_OFFER_CLOSE:
-        close_pooled(pooled);
-        return;
-    }
-}
-
-static const struct moon_link_events pool_events = {.idle = on_idle, .closed = on_closed};
-
-static struct moon_pooled *oldest_idle(const struct slot *slot)
-{
-    return moon_list_is_empty(&slot->idle)
-               ? NULL
-               : MOON_CONTAINER(slot->idle.prev, struct moon_pooled, node);
-}
+// ---- waiters
 
 // Closes an idle link that counts for the limit, whose permit goes to the caller.
 static bool steal_permit(struct moon_pool *pool, const struct moon_limit *limit)
 {
     for (uint32_t i = 0; i < pool->bucket_count; i++) {
         for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next) {
-            struct moon_pooled *pooled = slot->limit == limit ? oldest_idle(slot) : NULL;
+            struct moon_pooled *pooled = slot->limit == limit ? slot_oldest_idle(slot) : NULL;
             if (!pooled)
                 continue;
             moon_link_close(pooled->link);
-            forget(pooled);
+            pooled_forget(pooled);
             return true;
         }
     }
@@ -379,9 +44,9 @@ static void share_idle(struct moon_pool *pool)
     for (uint32_t i = 0; i < pool->bucket_count; i++) {
         for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next) {
             struct moon_pooled *pooled;
-            while (slot->limit && (pooled = oldest_idle(slot)) != NULL &&
+            while (slot->limit && (pooled = slot_oldest_idle(slot)) != NULL &&
                    moon_limit_is_waited_for(slot->limit))
-                close_pooled(pooled);
+                pooled_close(pooled);
         }
     }
 }
@@ -406,7 +71,7 @@ struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry
     pool->random = res->id_seed[1];
     moon_list_init(&pool->kept);
     moon_wake_init(&pool->wake, registry, res->loop, on_wake);
-    grow(pool);
+    slots_grow(pool);
     return pool;
 }
 
@@ -415,8 +80,8 @@ void moon_pool_drain(struct moon_pool *pool)
     pool->is_draining = true;
     for (uint32_t i = 0; i < pool->bucket_count; i++)
         for (struct slot *slot = pool->buckets[i]; slot; slot = slot->next)
-            for (struct moon_pooled *pooled; (pooled = oldest_idle(slot)) != NULL;)
-                close_pooled(pooled);
+            for (struct moon_pooled *pooled; (pooled = slot_oldest_idle(slot)) != NULL;)
+                pooled_close(pooled);
 }
 
 void moon_pool_free(struct moon_pool *pool)
@@ -424,7 +89,7 @@ void moon_pool_free(struct moon_pool *pool)
     if (!pool)
         return;
     moon_pool_drain(pool);
-    sweep(pool);
+    slots_sweep(pool);
     for (uint32_t i = 0; i < pool->seat_count; i++)
         moon_endpoint_set_unref(pool->seats[i].set);
     moon_wake_fini(&pool->wake);
@@ -433,6 +98,14 @@ void moon_pool_free(struct moon_pool *pool)
     free(pool->turns.at);
     free(pool->splits.at);
     free(pool);
+}
+
+static struct identity identity_of(const struct moon_upstream *upstream)
+{
+    return (struct identity){.limit = upstream->limit,
+                             .tls = upstream->tls,
+                             .host = upstream->tls_host,
+                             .protocol = (uint8_t)upstream->protocol};
 }
 
 // ---- choosing
@@ -445,7 +118,7 @@ static uint64_t *phase_at(struct moon_pool *pool, struct phases *phases, uint32_
         if (!phases->at)
             abort();
         for (uint32_t i = phases->count; i < count; i++)
-            phases->at[i] = mix(pool->res->id_seed[0] + (i + 1) * 0x9e3779b97f4a7c15u);
+            phases->at[i] = pool_mix(pool->res->id_seed[0] + (i + 1) * 0x9e3779b97f4a7c15u);
         phases->count = count;
     }
     return &phases->at[index];
@@ -455,17 +128,6 @@ const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct 
 {
     return moon_split_choose(split,
                              split->has_phase ? phase_at(pool, &pool->splits, split->index) : NULL);
-}
-
-// No new request goes there.
-static void slot_leave(struct moon_pool *pool, struct slot *slot)
-{
-    slot->is_gone = true;
-    slot->link_count++; // it stays until its last idle link is closed
-    for (struct moon_pooled *pooled; (pooled = oldest_idle(slot)) != NULL;)
-        close_pooled(pooled);
-    slot->link_count--;
-    slot_free_gone(pool, slot);
 }
 
 // Endpoints that are in `before` but not in `now`.
@@ -483,13 +145,13 @@ static void leave_endpoints(struct moon_pool *pool, struct identity identity,
     pool->mark++;
     for (uint32_t i = from; i < now_end; i++) {
         identity.state = now->endpoints[i].state;
-        struct slot *slot = find_slot(pool, &identity);
+        struct slot *slot = slot_find(pool, &identity);
         if (slot)
             slot->mark = pool->mark;
     }
     for (uint32_t i = from; i < before_end; i++) {
         identity.state = before->endpoints[i].state;
-        struct slot *slot = find_slot(pool, &identity);
+        struct slot *slot = slot_find(pool, &identity);
         if (slot && slot->mark != pool->mark)
             slot_leave(pool, slot);
     }
@@ -499,7 +161,7 @@ void moon_pool_forget(struct moon_pool *pool, uint64_t number)
 {
     if (pool->patron_count == 0)
         return;
-    for (struct slot *slot = *bucket_of(pool, NULL, number), *next; slot; slot = next) {
+    for (struct slot *slot = *slot_bucket(pool, NULL, number), *next; slot; slot = next) {
         next = slot->next;
         if (slot->patron == number)
             slot_leave(pool, slot);
@@ -514,9 +176,13 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     struct identity identity = identity_of(upstream);
     if (before)
         leave_endpoints(pool, identity, before, seat->set);
+    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) { // those of is_http1
+        identity.protocol = MOON_UPSTREAM_HTTP1;
+        leave_endpoints(pool, identity, before, seat->set);
+    }
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
-        sweep(pool);
+        slots_sweep(pool);
     }
     moon_endpoint_set_unref(before);
 }
@@ -560,25 +226,42 @@ static const struct moon_endpoint *choose(struct moon_pool *pool, const struct m
         return chosen;
     case MOON_BALANCE_LEAST_REQUEST:
         pool->random += 0x9e3779b97f4a7c15u;
-        return moon_least_request_choose(set, mix(pool->random), args->avoid);
+        return moon_least_request_choose(set, pool_mix(pool->random), args->avoid);
     }
     return chosen;
 }
 
 // ---- lending
 
-// `is_load`: those who balance want to know.
-static void fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
-                       struct moon_lease *lease)
+// `is_load`: those who balance want to know. 0 or -ENOMEM.
+static int fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
+                      struct moon_lease *lease)
 {
+    struct moon_lane *lane = moon_link_open_lane(pooled->link);
+    if (!lane) {
+        pooled_reoffer(pooled);
+        return -ENOMEM;
+    }
+    pooled_leave_idle(pooled);
+    pooled->lane_count += pooled->is_h2;
     if (is_load) {
-        pooled->is_load = true;
+        pooled->is_load = !pooled->is_h2;
+        lane->is_load = pooled->is_h2;
         atomic_fetch_add_explicit(&pooled->slot->state->in_flight, 1, memory_order_relaxed);
     }
     lease->pooled = pooled;
     lease->state = pooled->slot->state;
-    lease->lane = moon_link_lane(pooled->link);
-    lease->is_reused = is_reused;
+    lease->lane = lane;
+    lease->is_reused = is_reused && !moon_link_is_connecting(pooled->link);
+    return 0;
+}
+
+static struct identity identity_for(const struct moon_lend_args *args)
+{
+    struct identity identity = identity_of(args->upstream);
+    if (args->is_http1)
+        identity.protocol = MOON_UPSTREAM_HTTP1;
+    return identity;
 }
 
 static bool counts_load(const struct moon_lend_args *args)
@@ -586,81 +269,26 @@ static bool counts_load(const struct moon_lend_args *args)
     return args->upstream->balance == MOON_BALANCE_LEAST_REQUEST;
 }
 
-// TLS over it, for the name that is asked for, or for the address.
-static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,
-                                  struct moon_stream *stream)
-{
-    char text[MOON_ADDRESS_TEXT_LEN];
-    if (!slot->host)
-        moon_address_format_ip(&slot->state->address, text);
-    return moon_tls_connect(slot->tls, pool->res->worker, pool->res->loop, stream,
-                            slot->host ? slot->host : text);
-}
-
-// What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
-static void send_proxy_header(const struct slot *slot, const struct moon_patron *patron,
-                              struct moon_link *link)
-{
-    char text[MOON_PROXY_WRITE_LEN];
-    struct moon_address source = {0}, destination = {0};
-    bool is_told = patron && patron->proxied && patron->proxied->source.family;
-    if (is_told) {
-        source = patron->proxied->source;
-        destination = patron->proxied->destination;
-    } else if (patron) {
-        moon_stream_address(patron->stream, true, &source);
-        moon_stream_address(patron->stream, false, &destination);
-    }
-    moon_address_unmap(&source);
-    moon_address_unmap(&destination);
-    size_t len =
-        moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
-    moon_link_send_first(link, (struct moon_slice){text, len});
-}
-
-static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
-                   struct moon_pooled **out)
-{
-    struct moon_stream *stream;
-    struct moon_counters *counters = pool->res->counters;
-    moon_count_up(&counters->upstream_connects_total);
-    int err = moon_loop_connect(pool->res->loop, &slot->state->address, &stream);
-    if (err) {
-        bool is_port = err == -EADDRNOTAVAIL;
-        atomic_fetch_add_explicit(is_port ? &slot->state->no_port_total
-                                          : &slot->state->connect_failures_total,
-                                  1, memory_order_relaxed);
-        moon_count_up(is_port ? &counters->upstream_no_port_total
-                              : &counters->upstream_connect_failures_total);
-        return err;
-    }
-    if (slot->tls)
-        stream = secure(pool, slot, stream);
-    struct moon_pooled *pooled = calloc(1, sizeof *pooled);
-    if (!pooled)
-        abort();
-    pooled->slot = slot;
-    pooled->pool = pool;
-    pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
-    if (slot->proxy)
-        send_proxy_header(slot, patron, pooled->link);
-    slot->link_count++;
-    atomic_fetch_add_explicit(&slot->state->connections, 1, memory_order_relaxed);
-    *out = pooled;
-    return 0;
-}
-
 // The first link kept for a waiter of that limit.
 static struct moon_pooled *take_kept(struct moon_pool *pool, const struct moon_limit *limit)
 {
     for (struct moon_list *at = pool->kept.next; at != &pool->kept; at = at->next) {
-        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, node);
+        struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, kept);
         if (pooled->slot->limit != limit)
             continue;
-        moon_list_del(&pooled->node);
+        pooled_take_kept(pooled);
         return pooled;
     }
     return NULL;
+}
+
+// Its settings may have changed while it was waited for.
+static bool is_fit(struct moon_pooled *pooled, const struct moon_lend_args *args)
+{
+    struct identity identity = identity_for(args);
+    return slot_is_of(pooled->slot, &identity) && pooled->slot->proxy == args->upstream->proxy &&
+           (pooled->is_h2 ? pooled_has_room(pooled, args->upstream->stream_max_count)
+                          : !args->fresh);
 }
 
 // What the waiter was granted: a link to be lent as it stands, or a permit. The link serves whatever its endpoint: that one has
@@ -679,14 +307,16 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
         *link = take_kept(pool, limit); // NULL: it has died meanwhile
         break;
     }
-    struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
-    bool is_fit =
-        *link && is_of((*link)->slot, &identity) && (*link)->slot->proxy == args->upstream->proxy;
-    if (!*link || (!args->fresh && is_fit))
+    if (!*link || is_fit(*link, args))
         return false;
+    if ((*link)->lane_count || (*link)->reserved_count) { // others use it
+        (*link)->is_retiring = true;
+        *link = NULL;
+        return false;
+    }
     struct slot *slot = (*link)->slot;
     moon_link_close((*link)->link);
-    forget(*link);
+    pooled_forget(*link);
     slot_free_gone(pool, slot);
     *link = NULL;
     return true;
@@ -705,10 +335,10 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     struct moon_pooled *pooled;
     if (!has_permit && !get_permit(pool, args->upstream))
         return -EAGAIN;
-    int err = connect(pool, slot, args->patron, &pooled);
+    int err = pooled_connect(pool, slot, args->patron, &pooled);
     if (!err)
-        fill_lease(pooled, counts_load(args), false, lease);
-    else if (slot->limit)
+        return fill_lease(pooled, counts_load(args), false, lease);
+    if (slot->limit)
         moon_limit_release(slot->limit, &pool->wake);
     return err;
 }
@@ -717,15 +347,17 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
 static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
 {
     const struct moon_address *address = args->address;
-    struct identity identity = {.tls = args->tls, .host = args->tls ? args->host : MOON_SLICE("")};
+    struct identity identity = {.tls = args->tls,
+                                .host = args->tls ? args->host : MOON_SLICE(""),
+                                .protocol = args->protocol};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
     for (; slot; slot = slot->next)
-        if (is_of(slot, &identity) && !slot->patron &&
+        if (slot_is_of(slot, &identity) && !slot->patron &&
             moon_address_equal(&slot->state->address, address))
             return slot;
     struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
     identity.state = state;
-    slot = slot_of(pool, &identity);
+    slot = slot_get(pool, &identity);
     moon_endpoint_state_unref(state); // the slot has one of its own
     return slot;
 }
@@ -739,26 +371,34 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
     if (is_reused) {
         pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        leave_idle(pooled);
     } else {
-        int err = connect(pool, slot, NULL, &pooled);
+        int err = pooled_connect(pool, slot, NULL, &pooled);
         if (err)
             return err;
     }
-    fill_lease(pooled, false, is_reused, lease);
-    return 0;
+    return fill_lease(pooled, false, is_reused, lease);
 }
 
 static struct slot *slot_for(struct moon_pool *pool, const struct moon_lend_args *args,
                              struct moon_endpoint_state *state)
 {
-    struct identity identity = identity_of(args->upstream);
+    struct identity identity = identity_for(args);
     identity.state = state;
     if (args->upstream->proxy) {
         identity.proxy = (uint8_t)args->upstream->proxy;
         identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
     }
-    return slot_of(pool, &identity);
+    return slot_get(pool, &identity);
+}
+
+// NULL: a new one is needed.
+static struct moon_pooled *find_link(const struct moon_lend_args *args, struct slot *slot)
+{
+    if (slot->speaks_h2)
+        return pooled_shared(slot, args->upstream->stream_max_count, args->was_lost);
+    if (args->fresh || moon_list_is_empty(&slot->idle))
+        return NULL;
+    return MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
 }
 
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -775,17 +415,14 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
         slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
         lease->state = slot ? slot->state : NULL;
     }
-    if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {
-        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        leave_idle(pooled);
-    }
+    if (slot)
+        pooled = find_link(args, slot);
     if (slot && !pooled)
         return lend_new(pool, args, slot, has_permit, lease);
-    if (pooled)
-        fill_lease(pooled, counts_load(args), true, lease);
+    int err = pooled ? fill_lease(pooled, counts_load(args), true, lease) : -ENOENT;
     if (has_permit)
         moon_limit_release(limit, &pool->wake);
-    return pooled ? 0 : -ENOENT;
+    return err;
 }
 
 int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
@@ -807,36 +444,12 @@ void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter)
     case MOON_GRANT_LINK:
         pooled = take_kept(pool, limit);
         if (pooled)
-            on_idle(pooled);
+            pooled_reoffer(pooled);
         return;
     }
 }
 
-void moon_pooled_failed(struct moon_pooled *pooled)
-{
-    atomic_fetch_add_explicit(&pooled->slot->state->connect_failures_total, 1,
-                              memory_order_relaxed);
-    moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
-}
-
-void moon_pooled_count(struct moon_pooled *pooled, uint16_t status)
-{
-    moon_count_up(
-        &pooled->slot->tally.classes[status / 100 < MOON_TALLY_CLASS_COUNT ? status / 100 : 0]);
-}
-
 // ---- tunnels
-
-void moon_pooled_claim(struct moon_pooled *pooled, struct moon_claim *claim)
-{
-    struct slot *slot = pooled->slot;
-    *claim = (struct moon_claim){.pool = pooled->pool,
-                                 .limit = slot->limit ? moon_limit_ref(slot->limit) : NULL,
-                                 .state = moon_endpoint_state_ref(slot->state),
-                                 .is_load = pooled->is_load};
-    pooled->is_claimed = true;
-    pooled->is_load = false;
-}
 
 int moon_pool_pick(struct moon_pool *pool, const struct moon_upstream *upstream,
                    struct moon_claim *claim)

@@ -1,4 +1,5 @@
-// The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out.
+// The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out; those of
+// HTTP/2 to many at a time, a lane for each.
 // Identity is everything that makes two connections interchangeable, compared by value (the address; of TLS the settings, the
 // files and whom it was asked for), and the limit that a connection counts for: an upstream with limits has connections of its own.
 // A connection that began with a PROXY header is that of one client connection: it serves no other, and is closed when that one is.
@@ -45,7 +46,9 @@ struct moon_lend_args {
     // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
     const struct moon_endpoint_state *avoid;
     struct moon_waiter *waiter; // what it was granted is used; may be NULL
-    bool fresh;                 // a new connection, no idle link
+    bool fresh;                 // a new connection, no idle link; HTTP/2: only with was_lost
+    bool was_lost; // the connection of an attempt before is no more: the others may be dead as well
+    bool is_http1; // for what HTTP/2 does not have, where the upstream may speak both
 };
 
 struct moon_lease {
@@ -68,6 +71,7 @@ struct moon_lend_to_args {
     struct moon_tls_client *tls; // NULL: plain
     struct moon_slice host;      // whom TLS asks for; empty: the address
     bool fresh;
+    uint8_t protocol; // enum moon_upstream_protocol
 };
 
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and

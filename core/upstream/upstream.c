@@ -22,9 +22,10 @@ struct moon_upstreams {
     size_t slot_count;
 };
 
-enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253 };
+enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253, STREAM_COUNT = 128 };
 
 static const char *const balance_choices[] = {"round_robin", "least_request", NULL};
+static const char *const protocol_choices[] = {"http1", "http2", "auto", NULL};
 static const char *const proxy_choices[] = {"v1", "v2", NULL};
 static const char *const address_hint =
     "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
@@ -52,7 +53,6 @@ static const struct moon_schema endpoints_schema = {no_keys, &endpoint_item, NUL
 static const struct moon_schema_key limit_keys[] = {
     {.name = "connections",
      .types = MOON_TYPE_NUMBER,
-     .is_required = true,
      .is_integer = true,
      .min = 1,
      .max = 1000000,
@@ -68,6 +68,12 @@ static const struct moon_schema_key limit_keys[] = {
      .min = 0.001,
      .max = 3600,
      .expected = "seconds, 0.001 to 3600"},
+    {.name = "streams",
+     .types = MOON_TYPE_NUMBER,
+     .is_integer = true,
+     .min = 1,
+     .max = 10000,
+     .expected = "a count, 1 to 10000"},
     {.name = NULL},
 };
 static const struct moon_schema limits_schema = {limit_keys, NULL, NULL};
@@ -86,7 +92,11 @@ static const struct moon_schema_key upstream_keys[] = {
     {.name = "limits",
      .types = MOON_TYPE_TABLE,
      .table = &limits_schema,
-     .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
+     .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1, streams = 128 }"},
+    {.name = "protocol",
+     .types = MOON_TYPE_STRING,
+     .choices = protocol_choices,
+     .expected = "\"http1\", \"http2\" or \"auto\""},
     {.name = "proxy_protocol",
      .types = MOON_TYPE_STRING,
      .choices = proxy_choices,
@@ -239,6 +249,38 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
     return is_fine;
 }
 
+// How it is spoken to. In clear HTTP/2 has to be known beforehand: nothing there could be agreed on.
+static bool compile_protocol(const struct moon_compile *compile, const struct moon_object *object,
+                             struct moon_upstream *out)
+{
+    struct moon_slice protocol = moon_value_string(&object->value, "protocol", MOON_SLICE("http1"));
+    const char *hint = NULL;
+    if (moon_slice_equal(protocol, MOON_SLICE("http2")))
+        out->protocol = MOON_UPSTREAM_HTTP2;
+    if (moon_slice_equal(protocol, MOON_SLICE("auto")))
+        out->protocol = MOON_UPSTREAM_AUTO;
+    if (out->builtin && moon_value_get(&object->value, "protocol"))
+        hint = "a built-in upstream has no connections";
+    else if (out->protocol == MOON_UPSTREAM_AUTO && !moon_value_get(&object->value, "tls"))
+        hint = "without tls there is nothing to agree by: say \"http2\" or leave it out";
+    if (hint)
+        report(compile, object, "protocol", hint, "cannot be", protocol);
+    return !hint;
+}
+
+// `pending` and its timeout are of exchanges that wait for one of so many connections.
+static bool check_limits(const struct moon_compile *compile, const struct moon_object *object)
+{
+    const struct moon_value *limits = moon_value_get(&object->value, "limits");
+    if (!limits || moon_value_get(limits, "connections") ||
+        (moon_value_get(limits, "streams") && !moon_value_get(limits, "pending") &&
+         !moon_value_get(limits, "pending_timeout")))
+        return true;
+    moon_report_addf(compile->report, object->place, moon_object_title(compile->model, object),
+                     "limits.connections", "a count, 1 to 1000000", "missing");
+    return false;
+}
+
 static void compile_rest(const struct moon_compile *compile, const struct moon_object *object,
                          struct moon_upstream *out)
 {
@@ -250,7 +292,8 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
     if (proxy.len)
         out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
-    if (!limits)
+    out->stream_max_count = (uint32_t)moon_value_number(limits, "streams", STREAM_COUNT);
+    if (!limits || !moon_value_get(limits, "connections"))
         return;
     out->limit = moon_limit_get(parts->registry, out->name);
     out->bounds = (struct moon_limit_bounds){
@@ -398,7 +441,9 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return compile_health(compile, object, upstream) && check_header(compile, object) && compile_endpoints(compile, object, upstream) &&
+    return compile_health(compile, object, upstream) && check_header(compile, object) &&
+           check_limits(compile, object) && compile_endpoints(compile, object, upstream) &&
+           compile_protocol(compile, object, upstream) &&
            moon_upstream_tls_read(compile, object, upstream);
 }
 

@@ -17,6 +17,9 @@ struct moon_registry;
 struct moon_tls_client;
 struct moon_tls_hub;
 
+// How an upstream is spoken to. AUTO: by what TLS agrees on, HTTP/2 where the upstream takes it.
+enum moon_upstream_protocol { MOON_UPSTREAM_HTTP1, MOON_UPSTREAM_HTTP2, MOON_UPSTREAM_AUTO };
+
 enum moon_balance { MOON_BALANCE_ROUND_ROBIN, MOON_BALANCE_LEAST_REQUEST };
 
 // An entry of `endpoints`: an address, or a host name that stands for any number of them.
@@ -34,6 +37,8 @@ struct moon_upstream {
     struct moon_origin *origins;
     uint32_t origin_count;
     enum moon_balance balance;
+    enum moon_upstream_protocol protocol;
+    uint32_t stream_max_count;     // open at once on a connection of HTTP/2
     struct moon_tls_client *tls;   // NULL: plain
     struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
     enum moon_proxy_version proxy; // what connections begin with; never with tls
