@@ -83,9 +83,9 @@ struct moon_exchange {
     struct moon_waiter waiter;
     struct moon_timer wait_timer, deadline;
     uint64_t budget_ms; // for the whole, from flow.start_ms on; 0: unbounded
-    int listener; // that has the request; -1: none
-    uint8_t step; // enum moon_step
-    uint8_t wait; // enum moon_wait
+    int listener;       // that has the request; -1: none
+    uint8_t step;       // enum moon_step
+    uint8_t wait;       // enum moon_wait
     uint8_t attempt_count, retry_count, interim_count;
     uint8_t grpc; // enum moon_grpc_kind: of the request as it came
     // enum moon_grpc_status of the next own answer, where its HTTP status says less; 0: by that

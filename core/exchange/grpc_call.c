@@ -39,9 +39,8 @@ int moon_grpc_call_forward(struct moon_exchange *ex)
 {
     uint32_t at = 0;
     const struct moon_field *field =
-        ex->grpc && ex->budget_ms
-            ? moon_headers_next(&ex->request.headers, timeout_name, &at)
-            : NULL;
+        ex->grpc && ex->budget_ms ? moon_headers_next(&ex->request.headers, timeout_name, &at)
+                                  : NULL;
     if (!field)
         return 0;
     char *text = moon_arena_try_bytes(ex->flow.arena, MOON_GRPC_TIMEOUT_LEN);
@@ -103,8 +102,8 @@ void moon_grpc_call_answer(struct moon_exchange *ex)
 
 bool moon_grpc_call_cut(struct moon_exchange *ex, uint16_t status, const char *cause)
 {
-    bool is_plain = ex->grpc == MOON_GRPC && ex->sent.body == MOON_BODY_CHUNKED &&
-                    !ex->run.has_response_body;
+    bool is_plain =
+        ex->grpc == MOON_GRPC && ex->sent.body == MOON_BODY_CHUNKED && !ex->run.has_response_body;
     if (!is_plain || !ex->down || ex->is_response_sent || ex->is_local)
         return false;
     moon_attempt_end(ex, false);

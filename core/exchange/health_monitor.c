@@ -25,9 +25,9 @@ struct watch;
 struct target {
     struct watch *watch;
     struct moon_address address;
-    struct moon_timer timer; // the next probe
-    struct moon_probe *probe; // NULL: none is under way
-    unsigned streak;          // probes in a row that speak against the verdict
+    struct moon_timer timer;            // the next probe
+    struct moon_probe *probe;           // NULL: none is under way
+    unsigned streak;                    // probes in a row that speak against the verdict
     bool is_known, is_down, has_failed; // has_failed: the last probe
 };
 
@@ -75,7 +75,7 @@ static void on_probed(void *owner, const char *why)
     const struct moon_health_check *check = target->watch->upstream->check;
     bool is_failure = why != NULL;
     moon_health_count(target->watch->health, is_failure);
-    unsigned needed = !target->is_known  ? 1
+    unsigned needed = !target->is_known ? 1
                       : target->is_down ? check->healthy_count
                                         : check->unhealthy_count;
     target->is_known = true;
@@ -179,8 +179,8 @@ static void look(struct watch *watch)
         while (at < watch->count &&
                moon_address_compare(&watch->targets[at]->address, &addresses[i]) < 0)
             target_free(watch->targets[at++]);
-        bool is_there = at < watch->count && moon_address_compare(&watch->targets[at]->address,
-                                                                  &addresses[i]) == 0;
+        bool is_there = at < watch->count &&
+                        moon_address_compare(&watch->targets[at]->address, &addresses[i]) == 0;
         targets[i] = is_there ? watch->targets[at++]
                               : target_new(watch, &addresses[i], delay_of(watch, i, count));
     }

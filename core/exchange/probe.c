@@ -199,11 +199,12 @@ static bool make_request(struct moon_probe *probe)
 {
     bool is_grpc = probe->check->kind == MOON_CHECK_GRPC;
     struct moon_fault fault;
-    struct moon_slice path = is_grpc ? MOON_SLICE("/grpc.health.v1.Health/Check")
-                                     : probe->check->path;
+    struct moon_slice path =
+        is_grpc ? MOON_SLICE("/grpc.health.v1.Health/Check") : probe->check->path;
     struct moon_slice host = host_of(probe);
     struct moon_slice text = moon_arena_try_format(
-        probe->arena, "%s %.*s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: moongate/" MOON_VERSION "\r\n%s\r\n",
+        probe->arena,
+        "%s %.*s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: moongate/" MOON_VERSION "\r\n%s\r\n",
         is_grpc ? "POST" : "GET", MOON_SLICE_ARG(path), MOON_SLICE_ARG(host),
         is_grpc ? "Content-Type: application/grpc\r\n" : "");
     if (!text.ptr || moon_request_parse(probe->arena, text, &moon_head_limits_default,
@@ -212,9 +213,8 @@ static bool make_request(struct moon_probe *probe)
     if (!is_grpc)
         return true;
     probe->body = moon_grpc_health_ask(probe->arena, probe->check->service);
-    probe->framing = (struct moon_framing){.body = MOON_BODY_LENGTH,
-                                           .content_length = probe->body.len,
-                                           .te_trailers = true};
+    probe->framing = (struct moon_framing){
+        .body = MOON_BODY_LENGTH, .content_length = probe->body.len, .te_trailers = true};
     return probe->body.ptr != NULL;
 }
 
@@ -235,13 +235,13 @@ static void begin(struct moon_probe *probe, bool fresh)
     probe->lane = lease.lane;
     probe->is_reused = lease.is_reused;
     probe->is_sent = false;
-    moon_lane_attach(probe->lane,
-                     &(struct moon_lane_attachment){.events = &events,
-                                                    .owner = probe,
-                                                    .arena = probe->arena,
-                                                    .head = &probe->response,
-                                                    .request_method = probe->request.method_id,
-                                                    .response_ms = probe->check->timeout_ms + 1000});
+    moon_lane_attach(probe->lane, &(struct moon_lane_attachment){
+                                      .events = &events,
+                                      .owner = probe,
+                                      .arena = probe->arena,
+                                      .head = &probe->response,
+                                      .request_method = probe->request.method_id,
+                                      .response_ms = probe->check->timeout_ms + 1000});
     moon_lane_send_head(probe->lane, &probe->request, &probe->framing); // an error is told by abort
     push(probe);
 }

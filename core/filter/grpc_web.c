@@ -181,8 +181,8 @@ static enum moon_verdict header_filter(struct moon_flow *flow, void *conf, void 
     struct moon_slice suffix = {"", 0};
     bool is_text = own->kind == MOON_GRPC_WEB_TEXT;
     (void)conf;
-    own->converts = own->kind != MOON_GRPC_NONE &&
-                    moon_grpc_kind_of(flow->response, &suffix) == MOON_GRPC;
+    own->converts =
+        own->kind != MOON_GRPC_NONE && moon_grpc_kind_of(flow->response, &suffix) == MOON_GRPC;
     own->has_tail = false;
     own->tail = (struct moon_slice){"", 0};
     own->moved = (struct moon_headers){0};
@@ -231,8 +231,7 @@ static int make_tail(struct moon_flow *flow, struct state *own)
     own->tail = moon_grpc_web_trailers(flow->arena, &own->moved);
     if (own->tail.ptr && own->kind == MOON_GRPC_WEB_TEXT) {
         char *text = moon_arena_try_bytes(flow->arena, (own->tail.len + 2) / 3 * 4);
-        own->tail =
-            (struct moon_slice){text, text ? moon_base64_encode(own->tail, text) : 0};
+        own->tail = (struct moon_slice){text, text ? moon_base64_encode(own->tail, text) : 0};
     }
     own->has_tail = own->tail.ptr != NULL;
     return own->has_tail ? 0 : -1;

@@ -314,12 +314,12 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->name_desk = moon_name_desk_new(gateway->control.loop, args->log);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     moon_gateway_size_budgets(gateway);
-    gateway->health = moon_health_monitor_new(
-        &(struct moon_health_monitor_args){.loop = gateway->control.loop,
-                                           .registry = gateway->registry,
-                                           .buffers = &gateway->buffers,
-                                           .log = args->log,
-                                           .worker = gateway->seat_count});
+    gateway->health =
+        moon_health_monitor_new(&(struct moon_health_monitor_args){.loop = gateway->control.loop,
+                                                                   .registry = gateway->registry,
+                                                                   .buffers = &gateway->buffers,
+                                                                   .log = args->log,
+                                                                   .worker = gateway->seat_count});
     moon_reload_init(&gateway->reload, gateway);
     moon_surveys_init(&gateway->surveys, gateway);
     moon_last_good_init(&gateway->last_good, gateway);

@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
+#include "exchange/health_monitor.h"
 #include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
@@ -12,7 +13,6 @@
 #include "route/listener.h"
 #include "script/generation.h"
 #include "script/vm.h"
-#include "exchange/health_monitor.h"
 #include "upstream/discovery.h"
 #include "upstream/name_desk.h"
 

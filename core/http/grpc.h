@@ -33,7 +33,7 @@ enum moon_grpc_status {
 };
 
 enum {
-    MOON_GRPC_TIMEOUT_LEN = 10,  // of a timeout as it is written: at most 8 digits and a unit
+    MOON_GRPC_TIMEOUT_LEN = 10,   // of a timeout as it is written: at most 8 digits and a unit
     MOON_GRPC_FRAME_HEAD_LEN = 5, // before each message: a flag, its length in 4 bytes
 };
 

@@ -20,7 +20,8 @@ static size_t put_varint(char *to, size_t value)
 struct moon_slice moon_grpc_health_ask(struct moon_arena *arena, struct moon_slice service)
 {
     enum { VARINT_LEN = 10 };
-    char *out = moon_arena_try_bytes(arena, MOON_GRPC_FRAME_HEAD_LEN + 1 + VARINT_LEN + service.len);
+    char *out =
+        moon_arena_try_bytes(arena, MOON_GRPC_FRAME_HEAD_LEN + 1 + VARINT_LEN + service.len);
     if (!out)
         return (struct moon_slice){NULL, 0};
     char *to = out + MOON_GRPC_FRAME_HEAD_LEN;

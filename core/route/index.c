@@ -63,7 +63,7 @@ struct moon_index {
     struct candidate *candidates;
     struct pattern *patterns;
     char *texts;
-    struct table table;     // of hosts
+    struct table table; // of hosts
     bool is_grpc;
     uint64_t wildcard_lens; // bit per length of a wildcard's suffix, modulo 64
     const struct host *any; // without a name; NULL: there is none
@@ -484,8 +484,8 @@ static bool needs_grpc(const struct moon_match *match)
 
 static struct candidate candidate_of(const struct moon_match *match)
 {
-    bool is_certain = match->condition_count == 0 && !match->regex &&
-                      match->extension_count == 0 && !needs_grpc(match);
+    bool is_certain = match->condition_count == 0 && !match->regex && match->extension_count == 0 &&
+                      !needs_grpc(match);
     return (struct candidate){match, match->index, match->methods ? match->methods : UINT16_MAX,
                               is_certain};
 }

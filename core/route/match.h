@@ -50,8 +50,8 @@ struct moon_match {
     uint8_t kind;     // enum moon_path_kind
     // NULL: no gRPC match. Service and method are an exact path, a service alone a prefix, all else with a name a regex
     const struct moon_grpc_match *grpc;
-    int index;        // of the object
-    uint32_t serial;  // of the match among all
+    int index;       // of the object
+    uint32_t serial; // of the match among all
 };
 
 // match_read.c

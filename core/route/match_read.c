@@ -323,8 +323,7 @@ static void place_grpc(struct reading *at, const struct moon_grpc_match *grpc,
         abort();
 }
 
-static void read_grpc(struct reading *at, const struct moon_value *table,
-                      struct moon_match *match)
+static void read_grpc(struct reading *at, const struct moon_value *table, struct moon_match *match)
 {
     static const char *const keys[] = {"path", "methods", "query"};
     struct moon_grpc_match *grpc = moon_arena_zalloc(at->all->arena, sizeof *grpc);

@@ -96,7 +96,8 @@ static void put_match(FILE *out, const struct moon_value *route, const struct mo
 // The names of its listeners, where nothing else says which requests it takes.
 static const struct moon_value *bare_listeners(const struct moon_value *route)
 {
-    static const char *const keys[] = {"hosts", "path", "grpc", "methods", "headers", "query", "matches"};
+    static const char *const keys[] = {"hosts",   "path",  "grpc",   "methods",
+                                       "headers", "query", "matches"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (moon_value_get(route, keys[i]))
             return NULL;

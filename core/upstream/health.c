@@ -88,7 +88,8 @@ static bool read_kind(const struct reading *at, struct moon_health_check *check)
 {
     const struct moon_value *path = moon_value_get(at->health, "path"),
                             *grpc = moon_value_get(at->health, "grpc");
-    bool is_off = grpc && grpc->kind == MOON_VALUE_BOOL && !moon_value_bool(at->health, "grpc", true);
+    bool is_off =
+        grpc && grpc->kind == MOON_VALUE_BOOL && !moon_value_bool(at->health, "grpc", true);
     if (is_off || !path == !grpc)
         return tell(at, "health", "path = \"/healthz\", or grpc = true",
                     path ? "either path or grpc" : "what is to be asked is missing");
@@ -134,8 +135,7 @@ bool moon_health_check_read(const struct moon_compile *compile, const struct moo
     if (!at.health)
         return true;
     if (moon_value_get(&object->value, "proxy_protocol"))
-        return tell(&at, "health", "remove one of them",
-                    "not supported yet beside proxy_protocol");
+        return tell(&at, "health", "remove one of them", "not supported yet beside proxy_protocol");
     *out = calloc(1, sizeof **out);
     if (!*out)
         abort();

@@ -332,8 +332,8 @@ static size_t leave_out(struct moon_health *health, struct moon_endpoint *endpoi
     struct moon_address *down;
     size_t down_count = moon_health_down(health, &down), kept = 0;
     for (size_t i = 0; i < count; i++)
-        if (!down_count || !bsearch(&endpoints[i].address, down, down_count, sizeof *down,
-                                    moon_address_compare))
+        if (!down_count ||
+            !bsearch(&endpoints[i].address, down, down_count, sizeof *down, moon_address_compare))
             endpoints[kept++] = endpoints[i];
     free(down);
     return kept;

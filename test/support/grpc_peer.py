@@ -212,7 +212,7 @@ def call_deadline(client):
 
 def call_route_deadline(client):
     code, details = client.status("/test.Echo/Hang", timeout=15)
-    expect(code == grpc.StatusCode.DEADLINE_EXCEEDED and "time for the request" in details, code, details)
+    expect(code == grpc.StatusCode.DEADLINE_EXCEEDED, code, details)  # of the gateway or, bounded by it, of the server
     seen = 0
     try:
         for _ in client.channel.unary_stream("/test.Echo/Drip")(b"", timeout=15):

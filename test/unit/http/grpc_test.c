@@ -12,22 +12,22 @@
 
 #include <string.h>
 
-#define READS(text, expected)                                          \
-    do {                                                               \
-        uint64_t ms;                                                   \
-        assert_true(moon_grpc_timeout_read(MOON_SLICE(text), &ms));    \
-        assert_int_equal(ms, expected);                                \
+#define READS(text, expected)                                       \
+    do {                                                            \
+        uint64_t ms;                                                \
+        assert_true(moon_grpc_timeout_read(MOON_SLICE(text), &ms)); \
+        assert_int_equal(ms, expected);                             \
     } while (0)
-#define REFUSES(text)                                                  \
-    do {                                                               \
-        uint64_t ms;                                                   \
-        assert_false(moon_grpc_timeout_read(MOON_SLICE(text), &ms));   \
+#define REFUSES(text)                                                \
+    do {                                                             \
+        uint64_t ms;                                                 \
+        assert_false(moon_grpc_timeout_read(MOON_SLICE(text), &ms)); \
     } while (0)
-#define WRITES(ms, expected)                                           \
-    do {                                                               \
-        char to[MOON_GRPC_TIMEOUT_LEN + 1] = {0};                      \
-        to[moon_grpc_timeout_write(ms, to)] = '\0';                    \
-        assert_string_equal(to, expected);                             \
+#define WRITES(ms, expected)                        \
+    do {                                            \
+        char to[MOON_GRPC_TIMEOUT_LEN + 1] = {0};   \
+        to[moon_grpc_timeout_write(ms, to)] = '\0'; \
+        assert_string_equal(to, expected);          \
     } while (0)
 
 static void timeouts(void **state)
@@ -115,7 +115,8 @@ static bool decodes(struct moon_slice text, struct moon_slice expected, size_t c
         out_len += len;
         text = moon_slice_skip(text, (size_t)taken);
     }
-    return !moon_base64_is_open(&at) && moon_slice_equal((struct moon_slice){out, out_len}, expected);
+    return !moon_base64_is_open(&at) &&
+           moon_slice_equal((struct moon_slice){out, out_len}, expected);
 }
 
 static void base64(void **state)
@@ -137,7 +138,8 @@ static void base64(void **state)
             bytes[i] = (char)(i * 37 + len);
         size_t text_len = moon_base64_encode((struct moon_slice){bytes, len}, text);
         assert_int_equal(text_len, (len + 2) / 3 * 4);
-        assert_true(decodes((struct moon_slice){text, text_len}, (struct moon_slice){bytes, len}, 8));
+        assert_true(
+            decodes((struct moon_slice){text, text_len}, (struct moon_slice){bytes, len}, 8));
     }
 }
 

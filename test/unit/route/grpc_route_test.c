@@ -98,7 +98,8 @@ static void a_route_of_matches_may_mix(void **state)
 {
     (void)state;
     struct routes routes = routes_new();
-    routes_add(&routes, TABLE(KEY("matches", LIST(TABLE(GRPC(SERVICE("s"))), TABLE(PATH("/rest"))))));
+    routes_add(&routes,
+               TABLE(KEY("matches", LIST(TABLE(GRPC(SERVICE("s"))), TABLE(PATH("/rest"))))));
     routes_compile(&routes);
     assert_int_equal(CALL("/s/M"), 0);
     assert_int_equal(routes_find(&routes, "GET", "a", "/rest/x", NULL), 0);
