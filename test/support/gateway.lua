@@ -61,7 +61,7 @@ end
 
 -- The text of a configuration script.
 -- options: settings; upstreams = { name = backend | "address" | { endpoint ... } }; backend (an upstream of that name);
--- routes (default: "/" to the upstream "backend"); listener.
+-- routes (default: "/" to the upstream "backend"); listener; upstream: further keys of every upstream.
 function gateway.config(options)
   local out = { 'local moongate = require "moongate"' }
   local function call(noun, value) out[#out + 1] = ("moongate.%s %s"):format(noun, literal(value)) end
@@ -73,7 +73,7 @@ function gateway.config(options)
   for name in pairs(upstreams) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do
-    call("upstream", { name = name, endpoints = endpoints_of(upstreams[name]) })
+    call("upstream", merged({ name = name, endpoints = endpoints_of(upstreams[name]) }, options.upstream))
   end
   for _, route in ipairs(options.routes or { { path = "/", backends = "backend" } }) do call("route", route) end
   return table.concat(out, "\n") .. "\n"

@@ -4,6 +4,13 @@
 --   local client = http2.connect(gateway:connect())           -- preface and SETTINGS sent
 --   client:request(1, { [":path"] = "/a" })                    -- HEADERS with END_STREAM
 --   local response = client:response(1)                        -- { status, headers, body, trailers, reset, goaway }
+--
+-- And a server of the same make, for connections of a backend:
+--
+--   h.backend(http2.script(function(server)
+--     local request = server:take_request()                     -- { id, request, body, trailers }
+--     server:respond(request.id, 200, { { "x-a", "b" } }, { open = true }):data(request.id, "body", true)
+--   end))
 local bit = require "bit"
 
 local http2 = {
@@ -203,7 +210,8 @@ Client.__index = Client
 -- options.settings: payload of the SETTINGS frame; options.bare: nothing is sent.
 function http2.connect(stream, options)
   options = options or {}
-  local self = setmetatable({ stream = stream, dynamic = {}, streams = {}, pings = 0, settings = {}, granted = {} }, Client)
+  local self = setmetatable({ stream = stream, dynamic = {}, streams = {}, pings = 0, settings = {}, granted = {}, arrived = {} },
+    Client)
   if not options.bare then
     stream:send(http2.PREFACE .. http2.frame(http2.SETTINGS, 0, 0, options.settings))
   end
@@ -248,6 +256,9 @@ local function take_block(self, frame)
     known.interim[#known.interim + 1] = status
   elseif status then
     known.status, known.headers = status, head
+  elseif head[":method"] then
+    known.request = head
+    self.arrived[#self.arrived + 1] = known
   else
     known.trailers = head
   end
@@ -263,6 +274,10 @@ local function note(self, frame)
   elseif frame.kind == http2.DATA then
     known.pieces[#known.pieces + 1] = frame.payload
     known.body_len = known.body_len + #frame.payload
+    if self.grants and #frame.payload > 0 then
+      self:window(0, #frame.payload)
+      if bit.band(frame.flags, http2.END_STREAM) == 0 then self:window(frame.id, #frame.payload) end
+    end
   elseif frame.kind == http2.RST_STREAM then
     known.reset = read_u32(frame.payload, 1)
   elseif frame.kind == http2.GOAWAY then
@@ -319,6 +334,94 @@ end
 function Client:finish(ms)
   self:until_(function() return false end, ms)
   return self.how
+end
+
+-- ---- the server
+
+-- Reads the preface and sends SETTINGS (options.settings: their payload; options.is_stingy: what comes opens no window). Nil when
+-- something else came.
+function http2.accept(stream, options)
+  if stream:read(#http2.PREFACE, 60000) ~= http2.PREFACE then return nil end
+  local self = http2.connect(stream, { bare = true })
+  self.grants = not (options and options.is_stingy)
+  if not (options and options.bare) then stream:send(http2.frame(http2.SETTINGS, 0, 0, options and options.settings)) end
+  return self
+end
+
+-- A script of a backend. serve(server, index) is given each connection; once it returns, frames are taken until the peer ends it.
+function http2.script(serve, options)
+  return function(connection, index)
+    local server = http2.accept(connection, options)
+    if not server then return end
+    connection.h2 = server
+    serve(server, index)
+    if not connection.is_closed then server:finish(60000) end
+  end
+end
+
+-- A script that answers every request: answer(server, request) sends what it likes.
+function http2.each(answer, options)
+  return http2.script(function(server)
+    while true do
+      local request = server:take_request(60000)
+      if not request then return end
+      answer(server, request)
+    end
+  end, options)
+end
+
+-- The next request whose head has come; nil when the connection has ended.
+function Client:take_head(ms)
+  self.taken = self.taken or 0
+  if not self:until_(function() return #self.arrived > self.taken end, ms) then return nil end
+  self.taken = self.taken + 1
+  return self.arrived[self.taken]
+end
+
+-- The next one once it is whole, or reset.
+function Client:take_request(ms)
+  local known = self:take_head(ms)
+  return known and self:response(known.id, ms)
+end
+
+-- A body within the windows of the peer; `trailers` (a list) end it instead of END_STREAM. False: the connection has ended, or
+-- the stream was reset.
+function Client:send_body(id, bytes, trailers)
+  local known, at = stream_at(self, id), 1
+  self.sent = self.sent or { [0] = 0 }
+  local function room()
+    local own = 65535 + (self.granted[id] or 0) - (self.sent[id] or 0)
+    return math.min(own, 65535 + (self.granted[0] or 0) - self.sent[0], 16384, #bytes - at + 1)
+  end
+  while at <= #bytes do
+    if not self:until_(function() return room() > 0 or known.reset end, 60000) or known.reset then return false end
+    local len = room()
+    self:data(id, bytes:sub(at, at + len - 1))
+    self.sent[id], self.sent[0], at = (self.sent[id] or 0) + len, self.sent[0] + len, at + len
+  end
+  if trailers then self:trail(id, trailers) else self:data(id, "", true) end
+  return true
+end
+
+-- HEADERS of a response; options.open: a body follows, or the final response.
+function Client:respond(id, status, fields, options)
+  local list = { { ":status", tostring(status) } }
+  for _, field in ipairs(fields or {}) do list[#list + 1] = field end
+  local flags = http2.END_HEADERS + (options and options.open and 0 or http2.END_STREAM)
+  return self:send(http2.HEADERS, flags, id, http2.block(list))
+end
+
+-- HEADERS behind the body.
+function Client:trail(id, fields)
+  return self:send(http2.HEADERS, http2.END_HEADERS + http2.END_STREAM, id, http2.block(fields))
+end
+
+function Client:reset(id, code)
+  return self:send(http2.RST_STREAM, 0, id, http2.u32(code))
+end
+
+function Client:go_away(last, code)
+  return self:send(http2.GOAWAY, 0, 0, http2.u32(last) .. http2.u32(code or 0))
 end
 
 -- Sends a PING and waits until it is answered: what was sent before has been dealt with.
