@@ -54,9 +54,10 @@ static void finish(struct moon_probe *probe, const char *format, ...)
         vsnprintf(probe->why, sizeof probe->why, format, args);
         va_end(args);
     }
+    bool is_whole = probe->has_passed && probe->check->kind == MOON_CHECK_GRPC;
     probe->lane = NULL;
     if (lane)
-        moon_lane_end(lane, false);
+        moon_lane_end(lane, is_whole && probe->args.upstream->protocol != MOON_UPSTREAM_HTTP1);
     moon_loop_timer_del(probe->args.res->loop, &probe->timer);
     moon_loop_defer(probe->args.res->loop, &probe->task);
 }

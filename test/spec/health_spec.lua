@@ -1,6 +1,8 @@
 -- Active health checks: endpoints that are down get no traffic, and get it again when they are up.
 local h = require "test.support.harness"
 local grpc = require "test.support.grpc"
+local http2 = require "test.support.http2"
+local tls = require "test.support.tls"
 
 -- A backend that answers checks as `self.health` says (a function of the request that gives raw bytes), and names itself to others.
 local function member(name, health)
@@ -123,6 +125,45 @@ describe("health checks", function()
     b.health = function() return answer(1, "grpc-status: 5\r\n") end
     gateway:wait_log(b:address() .. " is down: grpc%-status 5", 5000)
   end, 20000))
+
+  it("of HTTP/2 share a connection, whose end is not the endpoint's", h.test(function()
+    local checks = 0
+    local backend
+    backend = h.backend(http2.each(function(server, request)
+      checks = checks + 1
+      assert.equal("/grpc.health.v1.Health/Check", request.request[":path"])
+      assert.equal("trailers", request.request.te)
+      assert.equal(grpc.frame "", request.body)
+      server:respond(request.id, 200, { { "content-type", "application/grpc" } }, { open = true })
+      server:data(request.id, grpc.frame "\8\1"):trail(request.id, { { "grpc-status", "0" } })
+      if checks == 4 then server.stream:close() end
+      backend.changed:fire()
+    end))
+    local gateway = h.script(script({ backend }, "grpc = true, interval = 0.1, unhealthy = 1", ', protocol = "http2"'))
+    h.loop.wait(backend.changed, 5000, "eight checks", function() return checks >= 8 end)
+    assert.equal(2, #backend.connections)
+    assert.is_nil(gateway:log():find("is down", 1, true))
+  end))
+
+  it("are made over TLS, and believe whom the upstream believes", h.test(function()
+    local set = tls.certs()
+    if not set then return end
+    local good = set:issue { name = "good", sans = "DNS:localhost,IP:127.0.0.1" }
+    local elsewhere = set:authority "elsewhere" and set:issue { name = "stranger", ca = "elsewhere", sans = "IP:127.0.0.1" }
+    local ports = {}
+    for i, pair in ipairs { good, elsewhere } do
+      ports[i] = h.dead_port()
+      local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www")
+        :format(ports[i], pair.cert, pair.key) } })
+      process:wait_output "ACCEPT"
+    end
+    local gateway = h.script(script({ "127.0.0.1:" .. ports[1], "127.0.0.1:" .. ports[2] },
+      'path = "/", interval = 0.2', (', tls = { ca = %q }'):format(set.ca)))
+    gateway:wait_log("127.0.0.1:" .. ports[2] .. " is down", 5000)
+    for _ = 1, 4 do assert.equal(200, gateway:get("/").status) end
+    assert.is_nil(gateway:log():find("127.0.0.1:" .. ports[1] .. " is down", 1, true))
+    set:remove()
+  end))
 
   it("are told when they are wrong", h.test(function()
     local function problem(health, more)

@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "http/grpc.h"
+#include "http/grpc_health.h"
 #include "http/headers.h"
 
 #include <string.h>
@@ -143,6 +144,39 @@ static void base64(void **state)
     }
 }
 
+static void health_messages(void **state)
+{
+    (void)state;
+    struct moon_arena_pool *pool = moon_arena_pool_new(1);
+    struct moon_arena *arena = moon_arena_new(pool, 65536);
+    const struct moon_slice empty = {"\0\0\0\0\0", 5}, named = {"\0\0\0\0\5\x0a\3a.b", 10};
+    assert_true(moon_slice_equal(moon_grpc_health_ask(arena, MOON_SLICE("")), empty));
+    assert_true(moon_slice_equal(moon_grpc_health_ask(arena, MOON_SLICE("a.b")), named));
+    moon_arena_free(arena);
+    moon_arena_pool_free(pool);
+    const struct {
+        struct moon_slice bytes;
+        int status;
+    } rows[] = {
+        {{"\0\0\0\0\2\x08\1", 7}, 1},
+        {{"\0\0\0\0\2\x08\2", 7}, 2},
+        {{"\0\0\0\0\0", 5}, 0},                               // a default is left out
+        {{"\0\0\0\0\7\x12\3abc\x08\1", 12}, 1},               // another field before it
+        {{"\0\0\0\0\x0b\x25....\x19........\x08\3", 21}, -1}, // the length lies
+        {{"\0\0\0\0\x10\x25....\x19........\x08\3", 21}, 3},  // fixed widths
+        {{"\0\0\0\0\2\x08\x63", 7}, 0},                       // no status that is known
+        {{"\0\0\0\0\2\x08\x81", 7}, -1},                      // cut off
+        {{"\0\0\0\0\3\x12\5a", 8}, -1},                       // longer than all of it
+        {{"\1\0\0\0\2\x08\1", 7}, -1},                        // compressed
+        {{"\0\0\0\0\2\x08\1\0", 8}, -1},                      // more behind it
+        {{"\0\0\0", 3}, -1},
+        {{"", 0}, -1},
+        {{"\0\0\0\0\2\x0b\1", 7}, -1}, // a group
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_int_equal(moon_grpc_health_read(rows[i].bytes), rows[i].status);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +185,7 @@ int main(void)
         cmocka_unit_test(frames_over_any_cut),
         cmocka_unit_test(trailers_become_a_frame),
         cmocka_unit_test(base64),
+        cmocka_unit_test(health_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
