@@ -61,12 +61,12 @@ static void turn(struct target *target, bool is_down, const char *why)
     char text[MOON_ADDRESS_TEXT_LEN];
     moon_address_format(&target->address, text);
     target->is_down = is_down;
+    moon_health_set(watch->health, &target->address, is_down);
+    moon_upstream_refresh((struct moon_upstream *)watch->upstream); // before it is told
     if (is_down)
         moon_log_warn(log, "upstream \"%.*s\": %s is down: %s", MOON_SLICE_ARG(name), text, why);
     else
         moon_log_info(log, "upstream \"%.*s\": %s is up again", MOON_SLICE_ARG(name), text);
-    moon_health_set(watch->health, &target->address, is_down);
-    moon_upstream_refresh((struct moon_upstream *)watch->upstream);
 }
 
 static void on_probed(void *owner, const char *why)
