@@ -159,4 +159,115 @@ describe("http/2 to upstreams", function()
     client:data(1, "", true)
     assert.equal("0", client:response(1).trailers["grpc-status"])
   end))
+
+  it("passes interim responses on, each before the final one", h.test(function()
+    local gateway = gateway_for(h2_backend(function(server, request)
+      -- in one write, so that one read brings them all
+      server.stream:send(
+        http2.frame(http2.HEADERS, 4, request.id, http2.block { { ":status", "103" }, { "link", "</a>" } }) ..
+        http2.frame(http2.HEADERS, 4, request.id, http2.block { { ":status", "103" }, { "link", "</b>" } }) ..
+        http2.frame(http2.HEADERS, 4, request.id, http2.block { { ":status", "200" } }) ..
+        http2.frame(http2.DATA, 1, request.id, "ok"))
+    end))
+    local response = gateway:request("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert.equal("ok", response.body)
+    assert.same({ 103, 103 }, { response.interim[1].status, response.interim[2].status })
+    assert.same({ "</a>", "</b>" }, { response.interim[1].headers.link, response.interim[2].headers.link })
+    local client = connect(gateway)
+    client:request(1)
+    assert.same({ 103, 103 }, client:response(1).interim)
+  end))
+
+  it("lets a client wait for 100", h.test(function()
+    local gateway = gateway_for(h.backend(http2.script(function(server)
+      local request = server:take_head()
+      assert(request.request.expect == "100-continue" and #request.pieces == 0)
+      server:respond(request.id, 100, nil, { open = true })
+      server:response(request.id)
+      server:respond(request.id, 200, nil, { open = true }):data(request.id, request.body, true)
+    end)))
+    local stream = gateway:connect()
+    stream:send "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    assert.equal(100, h.read_response(stream, { is_interim_wanted = true }).status)
+    stream:send "hi"
+    assert.equal("hi", h.read_response(stream).body)
+  end))
+
+  it("joins cookies and drops what an upgrade asks for", h.test(function()
+    local backend = h2_backend(answer)
+    local gateway = gateway_for(backend)
+    local client = connect(gateway)
+    client:request(1, nil, { { "cookie", "a=1" }, { "cookie", "b=2" } })
+    client:response(1)
+    assert.equal("a=1; b=2", backend.requests[1].request.cookie)
+    assert.equal(200, gateway:request(
+      "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").status)
+    assert.is_nil(backend.requests[2].request.upgrade)
+  end))
+
+  it("ends a request early where the answer is there", h.test(function()
+    local gateway = gateway_for(h.backend(http2.script(function(server)
+      while true do
+        local request = server:take_head(60000)
+        if not request then return end
+        server:respond(request.id, 413, nil, { open = true }):data(request.id, "enough", true)
+        server:reset(request.id, http2.NO_ERROR)
+      end
+    end, { is_stingy = true })))
+    local client = connect(gateway)
+    client:request(1, { [":method"] = "POST" }, nil, { open = true }):data(1, "x")
+    local response = client:response(1)
+    assert.equal(413, response.status)
+    assert.equal("enough", response.body)
+    local stream = gateway:connect()
+    stream:send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" .. ("x"):rep(90000))
+    response = h.read_response(stream)
+    assert.equal(413, response.status)
+    assert.equal("enough", response.body)
+  end))
+
+  it("holds a fast upstream back for a slow client, and that one alone", h.test(function()
+    local gateway = gateway_for(h.backend(http2.script(function(server)
+      while true do
+        local request = server:take_head(60000)
+        if not request then return end
+        local id = request.id
+        if request.request[":path"] == "/big" then
+          server:respond(id, 200, nil, { open = true })
+          for _ = 1, 4 do server:data(id, ("x"):rep(16383)) end -- all that the window of the stream allows
+          server.big = id
+        else
+          server:respond(id, 200, nil, { open = true }):data(id, "small", true)
+        end
+      end
+    end)))
+    local client = connect(gateway, { settings = http2.setting(4, 0) })
+    client:request(1, { [":path"] = "/big" })
+    assert.is_true(client:until_(function() return client.streams[1] and client.streams[1].status ~= nil end))
+    for _ = 1, 3 do client:sync() end
+    assert.equal(0, client.streams[1].body_len)
+    for _ = 1, 20 do assert.equal("small", gateway:request("GET /small HTTP/1.1\r\nHost: h\r\n\r\n").body) end
+    client:window(1, 65532)
+    assert.is_true(client:until_(function() return client.streams[1].body_len == 65532 end))
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
+  it("takes no more of a client than a slow upstream takes", h.test(function()
+    local seen
+    local gateway = gateway_for(h.backend(http2.script(function(server)
+      local request = server:take_head()
+      seen = request
+      server:until_(function() return request.body_len >= 65535 end)
+      server:sync()
+      server.grants = true
+      server:window(request.id, 1000000):window(0, 1000000)
+      server:response(request.id)
+      server:respond(request.id, 200, nil, { open = true }):data(request.id, tostring(#request.body), true)
+    end, { is_stingy = true })))
+    local stream = gateway:connect()
+    stream:send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 600000\r\n\r\n" .. ("x"):rep(600000))
+    assert.equal("600000", h.read_response(stream).body)
+    assert.equal(600000, seen.body_len)
+  end))
 end)

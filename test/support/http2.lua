@@ -287,6 +287,7 @@ local function note(self, frame)
     for at = 1, #frame.payload, 6 do
       self.settings[frame.payload:byte(at) * 256 + frame.payload:byte(at + 1)] = read_u32(frame.payload, at + 2)
     end
+    if self.is_server then self:send(http2.SETTINGS, http2.ACK, 0) end
   elseif frame.kind == http2.PING and frame.flags == http2.ACK then
     self.pings = self.pings + 1
   elseif frame.kind == http2.PING then
@@ -343,6 +344,7 @@ end
 function http2.accept(stream, options)
   if stream:read(#http2.PREFACE, 60000) ~= http2.PREFACE then return nil end
   local self = http2.connect(stream, { bare = true })
+  self.is_server = not (options and options.bare)
   self.grants = not (options and options.is_stingy)
   if not (options and options.bare) then stream:send(http2.frame(http2.SETTINGS, 0, 0, options and options.settings)) end
   return self
