@@ -183,6 +183,8 @@ static void on_head(void *owner)
         moon_wait_stop(ex);
         ex->keeps_replay = false;
         moon_buffer_fini(&ex->replay, ex->res->buffers);
+        if (ex->grpc)
+            moon_grpc_call_note(ex, &ex->response.headers);
     }
     if (ex->response.status == 101)
         on_switch(ex);
@@ -228,6 +230,8 @@ static void on_end(void *owner, const struct moon_headers *trailers)
     struct moon_exchange *ex = owner;
     ex->is_response_whole = true;
     ex->response_trailers = *trailers;
+    if (ex->grpc)
+        moon_grpc_call_note(ex, trailers);
     if (ex->response.body == MOON_BODY_LENGTH)
         ex->flow.response_body_len = ex->response.content_length; // spliced bytes did not pass here
     if (ex->step == STEP_RESPONSE)

@@ -72,6 +72,7 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
+    struct moon_slice grpc_told; // `grpc-status` of the response; NULL: none
     struct moon_slice asked_host, asked_path, asked_query; // as routed, before filters edit them
     struct moon_address endpoint;                          // of the last attempt
     uint64_t start_ns, sent_ns; // when the request came; when the last attempt began
@@ -187,6 +188,8 @@ void moon_deadline_stop(struct moon_exchange *ex);
 // grpc_call.c
 // From the request's head: is it a call, and how long may it take? -EINVAL: its `grpc-timeout` is malformed.
 int moon_grpc_call_begin(struct moon_exchange *ex);
+// The call's status, from the head or the trailers of a response.
+void moon_grpc_call_note(struct moon_exchange *ex, const struct moon_headers *fields);
 // Writes what is left of that time into the head that goes upstream, at each attempt. 0 or -ENOMEM.
 int moon_grpc_call_forward(struct moon_exchange *ex);
 // Makes an own answer with an error, which stands in ex->response, one of gRPC: 200, the status in the head ("trailers-only").

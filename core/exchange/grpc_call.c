@@ -27,6 +27,14 @@ int moon_grpc_call_begin(struct moon_exchange *ex)
     return 0;
 }
 
+void moon_grpc_call_note(struct moon_exchange *ex, const struct moon_headers *fields)
+{
+    uint32_t at = 0;
+    const struct moon_field *field = moon_headers_next(fields, status_name, &at);
+    if (field)
+        ex->grpc_told = field->value;
+}
+
 // The smaller of what is left and what filters made of the field.
 static uint64_t left_ms(const struct moon_exchange *ex, struct moon_slice given)
 {
@@ -70,6 +78,7 @@ static int tell(struct moon_exchange *ex, struct moon_headers *to, uint16_t stat
     struct moon_slice message = moon_grpc_message(ex->flow.arena, chop(text));
     ex->grpc_status = 0;
     int err = number.ptr ? moon_headers_add(to, ex->flow.arena, status_name, number) : -ENOMEM;
+    ex->grpc_told = number;
     if (!err && message.len)
         err = moon_headers_add(to, ex->flow.arena, message_name, message);
     return err;

@@ -124,6 +124,29 @@ describe("an error of the gateway's own on a call", function()
   end))
 end)
 
+describe("the access log", function()
+  it("has the status of calls, whoever gave it", h.test(function()
+    local path, dir = h.write_file("", "access.log")
+    local gateway = h.gateway {
+      settings = { access_log = { file = path, format = "$path $status $grpc_status" } },
+      upstreams = { fine = h.backend(h.each(echo)), dead = "127.0.0.1:" .. h.dead_port(),
+        only = h.backend(h.always("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 5\r\nContent-Length: 0\r\n\r\n")) },
+      routes = { route({ service = "fine" }, { backends = "fine", plugins = { { "grpc-web" } } }),
+        route({ service = "dead" }, { backends = "dead" }), route({ service = "only" }, { backends = "only" }),
+        { path = "/plain", backends = "fine" } },
+    }
+    for _, name in ipairs { "/fine/M", "/dead/M", "/only/M", "/none/M" } do grpc.call(gateway, name) end
+    gateway:request("POST /fine/Web HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0")
+    gateway:get "/plain"
+    gateway:stop()
+    local file = assert(io.open(path))
+    assert.equal("/fine/M 200 0\n/dead/M 200 14\n/only/M 200 5\n/none/M 200 12\n/fine/Web 200 0\n/plain 200 -\n", file:read "*a")
+    file:close()
+    os.remove(path)
+    require "luv".fs_rmdir(dir)
+  end))
+end)
+
 describe("grpc-timeout", function()
   local function hangs(connection)
     connection:read_request()
