@@ -103,7 +103,7 @@ static bool may_try_again(struct moon_call *call, const struct failure *failure)
             return call->lease.endpoint_count > call->attempt_count;
         return ++call->address_at < call->address_count;
     }
-    if (failure->had_input || !call->lease.is_reused)
+    if (failure->had_input || !call->lease.is_reused || failure->err == MOON_ERESET)
         return false;
     return !failure->had_output || moon_method_is_idempotent(call->request.method_id);
 }

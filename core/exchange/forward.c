@@ -240,6 +240,14 @@ static void frame_bodiless(struct moon_exchange *ex)
                                          .content_length = response->content_length};
 }
 
+// HTTP/2 has trailers behind a body of known length, too: where some are announced, and this client takes them, it is not told the
+// length, so that they have a place.
+static bool has_trailers(const struct moon_exchange *ex)
+{
+    return ex->response.is_h2 && moon_headers_has(&ex->response.headers, MOON_H_TRAILER) &&
+           (ex->request.is_h2 || (ex->request.minor && ex->request_framing.te_trailers));
+}
+
 // Length when it is known and stays what it was; chunks, or the end of the connection for an HTTP/1.0 client.
 static void frame_body(struct moon_exchange *ex)
 {
@@ -250,7 +258,7 @@ static void frame_body(struct moon_exchange *ex)
         return;
     }
     bool is_known = response->body == MOON_BODY_NONE || response->body == MOON_BODY_LENGTH;
-    if (is_known && !is_filtered) {
+    if (is_known && !is_filtered && !has_trailers(ex)) {
         ex->sent.body = MOON_BODY_LENGTH;
         ex->sent.content_length = response->body == MOON_BODY_NONE ? 0 : response->content_length;
         return;

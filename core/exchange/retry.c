@@ -156,7 +156,7 @@ static bool is_replayed(const struct moon_exchange *ex, const struct moon_failur
         return true;
     if (!failure->was_connected) // nothing can have reached anybody
         return ex->lease.endpoint_count > ex->attempt_count;
-    return !failure->had_input && ex->lease.is_reused &&
+    return !failure->had_input && ex->lease.is_reused && failure->err != MOON_ERESET &&
            moon_method_is_idempotent(ex->request.method_id);
 }
 
