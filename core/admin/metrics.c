@@ -6,6 +6,7 @@
 #include "obs/counters.h"
 #include "obs/escape.h"
 #include "obs/series.h"
+#include "upstream/health.h"
 #include "upstream/registry.h"
 
 #include <stdarg.h>
@@ -387,6 +388,36 @@ static void write_endpoints(struct text *text, const struct moon_admin_ops *ops)
     free(all);
 }
 
+static void put_health(struct text *text, const char *name, const struct moon_health_figures *all,
+                       size_t count, size_t member_at)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct label label;
+        uint64_t value;
+        memcpy(&value, (const char *)&all[i] + member_at, sizeof value);
+        label_set(&label, "upstream", moon_slice_from(all[i].name));
+        put_endpoint(text, name, &label, value);
+    }
+}
+
+static void write_health(struct text *text, const struct moon_admin_ops *ops)
+{
+    static const char down[] = "moongate_upstream_endpoints_down",
+                      checks[] = "moongate_upstream_health_checks_total",
+                      failures[] = "moongate_upstream_health_failures_total";
+    size_t count;
+    struct moon_health_figures *all = moon_health_figures(ops->registry, &count);
+    head(text, down, "gauge", "Endpoints that health checks leave out");
+    put_health(text, down, all, count, offsetof(struct moon_health_figures, down));
+    head(text, checks, "counter", "Health checks that were judged");
+    put_health(text, checks, all, count, offsetof(struct moon_health_figures, checks));
+    head(text, failures, "counter", "Those that failed");
+    put_health(text, failures, all, count, offsetof(struct moon_health_figures, failures));
+    for (size_t i = 0; i < count; i++)
+        free(all[i].name);
+    free(all);
+}
+
 // ---- the process
 
 static void write_turns(struct text *text, const struct moon_admin_ops *ops)
@@ -448,6 +479,7 @@ struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         write_histograms(&text, ops, &families[i]);
     write_endpoints(&text, ops);
+    write_health(&text, ops);
     write_turns(&text, ops);
     write_stalled(&text, ops);
     write_facts(&text, ops);

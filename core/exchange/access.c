@@ -290,6 +290,7 @@ static void gather(struct moon_exchange *ex, const struct moon_format *format,
     const struct moon_upstream *upstream = upstream_of(ex);
     if (upstream)
         record->upstream = upstream->name;
+    record->grpc_status = ex->grpc_told;
     if (moon_format_has(format, MOON_FORMAT_user_agent))
         record->user_agent = field_of(&request->headers, MOON_H_USER_AGENT);
     if (moon_format_has(format, MOON_FORMAT_referer))

@@ -139,7 +139,7 @@ static void report(const struct compiling *at, const char *path, const char *hin
 static bool match_prefix(const struct moon_value *match, struct moon_slice *prefix)
 {
     const struct moon_value *path = moon_value_get(match, "path");
-    if (path && path->kind != MOON_VALUE_STRING)
+    if ((path && path->kind != MOON_VALUE_STRING) || moon_value_get(match, "grpc"))
         return false;
     *prefix = path ? path->string : MOON_SLICE("/");
     if (prefix->len && prefix->ptr[prefix->len - 1] == '/')

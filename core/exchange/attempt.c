@@ -202,6 +202,8 @@ static void on_head(void *owner)
         moon_wait_stop(ex);
         ex->keeps_replay = false;
         moon_buffer_fini(&ex->replay, ex->res->buffers);
+        if (ex->grpc)
+            moon_grpc_call_note(ex, &ex->response.headers);
     }
     if (ex->response.status == 101)
         on_switch(ex);
@@ -247,6 +249,8 @@ static void on_end(void *owner, const struct moon_headers *trailers)
     struct moon_exchange *ex = owner;
     ex->is_response_whole = true;
     ex->response_trailers = *trailers;
+    if (ex->grpc)
+        moon_grpc_call_note(ex, trailers);
     if (ex->response.body == MOON_BODY_LENGTH)
         ex->flow.response_body_len = ex->response.content_length; // spliced bytes did not pass here
     if (ex->step == STEP_RESPONSE)
@@ -292,6 +296,7 @@ static void begin(struct moon_exchange *ex)
                                                             .head = &ex->response,
                                                             .request_method = ex->request.method_id,
                                                             .response_ms = silence_ms});
+    moon_grpc_call_forward(ex); // out of memory: as it came
     moon_lane_send_head(ex->up, &ex->request, framing);
     ex->resent_len = 0;
     ex->is_resending = ex->attempt_count > 1;

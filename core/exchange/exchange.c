@@ -135,6 +135,7 @@ static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
         cause = "the route refers to an upstream that does not exist";
     else if (ex->action->chain.may_answer && ex->action->split.count == 0)
         cause = "the route has no backends and no plugin answered";
+    ex->grpc_status = MOON_GRPC_UNAVAILABLE; // reference/gateway-api.md 8
     moon_exchange_answer(ex, 500, cause);
     return NULL;
 }
@@ -247,6 +248,11 @@ static void on_head(void *owner)
         moon_exchange_answer(ex, 405, "TRACE is not offered here");
         return;
     }
+    int err = moon_grpc_call_begin(ex);
+    if (err) {
+        moon_exchange_answer(ex, 400, "malformed grpc-timeout");
+        return;
+    }
     ex->hold = moon_hold_ref(ex->arrival->hold ? ex->arrival->hold : ex->service->hold);
     const struct moon_chain *front;
     if (!find_route(ex, &front))
@@ -258,6 +264,9 @@ static void on_head(void *owner)
     moon_chain_run_init(&ex->run, front, ex->action ? &ex->action->chain : NULL, &ex->flow,
                         ex->run.sink);
     ex->step = STEP_REWRITE;
+    uint32_t request_ms = ex->action ? ex->action->timeouts.request_ms : 0;
+    if (request_ms && (!ex->budget_ms || request_ms < ex->budget_ms))
+        ex->budget_ms = request_ms;
     if (ex->action)
         moon_deadline_start(ex);
     request_phases(ex, moon_chain_start(&ex->run, &ex->flow, MOON_PHASE_REWRITE));
@@ -280,7 +289,9 @@ static ssize_t push_bytes(struct moon_exchange *ex, struct moon_slice bytes, boo
     bool is_filtered = ex->request.body != MOON_BODY_NONE;
     ssize_t taken = is_filtered ? moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, end)
                                 : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
-    if (taken == MOON_BODY_FAIL && !ex->was_aborted)
+    if (taken == MOON_BODY_FAIL && !ex->was_aborted && ex->flow.refusal)
+        moon_exchange_answer(ex, 400, ex->flow.refusal);
+    else if (taken == MOON_BODY_FAIL && !ex->was_aborted)
         moon_exchange_fail(ex, "a filter failed on the request body");
     else
         hold_request(ex);
@@ -622,6 +633,7 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
     ex->flow.loop = res->loop;
     ex->flow.request = &ex->request;
     ex->flow.response = &ex->response;
+    ex->flow.response_trailers = &ex->response_trailers;
     ex->tls = moon_link_tls(moon_lane_link(down));
     ex->flow.tls = ex->tls ? moon_tls_facts_ref(ex->tls) : NULL;
     ex->flow.scheme = ex->tls ? "https" : "http";

@@ -2,6 +2,7 @@
 //   exchange.c  life, phases, the request side    attempt.c  the upstream side    response.c  the way back, own answers
 //   forward.c   edits of the two heads            relay.c    tunnels              retry.c       retries, waits, deadlines
 //   intake.c    the request's body, read or replaced before anything is forwarded
+//   grpc_call.c calls of gRPC: their errors and timeouts
 //   messages.c  tunnels whose WebSocket messages filters read
 #pragma once
 
@@ -11,6 +12,7 @@
 #include "exchange/hold.h"
 #include "exchange/relay.h"
 #include "filter/chain.h"
+#include "http/grpc.h"
 #include "http/head.h"
 #include "io/loop.h"
 #include "link/link.h"
@@ -70,6 +72,7 @@ struct moon_exchange {
     struct moon_slice local_body; // of an own answer, not sent yet
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
+    struct moon_slice grpc_told; // `grpc-status` of the response; NULL: none
     struct moon_slice asked_host, asked_path, asked_query; // as routed, before filters edit them
     struct moon_address endpoint;                          // of the last attempt
     uint64_t start_ns, sent_ns; // when the request came; when the last attempt began
@@ -80,10 +83,14 @@ struct moon_exchange {
     const struct moon_endpoint_state *avoid;
     struct moon_waiter waiter;
     struct moon_timer wait_timer, deadline;
-    int listener; // that has the request; -1: none
-    uint8_t step; // enum moon_step
-    uint8_t wait; // enum moon_wait
+    uint64_t budget_ms; // for the whole, from flow.start_ms on; 0: unbounded
+    int listener;       // that has the request; -1: none
+    uint8_t step;       // enum moon_step
+    uint8_t wait;       // enum moon_wait
     uint8_t attempt_count, retry_count, interim_count;
+    uint8_t grpc; // enum moon_grpc_kind: of the request as it came
+    // enum moon_grpc_status of the next own answer, where its HTTP status says less; 0: by that
+    uint8_t grpc_status;
     bool was_asked : 1;       // the request was understood, or refused
     bool was_forwarded : 1;   // an upstream was chosen
     bool has_upstream_us : 1; // a response head came from it
@@ -177,6 +184,19 @@ void moon_wait_stop(struct moon_exchange *ex);
 // The route's time for the whole exchange.
 void moon_deadline_start(struct moon_exchange *ex);
 void moon_deadline_stop(struct moon_exchange *ex);
+
+// grpc_call.c
+// From the request's head: is it a call, and how long may it take? -EINVAL: its `grpc-timeout` is malformed.
+int moon_grpc_call_begin(struct moon_exchange *ex);
+// The call's status, from the head or the trailers of a response.
+void moon_grpc_call_note(struct moon_exchange *ex, const struct moon_headers *fields);
+// Writes what is left of that time into the head that goes upstream, at each attempt. 0 or -ENOMEM.
+int moon_grpc_call_forward(struct moon_exchange *ex);
+// Makes an own answer with an error, which stands in ex->response, one of gRPC: 200, the status in the head ("trailers-only").
+// Not 421, which tells the client to take another connection.
+void moon_grpc_call_answer(struct moon_exchange *ex);
+// A response that was begun ends with a status in its trailers, and the exchange with it. False: it can't.
+bool moon_grpc_call_cut(struct moon_exchange *ex, uint16_t status, const char *cause);
 
 // response.c
 // The gateway's own answer; `cause` is static text that names it. Ignored when a response was begun (then it breaks off).

@@ -98,6 +98,8 @@ static void forget_body(struct moon_headers *headers)
 void moon_response_start(struct moon_exchange *ex)
 {
     ex->step = STEP_HEADER_FILTER;
+    if (ex->grpc)
+        moon_grpc_call_answer(ex);
     moon_head_strip_named(&ex->response); // before filters, whose fields no upstream may take away
     if (moon_response_is_filtered(ex))
         forget_body(&ex->response.headers);
@@ -201,7 +203,10 @@ static struct moon_slice describe(struct moon_exchange *ex, uint16_t status, con
 {
     struct moon_arena *arena = ex->flow.arena;
     struct moon_slice reason = moon_status_reason(status), body;
-    if (is_json)
+    if (ex->grpc)
+        body = moon_arena_try_format(arena, "%s%s%.*s%s", cause, id.len ? " (request id " : "",
+                                     MOON_SLICE_ARG(id), id.len ? ")" : "");
+    else if (is_json)
         body = moon_arena_try_format(
             arena, "{\"status\":%u,\"error\":\"%.*s\",\"reason\":\"%s\"%s%.*s%s}\n", status,
             MOON_SLICE_ARG(reason), cause, id.len ? ",\"request_id\":\"" : "", MOON_SLICE_ARG(id),
@@ -219,13 +224,14 @@ static void answer(struct moon_exchange *ex, uint16_t status, const char *cause,
     if (ex->step == STEP_LOG)
         return;
     if (ex->step == STEP_RESPONSE || !ex->down) {
-        moon_exchange_break(ex);
+        if (!moon_grpc_call_cut(ex, status, cause))
+            moon_exchange_break(ex);
         return;
     }
     moon_attempt_end(ex, false);
     moon_chain_cancel(&ex->run, &ex->flow);
     moon_lane_hold(ex->down, false);
-    bool is_json = wants_json(ex);
+    bool is_json = !ex->grpc && wants_json(ex);
     moon_response_local(ex, status, is_json ? MOON_SLICE("application/json") : MOON_SLICE(""),
                         describe(ex, status, cause, id, is_json));
     if (id.len)

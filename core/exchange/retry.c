@@ -124,14 +124,15 @@ static void on_deadline(struct moon_timer *timer)
     if (ex->step == STEP_HEADER_FILTER)
         ex->has_failed = true;
     moon_deadline_start(ex);
-    moon_exchange_answer(ex, 504, "the route's time for a request is over");
+    ex->grpc_status = MOON_GRPC_DEADLINE_EXCEEDED;
+    moon_exchange_answer(ex, 504, "the time for the request is over");
 }
 
 void moon_deadline_start(struct moon_exchange *ex)
 {
     ex->deadline.fn = on_deadline;
-    if (ex->action->timeouts.request_ms)
-        moon_loop_timer_add(ex->res->loop, &ex->deadline, ex->action->timeouts.request_ms);
+    if (ex->budget_ms)
+        moon_loop_timer_add(ex->res->loop, &ex->deadline, ex->budget_ms);
 }
 
 void moon_deadline_stop(struct moon_exchange *ex)

@@ -60,6 +60,7 @@ struct moon_arena;
 struct moon_filter_compile;
 struct moon_flow;
 struct moon_head;
+struct moon_headers;
 struct moon_loop;
 struct moon_schema;
 struct moon_tls_facts;
@@ -155,6 +156,10 @@ struct moon_flow {
     struct moon_head *response; // status 0 until there is one
     struct moon_address client;
     const char *scheme; // "http" or "https"
+    // What stands behind the response's body. Known when a body hook gets its end; what is left in it then is sent.
+    struct moon_headers *response_trailers;
+    // With MOON_BODY_FAIL of a request: what is wrong with it, static text. The answer is 400 then, and tells.
+    const char *refusal;
     // what the client's handshake came to (io/tls.h), as long as the flow; NULL: plain
     const struct moon_tls_facts *tls;
     // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one

@@ -8,6 +8,7 @@
 #include "conf/settings.h"
 #include "edge/census.h"
 #include "exchange/access.h"
+#include "exchange/health_monitor.h"
 #include "gateway/certificates.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
@@ -313,6 +314,12 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->name_desk = moon_name_desk_new(gateway->control.loop, args->log);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     moon_gateway_size_budgets(gateway);
+    gateway->health =
+        moon_health_monitor_new(&(struct moon_health_monitor_args){.loop = gateway->control.loop,
+                                                                   .registry = gateway->registry,
+                                                                   .buffers = &gateway->buffers,
+                                                                   .log = args->log,
+                                                                   .worker = gateway->seat_count});
     moon_reload_init(&gateway->reload, gateway);
     moon_surveys_init(&gateway->surveys, gateway);
     moon_last_good_init(&gateway->last_good, gateway);
@@ -406,6 +413,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_reload_fini(&gateway->reload);
     moon_surveys_fini(&gateway->surveys);
     moon_last_good_fini(&gateway->last_good);
+    moon_health_monitor_free(gateway->health);
     moon_discovery_free(gateway->discovery);
     moon_gateway_scripts_fini(gateway);
     moon_mailbox_free(gateway->mailbox);
@@ -453,6 +461,7 @@ static void start_workers(void *owner)
         return;
     }
     moon_gateway_run_control(gateway);
+    moon_health_monitor_use(gateway->health, gateway->snapshot);
     gateway->is_running = true;
     tell_ready(gateway);
     moon_certificates_watch(gateway);

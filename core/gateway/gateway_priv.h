@@ -56,9 +56,10 @@ struct moon_gateway {
     struct moon_connection_budget connections, admin_connections;
     struct moon_seat *seats; // of the data workers
     unsigned seat_count, started_count, draining_count, drained_count;
-    struct moon_seat control;         // its worker serves the admin surfaces, where there are any
-    struct moon_discovery *discovery; // on the control loop
-    struct moon_name_desk *name_desk; // the same for names of no configuration
+    struct moon_seat control;           // its worker serves the admin surfaces, where there are any
+    struct moon_discovery *discovery;   // on the control loop
+    struct moon_health_monitor *health; // as it
+    struct moon_name_desk *name_desk;   // the same for names of no configuration
     struct moon_mailbox *mailbox;
     struct moon_reload reload;
     struct moon_surveys surveys;

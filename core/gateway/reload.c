@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
+#include "exchange/health_monitor.h"
 #include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
@@ -147,6 +148,7 @@ static void all_switched(struct moon_reload *reload)
     reload->changes = NULL;
     gateway->snapshot = reload->snapshot;
     moon_discovery_use(gateway->discovery, gateway->snapshot);
+    moon_health_monitor_use(gateway->health, gateway->snapshot);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     gateway->ports = reload->ports;
     reload->snapshot = NULL;

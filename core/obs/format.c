@@ -496,6 +496,9 @@ static void put_field(struct writing *to, const struct item *item)
     case MOON_FORMAT_id:
         put_text(to, record->id);
         return;
+    case MOON_FORMAT_grpc_status:
+        put_text(to, record->grpc_status);
+        return;
     case MOON_FORMAT_user_agent:
         put_text(to, record->user_agent);
         return;

@@ -41,7 +41,8 @@ enum { MOON_FORMAT_RECORD_LEN = 65536, MOON_FORMAT_FIELD_LEN = 4096, MOON_FORMAT
     X(complete)               \
     X(id)                     \
     X(user_agent)             \
-    X(referer)
+    X(referer)                \
+    X(grpc_status)
 // clang-format on
 
 enum moon_format_field {
@@ -56,7 +57,7 @@ struct moon_record {
     uint64_t wall_ms; // 0: absent
     const struct moon_address *client, *endpoint;
     struct moon_slice method, scheme, host, path, query, protocol, route, upstream, id, user_agent,
-        referer;
+        referer, grpc_status;
     const struct moon_slice *headers; // one for each moon_format_header
     uint64_t request_len, response_len, us, upstream_us;
     uint32_t attempt_count;

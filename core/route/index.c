@@ -63,7 +63,8 @@ struct moon_index {
     struct candidate *candidates;
     struct pattern *patterns;
     char *texts;
-    struct table table;     // of hosts
+    struct table table; // of hosts
+    bool is_grpc;
     uint64_t wildcard_lens; // bit per length of a wildcard's suffix, modulo 64
     const struct host *any; // without a name; NULL: there is none
     uint32_t path_max_len;  // of exact paths and prefixes
@@ -277,12 +278,13 @@ static int try_patterns(const struct lookup *at, const struct host *host)
     return got;
 }
 
-static int try_prefixes(const struct lookup *at, const struct host *host)
+// From the longest on, down to those of `least` slashes; the empty one has none.
+static int try_prefixes(const struct lookup *at, const struct host *host, uint32_t least)
 {
     int got = -1;
     if (at->is_whole && (host->prefix_lens & bit_of(at->path.len)))
         got = try_path(at, host, at->path, at->hash, false);
-    for (uint32_t i = at->end_count; i > 0 && got == -1; i--) {
+    for (uint32_t i = at->end_count; i > least && got == -1; i--) {
         const struct end *end = &at->ends[i - 1];
         if (host->prefix_lens & bit_of(end->len))
             got = try_path(at, host, (struct moon_slice){at->path.ptr, end->len}, end->hash, false);
@@ -313,9 +315,12 @@ static int try_host(struct lookup *at, const struct host *host)
         hash_ends(at);
     if (at->is_whole && !at->is_asterisk)
         got = try_path(at, host, at->path, hash_exact(at->hash), true);
+    // Of gRPC a service by its name comes before all that is told by an expression or by the method alone.
+    if (got == -1 && at->index->is_grpc)
+        got = try_prefixes(at, host, 1);
     if (got == -1 && host->pattern_count && !at->is_asterisk)
         got = try_patterns(at, host);
-    return got == -1 ? try_prefixes(at, host) : got;
+    return got == -1 ? try_prefixes(at, host, 0) : got;
 }
 
 // Wildcards from the longest on.
@@ -376,11 +381,26 @@ static int compare_texts(struct moon_slice a, struct moon_slice b)
     return order ? order : (a.len > b.len) - (a.len < b.len);
 }
 
+static int compare_lens(size_t a, size_t b)
+{
+    return a > b ? -1 : a < b;
+}
+
+// The longer service, then the longer method; what a path says already is equal in both.
+static int compare_grpc(const struct moon_grpc_match *a, const struct moon_grpc_match *b)
+{
+    int order = compare_lens(a->service.text.len, b->service.text.len);
+    return order ? order : compare_lens(a->method.text.len, b->method.text.len);
+}
+
 // -1: a comes first. Of two matches whose host and path are as specific.
 static int compare_precedence(const struct moon_match *a, const struct moon_match *b)
 {
     uint32_t a_query = a->condition_count - a->header_count,
              b_query = b->condition_count - b->header_count;
+    int order = a->grpc && b->grpc ? compare_grpc(a->grpc, b->grpc) : 0;
+    if (order)
+        return order;
     if (!a->methods != !b->methods)
         return a->methods ? -1 : 1;
     if (a->header_count != b->header_count)
@@ -403,7 +423,8 @@ static int compare_entries(const void *x, const void *y)
     return order ? order : compare_precedence(a->match, b->match);
 }
 
-static struct entry *sorted_entries(const struct moon_match *matches, size_t count, size_t *out)
+static struct entry *sorted_entries(const struct moon_match *matches, size_t count, bool is_grpc,
+                                    size_t *out)
 {
     size_t entry_count = 0, at = 0;
     for (size_t i = 0; i < count; i++)
@@ -413,13 +434,15 @@ static struct entry *sorted_entries(const struct moon_match *matches, size_t cou
         abort();
     for (size_t i = 0; i < count; i++) {
         const struct moon_match *match = &matches[i];
+        if (is_grpc != (match->grpc != NULL))
+            continue;
         for (uint32_t k = 0; k < match->host_count; k++)
             entries[at++] = (struct entry){match->hosts[k], match};
         if (match->host_count == 0)
             entries[at++] = (struct entry){MOON_SLICE(""), match};
     }
-    qsort(entries, entry_count, sizeof *entries, compare_entries);
-    *out = entry_count;
+    qsort(entries, at, sizeof *entries, compare_entries);
+    *out = at;
     return entries;
 }
 
@@ -451,9 +474,18 @@ static void add_to_table(struct moon_index *index, struct table table, uint64_t 
     slots[at] = (struct slot){(uint32_t)(hash >> 32), place + 1};
 }
 
+// Something of the service or the method is not told by the path.
+static bool needs_grpc(const struct moon_match *match)
+{
+    const struct moon_grpc_match *grpc = match->grpc;
+    return grpc && match->kind != MOON_PATH_EXACT &&
+           (match->kind == MOON_PATH_REGEX || grpc->method.text.len);
+}
+
 static struct candidate candidate_of(const struct moon_match *match)
 {
-    bool is_certain = match->condition_count == 0 && !match->regex && match->extension_count == 0;
+    bool is_certain = match->condition_count == 0 && !match->regex && match->extension_count == 0 &&
+                      !needs_grpc(match);
     return (struct candidate){match, match->index, match->methods ? match->methods : UINT16_MAX,
                               is_certain};
 }
@@ -461,7 +493,7 @@ static struct candidate candidate_of(const struct moon_match *match)
 static void add_pattern(struct moon_index *index, const struct moon_match *match)
 {
     char literal[8];
-    size_t len = moon_regex_literal(match->path, literal, sizeof literal);
+    size_t len = match->grpc ? 0 : moon_regex_literal(match->path, literal, sizeof literal);
     uint64_t start = first_bytes((struct moon_slice){literal, len});
     uint64_t mask = keep_bytes(UINT64_MAX, (unsigned)len);
     index->patterns[index->pattern_count++] = (struct pattern){candidate_of(match), start, mask};
@@ -544,11 +576,12 @@ static void reserve(struct moon_index *index, const struct entry *entries, size_
     index->texts = zeroed(text_len, 1);
 }
 
-struct moon_index *moon_index_new(const struct moon_match *matches, size_t count)
+struct moon_index *moon_index_new(const struct moon_match *matches, size_t count, bool is_grpc)
 {
     size_t entry_count;
-    struct entry *entries = sorted_entries(matches, count, &entry_count);
+    struct entry *entries = sorted_entries(matches, count, is_grpc, &entry_count);
     struct moon_index *index = zeroed(0, sizeof *index);
+    index->is_grpc = is_grpc;
     reserve(index, entries, entry_count);
     for (size_t i = 0, end; i < entry_count; i = end) {
         end = host_end(entries, i, entry_count);

@@ -377,7 +377,7 @@ static void index_hosts(struct moon_listeners *all, struct moon_bind *bind)
                                              .kind = MOON_PATH_PREFIX,
                                              .index = bind->members[i]};
     }
-    bind->index = moon_index_new(bind->hosts, bind->member_count);
+    bind->index = moon_index_new(bind->hosts, bind->member_count, false);
 }
 
 // One for the port, with the terms of its members in their order.

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/regex.h"
+#include "http/grpc.h"
 #include "http/head.h"
 #include "route/route.h"
 
@@ -192,6 +193,26 @@ static int query_meets(const struct moon_condition *condition, struct moon_slice
                             (struct moon_slice){scratch->text, len});
 }
 
+// ---- gRPC
+
+static int part_meets(const struct moon_grpc_part *part, struct moon_slice text,
+                      struct moon_route_scratch *scratch)
+{
+    if (part->regex)
+        return moon_regex_match(part->regex, scratch->regex, text);
+    return part->text.len == 0 || moon_slice_equal(part->text, text);
+}
+
+static int grpc_meets(const struct moon_grpc_match *grpc, const struct moon_head *head,
+                      struct moon_route_scratch *scratch)
+{
+    struct moon_slice service, method;
+    if (!moon_grpc_split_path(head->target.path, &service, &method))
+        return 0;
+    int got = part_meets(&grpc->service, service, scratch);
+    return got == 1 ? part_meets(&grpc->method, method, scratch) : got;
+}
+
 // ---- public
 
 static int conditions_meet(const struct moon_match *match, uint32_t from, uint32_t to,
@@ -219,6 +240,8 @@ int moon_match_meets(const struct moon_match *match, const struct moon_head *hea
                      struct moon_route_scratch *scratch)
 {
     int got = conditions_meet(match, 0, match->equality_count, head, scratch);
+    if (got == 1 && match->grpc && match->kind != MOON_PATH_EXACT)
+        got = grpc_meets(match->grpc, head, scratch);
     if (got == 1 && match->regex)
         got = moon_regex_match(match->regex, scratch->regex, head->target.path);
     if (got == 1)

@@ -27,6 +27,17 @@ struct moon_condition {
     bool is_query;
 };
 
+// A service or a method of gRPC.
+struct moon_grpc_part {
+    struct moon_slice text;   // a name or a pattern; empty: any
+    struct moon_regex *regex; // owned; NULL: equality
+};
+
+// What a gRPC match asks of "/service/method", where the path does not say it already.
+struct moon_grpc_match {
+    struct moon_grpc_part service, method;
+};
+
 struct moon_match {
     struct moon_slice path;                  // of a prefix without a slash at its end; a pattern
     struct moon_regex *regex;                // owned; of the path
@@ -37,8 +48,10 @@ struct moon_match {
     uint32_t extension_count, condition_count, equality_count, header_count;
     uint16_t methods; // bits by enum moon_method; 0: every method
     uint8_t kind;     // enum moon_path_kind
-    int index;        // of the object
-    uint32_t serial;  // of the match among all
+    // NULL: no gRPC match. Service and method are an exact path, a service alone a prefix, all else with a name a regex
+    const struct moon_grpc_match *grpc;
+    int index;       // of the object
+    uint32_t serial; // of the match among all
 };
 
 // match_read.c

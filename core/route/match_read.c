@@ -1,4 +1,4 @@
-// Reads moongate.route { hosts, path, methods, headers, query, matches } into matches. Every problem is told with its key path
+// Reads moongate.route { hosts, path, grpc, methods, headers, query, matches } into matches. Every problem is told with its key path
 // and what would be right; values that no request can ever have are problems, too.
 #include "route/match.h"
 
@@ -26,6 +26,20 @@ static const struct moon_schema_key text_keys[] = {
     {.name = NULL},
 };
 static const struct moon_schema text_schema = {text_keys, NULL, NULL};
+static const char service_expected[] = "a service such as \"shop.Orders\" or { regex = \"...\" }";
+static const char method_expected[] = "a method such as \"Get\" or { regex = \"...\" }";
+static const struct moon_schema_key grpc_keys[] = {
+    {.name = "service",
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
+     .table = &text_schema,
+     .expected = service_expected},
+    {.name = "method",
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
+     .table = &text_schema,
+     .expected = method_expected},
+    {.name = NULL},
+};
+static const struct moon_schema grpc_schema = {grpc_keys, NULL, NULL};
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key text_entry = {
     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE, .table = &text_schema, .expected = value_expected};
@@ -45,6 +59,10 @@ static const struct moon_schema listeners_schema = {no_keys, &listener_item, NUL
      .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,                          \
      .table = &text_schema,                                                \
      .expected = path_expected},                                           \
+        {.name = "grpc",                                                   \
+         .types = MOON_TYPE_TABLE,                                         \
+         .table = &grpc_schema,                                            \
+         .expected = "a table such as { service = \"shop.Orders\" }"},     \
         {.name = "methods",                                                \
          .types = MOON_TYPE_TABLE,                                         \
          .table = &methods_schema,                                         \
@@ -245,6 +263,80 @@ static void read_path(struct reading *at, const struct moon_value *table, struct
     }
 }
 
+// ---- gRPC
+
+static bool is_grpc_name(struct moon_slice text, bool has_dots)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        bool is_word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '-';
+        if (!is_word && !(has_dots && c == '.'))
+            return false;
+    }
+    return text.len > 0;
+}
+
+// "grpc.service" or "grpc.method".
+static void read_grpc_part(struct reading *at, const struct moon_value *table, const char *name,
+                           const char *expected, struct moon_grpc_part *part)
+{
+    const struct moon_value *value = moon_value_get(table, name), *text = value;
+    char key[32], inner[40], hint[96];
+    snprintf(key, sizeof key, "grpc.%s", name);
+    snprintf(inner, sizeof inner, "grpc.%s.regex", name);
+    snprintf(hint, sizeof hint, "expected %s", expected);
+    if (value && value->kind == MOON_VALUE_TABLE)
+        text = only_one(at, key, value, expected);
+    if (!text)
+        return;
+    part->text = copy(at, text->string);
+    if (text != value && text == moon_value_get(value, "regex"))
+        part->regex = read_regex(at, inner, text->string);
+    else if (!is_grpc_name(text->string, name[0] == 's'))
+        problem(at, key, hint, "no call ever has the %s \"%.*s\"", name,
+                MOON_SLICE_ARG(text->string));
+}
+
+static bool is_exact(const struct moon_grpc_part *part)
+{
+    return part->text.len && !part->regex;
+}
+
+// As a path, so that the index finds it: see struct moon_match.
+static void place_grpc(struct reading *at, const struct moon_grpc_match *grpc,
+                       struct moon_match *match)
+{
+    struct moon_slice service = grpc->service.text, method = grpc->method.text;
+    bool is_named = service.len || method.len;
+    match->grpc = grpc;
+    match->kind = is_named ? MOON_PATH_REGEX : MOON_PATH_PREFIX;
+    match->path = MOON_SLICE("");
+    if (!is_exact(&grpc->service))
+        return;
+    bool is_whole = is_exact(&grpc->method);
+    match->kind = is_whole ? MOON_PATH_EXACT : MOON_PATH_PREFIX;
+    match->path = moon_arena_try_format(at->all->arena, "/%.*s%s%.*s", MOON_SLICE_ARG(service),
+                                        is_whole ? "/" : "", (int)(is_whole ? method.len : 0),
+                                        is_whole ? method.ptr : "");
+    if (!match->path.ptr)
+        abort();
+}
+
+static void read_grpc(struct reading *at, const struct moon_value *table, struct moon_match *match)
+{
+    static const char *const keys[] = {"path", "methods", "query"};
+    struct moon_grpc_match *grpc = moon_arena_zalloc(at->all->arena, sizeof *grpc);
+    const struct moon_value *value = moon_value_get(table, "grpc");
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (moon_value_get(table, keys[i]))
+            problem(at, keys[i], "a call is matched by grpc and headers",
+                    "beside grpc it has no meaning");
+    read_grpc_part(at, value, "service", service_expected, &grpc->service);
+    read_grpc_part(at, value, "method", method_expected, &grpc->method);
+    place_grpc(at, grpc, match);
+}
+
 // ---- methods
 
 static void unknown_method(struct reading *at, const char *key, struct moon_slice name)
@@ -384,7 +476,10 @@ static void read_all_conditions(struct reading *at, const struct moon_value *tab
 
 static void read_match(struct reading *at, const struct moon_value *table, struct moon_match *match)
 {
-    read_path(at, table, match);
+    if (moon_value_get(table, "grpc"))
+        read_grpc(at, table, match);
+    else
+        read_path(at, table, match);
     read_methods(at, table, match);
     read_all_conditions(at, table, match);
 }
@@ -403,7 +498,7 @@ static struct moon_match *add_match(struct moon_match_reading *all)
 
 static void check_matches(struct reading *at, const struct moon_value *list)
 {
-    static const char *const keys[] = {"path", "methods", "headers", "query"};
+    static const char *const keys[] = {"path", "grpc", "methods", "headers", "query"};
     if (list->table.item_count == 0)
         problem(at, "matches", "leave matches out to take every request",
                 "an empty list takes no request");
@@ -437,6 +532,10 @@ bool moon_match_read(struct moon_match_reading *reading, size_t index)
 void moon_match_fini(struct moon_match *match)
 {
     moon_regex_free(match->regex);
+    if (match->grpc) {
+        moon_regex_free(match->grpc->service.regex);
+        moon_regex_free(match->grpc->method.regex);
+    }
     for (uint32_t i = 0; i < match->condition_count; i++)
         moon_regex_free(match->conditions[i].regex);
 }
@@ -447,13 +546,30 @@ static int compare_conditions(const struct moon_condition *a, const struct moon_
     return order ? order : compare_slices(a->value, b->value);
 }
 
+static int compare_parts(const struct moon_grpc_part *a, const struct moon_grpc_part *b)
+{
+    if (!a->regex != !b->regex)
+        return a->regex ? 1 : -1;
+    return compare_slices(a->text, b->text);
+}
+
+static int compare_grpc(const struct moon_grpc_match *a, const struct moon_grpc_match *b)
+{
+    if (!a || !b)
+        return (a != NULL) - (b != NULL);
+    int order = compare_parts(&a->service, &b->service);
+    return order ? order : compare_parts(&a->method, &b->method);
+}
+
 int moon_match_compare(const struct moon_match *a, const struct moon_match *b)
 {
     if (a->kind != b->kind)
         return a->kind < b->kind ? -1 : 1;
     if (a->methods != b->methods)
         return a->methods < b->methods ? -1 : 1;
-    int order = compare_slices(a->path, b->path);
+    int order = compare_grpc(a->grpc, b->grpc);
+    if (!order)
+        order = compare_slices(a->path, b->path);
     for (uint32_t i = 0; !order && i < a->extension_count && i < b->extension_count; i++)
         order = compare_slices(a->extensions[i], b->extensions[i]);
     for (uint32_t i = 0; !order && i < a->condition_count && i < b->condition_count; i++)

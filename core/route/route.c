@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "http/grpc.h"
 #include "route/index.h"
 #include "route/match.h"
 #include "route/scope.h"
@@ -250,7 +251,11 @@ int moon_routes_find(const struct moon_routes *routes, int listener, const struc
                      struct moon_route_scratch *scratch)
 {
     const struct moon_scopes *scopes = &routes->scopes;
-    return moon_index_find(scopes->items[scopes->of_listener[listener]].index, head, scratch);
+    const struct moon_scope *scope = &scopes->items[scopes->of_listener[listener]];
+    int got = -1;
+    if (scope->grpc && moon_grpc_is_call(head))
+        got = moon_index_find(scope->grpc, head, scratch);
+    return got == -1 ? moon_index_find(scope->index, head, scratch) : got;
 }
 
 int moon_routes_stream(const struct moon_routes *routes, int listener)

@@ -9,6 +9,9 @@
 // nginx and Envoy Gateway); all regexes are equal in the path, so that 4 to 7 decide between two.
 // A request that no match of a more specific host takes falls on to less specific ones: precedence is among matches that match.
 //
+// Calls of gRPC are looked up among the matches with `grpc` first, and fall on to the others (reference/gateway-api.md 8): the
+// host as above, then the service by its name, then the longest service, the longest method, most headers, the first written.
+//
 // All that among the routes of one listener (scope.h). The host of 1 is the route's as it was written: the hostname of a listener
 // says which hosts get this far, not which of two routes is the more specific.
 #pragma once

@@ -54,16 +54,38 @@ static void put_conditions(FILE *out, const struct moon_value *table, const char
     }
 }
 
+// "shop.Orders/Get"; "*" for any, "~" before an expression.
+static void put_grpc(FILE *out, const struct moon_value *grpc)
+{
+    const struct moon_value *service = moon_value_get(grpc, "service"),
+                            *method = moon_value_get(grpc, "method");
+    fputs("grpc ", out);
+    if (service)
+        put_value(out, service, "");
+    else
+        fputs("*", out);
+    fputs("/", out);
+    if (method)
+        put_value(out, method, "");
+    else
+        fputs("*", out);
+}
+
 static void put_match(FILE *out, const struct moon_value *route, const struct moon_value *match)
 {
+    const struct moon_value *grpc = moon_value_get(match, "grpc");
     const struct moon_value *host = at_least(moon_value_get(route, "hosts"));
     const struct moon_value *path = moon_value_get(match, "path");
     put_methods(out, moon_value_get(match, "methods"));
     if (host)
         put_text(out, host->string);
+    if (host && grpc)
+        fputs(" ", out);
     if (host && path && path->kind == MOON_VALUE_TABLE)
         fputs(" ", out);
-    if (path)
+    if (grpc)
+        put_grpc(out, grpc);
+    else if (path)
         put_value(out, path, "=");
     else
         fputs("/", out);
@@ -74,7 +96,8 @@ static void put_match(FILE *out, const struct moon_value *route, const struct mo
 // The names of its listeners, where nothing else says which requests it takes.
 static const struct moon_value *bare_listeners(const struct moon_value *route)
 {
-    static const char *const keys[] = {"hosts", "path", "methods", "headers", "query", "matches"};
+    static const char *const keys[] = {"hosts",   "path",  "grpc",   "methods",
+                                       "headers", "query", "matches"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (moon_value_get(route, keys[i]))
             return NULL;

@@ -186,18 +186,28 @@ bool moon_scopes_read(const struct moon_compile *compile, const struct moon_matc
     return is_fine;
 }
 
+static void index_scope(struct moon_scope *scope)
+{
+    bool has_grpc = false;
+    for (size_t i = 0; i < scope->count; i++)
+        has_grpc = has_grpc || scope->matches[i].grpc;
+    scope->index = moon_index_new(scope->matches, scope->count, false);
+    if (has_grpc)
+        scope->grpc = moon_index_new(scope->matches, scope->count, true);
+}
+
 void moon_scopes_index(struct moon_scopes *scopes)
 {
     for (uint32_t i = 0; i < scopes->count; i++)
         if (i || scopes->is_first_used)
-            scopes->items[i].index =
-                moon_index_new(scopes->items[i].matches, scopes->items[i].count);
+            index_scope(&scopes->items[i]);
 }
 
 void moon_scopes_fini(struct moon_scopes *scopes)
 {
     for (uint32_t i = 0; i < scopes->count; i++) {
         moon_index_free(scopes->items[i].index);
+        moon_index_free(scopes->items[i].grpc);
         free(scopes->items[i].own);
     }
     free(scopes->items);

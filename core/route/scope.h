@@ -15,7 +15,8 @@ struct moon_scope {
     const struct moon_match *matches; // in the order in which they were written
     size_t count;
     struct moon_match *own;   // the same, where they are not all there are
-    struct moon_index *index; // once they are known to be fine
+    struct moon_index *index; // of those without gRPC, once they are known to be fine
+    struct moon_index *grpc;  // of those with; NULL: there are none
 };
 
 struct moon_scopes {

@@ -59,10 +59,10 @@ static bool tell(const struct reading *at, const char *path, const char *hint, c
 // What has no meaning where bytes pass as they are.
 static bool check_keys(const struct reading *at, const struct moon_listener *first)
 {
-    static const char *const keys[] = {"hosts",         "path",        "methods", "headers",
-                                       "query",         "matches",     "plugins", "retry",
-                                       "rewrite",       "access",      "log",     "balancer",
-                                       "header_filter", "body_filter", NULL};
+    static const char *const keys[] = {"hosts",    "path",          "methods",     "headers",
+                                       "query",    "matches",       "plugins",     "retry",
+                                       "grpc",     "rewrite",       "access",      "log",
+                                       "balancer", "header_filter", "body_filter", NULL};
     static const char *const timeouts[] = {"request", "response", NULL};
     const char *protocol = moon_protocol_name(first->front.protocol);
     const struct moon_value *given = moon_value_get(&at->route->value, "timeouts");

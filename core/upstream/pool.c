@@ -347,7 +347,9 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
 static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
 {
     const struct moon_address *address = args->address;
-    struct identity identity = {.tls = args->tls, .host = args->tls ? args->host : MOON_SLICE("")};
+    struct identity identity = {.tls = args->tls,
+                                .host = args->tls ? args->host : MOON_SLICE(""),
+                                .protocol = args->protocol};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
     for (; slot; slot = slot->next)
         if (slot_is_of(slot, &identity) && !slot->patron &&
@@ -364,12 +366,14 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
                       struct moon_lease *lease)
 {
     struct slot *slot = slot_to(pool, args);
-    struct moon_pooled *pooled;
-    bool is_reused = !args->fresh && !moon_list_is_empty(&slot->idle);
+    struct moon_pooled *pooled = NULL;
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
-    if (is_reused) {
+    if (!args->fresh)
+        pooled = pooled_shared(slot, UINT32_MAX, false);
+    if (!args->fresh && !pooled && !moon_list_is_empty(&slot->idle))
         pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-    } else {
+    bool is_reused = pooled != NULL;
+    if (!pooled) {
         int err = pooled_connect(pool, slot, NULL, &pooled);
         if (err)
             return err;

@@ -71,6 +71,7 @@ struct moon_lend_to_args {
     struct moon_tls_client *tls; // NULL: plain
     struct moon_slice host;      // whom TLS asks for; empty: the address
     bool fresh;
+    uint8_t protocol; // enum moon_upstream_protocol
 };
 
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and

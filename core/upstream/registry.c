@@ -45,6 +45,7 @@ struct moon_registry *moon_registry_new(void)
     pthread_mutex_init(&registry->lock, NULL);
     moon_list_init(&registry->limits);
     moon_list_init(&registry->names);
+    moon_list_init(&registry->healths);
     moon_list_init(&registry->wakes);
     grow(registry);
     return registry;
@@ -56,6 +57,7 @@ void moon_registry_free(struct moon_registry *registry)
         return;
     assert(registry->state_count == 0 && moon_list_is_empty(&registry->limits));
     assert(moon_list_is_empty(&registry->names) && moon_list_is_empty(&registry->wakes));
+    assert(moon_list_is_empty(&registry->healths));
     pthread_mutex_destroy(&registry->lock);
     free(registry->buckets);
     free(registry);

@@ -12,6 +12,7 @@ struct moon_registry {
     uint32_t bucket_count, state_count; // a power of two
     struct moon_list limits;            // of struct moon_limit
     struct moon_list names;             // of struct moon_name
+    struct moon_list healths;           // of struct moon_health
     struct moon_list wakes;             // of struct moon_wake: the workers
     uint32_t named_count, named_max;    // endpoints with series of their own
     struct moon_endpoint_figures past;  // of endpoints without, that are gone

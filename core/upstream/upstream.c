@@ -5,6 +5,7 @@
 #include "filter/filter.h"
 #include "io/tls.h"
 #include "obs/series.h"
+#include "upstream/health.h"
 #include "upstream/registry.h"
 #include "upstream/upstream_tls.h"
 
@@ -100,7 +101,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .types = MOON_TYPE_STRING,
      .choices = proxy_choices,
      .expected = "\"v1\" or \"v2\""},
-    {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "health",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_health_schema,
+     .expected = "{ path = \"/healthz\" } or { grpc = true }"},
     {.name = "tls",
      .types = MOON_TYPE_TABLE,
      .table = &moon_upstream_tls_schema,
@@ -141,6 +145,10 @@ static struct moon_slice endpoint_text(const struct moon_value *item, uint32_t *
 static bool compile_builtin(const struct moon_compile *compile, const struct moon_object *object,
                             struct moon_slice text, struct moon_upstream *out)
 {
+    if (out->check) {
+        report(compile, object, "health", "remove it", "there is nothing to check in", text);
+        return false;
+    }
     out->builtin = find_builtin(compile, moon_slice_skip(text, strlen("builtin:")));
     if (!out->builtin)
         report(compile, object, "endpoints[1]", "the binary has \"builtin:echo\"",
@@ -318,12 +326,27 @@ static void add_origin(const struct moon_origin *origin, struct moon_endpoint **
     free(addresses);
 }
 
+// Those that are not down; their number.
+static size_t leave_out(struct moon_health *health, struct moon_endpoint *endpoints, size_t count)
+{
+    struct moon_address *down;
+    size_t down_count = moon_health_down(health, &down), kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!down_count ||
+            !bsearch(&endpoints[i].address, down, down_count, sizeof *down, moon_address_compare))
+            endpoints[kept++] = endpoints[i];
+    free(down);
+    return kept;
+}
+
 void moon_upstream_refresh(struct moon_upstream *upstream)
 {
     struct moon_endpoint *endpoints = NULL;
     size_t count = 0;
     for (uint32_t i = 0; i < upstream->origin_count; i++)
         add_origin(&upstream->origins[i], &endpoints, &count);
+    if (upstream->health)
+        count = leave_out(upstream->health, endpoints, count);
     moon_feed_publish(&upstream->feed,
                       moon_endpoint_set_new(upstream->feed.registry, endpoints, (uint16_t)count));
     free(endpoints);
@@ -365,6 +388,8 @@ static void upstreams_unref(void *part)
         free(upstream->origins);
         free((void *)upstream->name.ptr);
         moon_limit_unref(upstream->limit);
+        moon_health_check_free(upstream->check);
+        moon_health_unref(upstream->health);
         moon_tls_client_unref(upstream->tls);
         free((void *)upstream->tls_host.ptr);
         moon_feed_fini(&upstream->feed);
@@ -386,6 +411,17 @@ static bool check_header(const struct moon_compile *compile, const struct moon_o
     return false;
 }
 
+static bool compile_health(const struct moon_compile *compile, const struct moon_object *object,
+                           struct moon_upstream *out)
+{
+    const struct moon_upstream_parts *parts = compile->section->registry;
+    if (!moon_health_check_read(compile, object, &out->check))
+        return false;
+    if (out->check)
+        out->health = moon_health_get(parts->registry, out->name);
+    return true;
+}
+
 static bool compile_one(const struct moon_compile *compile, const struct moon_object *object,
                         struct moon_upstreams *all)
 {
@@ -405,8 +441,8 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return check_header(compile, object) && check_limits(compile, object) &&
-           compile_endpoints(compile, object, upstream) &&
+    return compile_health(compile, object, upstream) && check_header(compile, object) &&
+           check_limits(compile, object) && compile_endpoints(compile, object, upstream) &&
            compile_protocol(compile, object, upstream) &&
            moon_upstream_tls_read(compile, object, upstream);
 }

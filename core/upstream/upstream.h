@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 struct moon_builtin;
+struct moon_health;
+struct moon_health_check;
 struct moon_name;
 struct moon_registry;
 struct moon_tls_client;
@@ -36,11 +38,13 @@ struct moon_upstream {
     uint32_t origin_count;
     enum moon_balance balance;
     enum moon_upstream_protocol protocol;
-    uint32_t stream_max_count;     // open at once on a connection of HTTP/2
-    struct moon_tls_client *tls;   // NULL: plain
-    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
-    enum moon_proxy_version proxy; // what connections begin with; never with tls
-    struct moon_limit *limit;      // NULL: none
+    uint32_t stream_max_count;       // open at once on a connection of HTTP/2
+    struct moon_tls_client *tls;     // NULL: plain
+    struct moon_slice tls_host;      // whom it asks for; empty: the endpoint's address
+    enum moon_proxy_version proxy;   // what connections begin with; never with tls
+    struct moon_limit *limit;        // NULL: none
+    struct moon_health_check *check; // NULL: its endpoints are not checked
+    struct moon_health *health;      // a reference; NULL as it
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };
@@ -70,5 +74,5 @@ struct moon_upstream *moon_upstreams_at(const struct moon_upstreams *upstreams, 
 // Whether their certificate files are still those that were read. Blocks.
 bool moon_upstreams_are_fresh(const struct moon_upstreams *upstreams);
 struct moon_registry *moon_upstreams_registry(const struct moon_upstreams *upstreams);
-// Publishes the endpoints as the addresses of the names in it now stand. Thread safe.
+// Publishes the endpoints as the addresses of the names in it and the health of all now stand. Thread safe.
 void moon_upstream_refresh(struct moon_upstream *upstream);

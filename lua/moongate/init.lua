@@ -70,6 +70,15 @@ moongate.listener = config.listener
 ---@field min_version? "1.2"|"1.3" default "1.2"
 ---@field max_version? "1.2"|"1.3" default "1.3"
 
+---@class moongate.Health active checks of endpoints: path or grpc
+---@field path? string asked for by GET; a status from 200 to 399 is healthy
+---@field grpc? true|string grpc.health.v1.Health/Check, of the server or of a service; SERVING is healthy
+---@field host? string what the check's Host says; default: the upstream's name, or the address where that is no host
+---@field interval? number seconds between checks of an endpoint; default 5
+---@field timeout? number seconds for each, at most the interval; default 2, or the interval
+---@field healthy? integer checks in a row that bring an endpoint back; default 2
+---@field unhealthy? integer failures in a row that take it out; default 3. The first check of an endpoint decides alone
+
 ---@class moongate.Upstream
 ---@field name string unique
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
@@ -77,6 +86,7 @@ moongate.listener = config.listener
 ---@field limits? moongate.UpstreamLimits default: none
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
 ---@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
+---@field health? moongate.Health default: none, every endpoint serves
 
 --- Names a group of endpoints that routes may forward to.
 ---@type fun(upstream: moongate.Upstream)
@@ -136,6 +146,9 @@ moongate.upstream = config.upstream
 ---@field credentials? boolean default false
 ---@field max_age? integer seconds that a preflight's answer may be kept; default 5
 
+---@class moongate.GrpcWebPlugin
+---@field [1] "grpc-web"
+
 ---@alias moongate.Plugin
 ---| "direct-response"
 ---| moongate.RequestHeadersPlugin
@@ -144,6 +157,7 @@ moongate.upstream = config.upstream
 ---| moongate.RedirectPlugin
 ---| moongate.DirectResponsePlugin
 ---| moongate.CorsPlugin
+---| moongate.GrpcWebPlugin
 ---| { [1]: string, [string]: any } one of your own, in Lua
 
 ---@class moongate.Path
@@ -154,8 +168,13 @@ moongate.upstream = config.upstream
 ---@field exact? string
 ---@field regex? string PCRE2; describes the whole value
 
+---@class moongate.Grpc of a call's path /service/method; what is left out is not asked
+---@field service? string|moongate.Text "shop.Orders"
+---@field method? string|moongate.Text "Get"
+
 ---@class moongate.Match all that is given must hold
 ---@field path? string|moongate.Path a string is a prefix of whole segments: "/users" matches /users and /users/7; default "/"
+---@field grpc? moongate.Grpc calls of gRPC and gRPC-Web, in the place of path, methods and query; { } takes all of them
 ---@field methods? string[] any of them: { "GET", "POST" }
 ---@field headers? table<string, string|moongate.Text> against all values of a header, joined by ", " (cookies "; ")
 ---@field query? table<string, string|moongate.Text> against the first value of a parameter, decoded

@@ -46,6 +46,21 @@ figures.h2 = {
   end,
 }
 
+--- CPU time of the proxy's process for a message there and back, by grpc.c.
+figures.grpc = {
+  unit = "us",
+  take = function(run, work, proxy)
+    local count = math.floor(work.load.rate * run.seconds)
+    local before = process.cpu_ns(proxy.pid)
+    local pid = bed.spawn({ bed.build .. "/bench/grpc", "load", proxy.port, work.load.connections, work.load.streams,
+      work.load.message, count }, bed.load_core)
+    process.wait(pid)
+    local done, seconds = bed.output(pid):match "^(%d+) messages in ([%d.]+) seconds"
+    if tonumber(done) ~= count then error("grpc: " .. bed.output(pid), 0) end
+    return (process.cpu_ns(proxy.pid) - before) / count / 1000, { rate = count / tonumber(seconds) }
+  end,
+}
+
 --- 99th percentile of latency, open loop, at a share of a proxy's peak rate, which is measured once.
 figures.latency = {
   unit = "us",

@@ -215,6 +215,26 @@ proxies["h2o-tls"] = with_tls(proxies.h2o, function(text)
   return (text:gsub("  port: $port\n", "  port: $port\n  ssl:\n    certificate-file: $dir/site.crt\n    key-file: $dir/site.key\n"))
 end)
 
+-- ---- gRPC: HTTP/2 in clear on both sides; $grpc echoes
+
+proxies["moongate-grpc"] = moongate(1)
+proxies["moongate-grpc"].text = [[
+local moongate = require "moongate"
+moongate.listener { port = $port, address = "127.0.0.1" }
+moongate.upstream { name = "echo", endpoints = { "127.0.0.1:$grpc" }, protocol = "http2" }
+moongate.route { grpc = { service = "bench.Echo" }, backends = "echo" }
+]]
+
+proxies.nghttpx = {
+  needs = "nghttpx",
+  package = "nghttp2-proxy",
+  version = "nghttpx --version",
+  file = "nghttpx.conf",
+  text = "frontend=127.0.0.1,$port;no-tls\nbackend=127.0.0.1,$grpc;;proto=h2\nworkers=1\nsingle-process=yes\n" ..
+    "accesslog-file=/dev/null\nerrorlog-file=/dev/null\nfrontend-http2-max-concurrent-streams=1000\n",
+  command = { "nghttpx", "--conf=$dir/nghttpx.conf" },
+}
+
 -- ---- bytes as they are: TCP routes
 
 proxies["moongate-tcp"] = moongate(1)

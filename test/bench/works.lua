@@ -105,6 +105,10 @@ return {
     load = { connections = 5000, response = 128, tls = "full", protocol = "h2" },
     proxies = { "moongate-tls", "nginx-h2-tls", "haproxy-h2-tls" },
     bars = { ["nginx-h2-tls"] = 1.0 }, most = 32768 },
+  { name = "grpc", title = "gRPC, both ways, 1 KiB messages, 4 connections x 8 streams", figure = "grpc",
+    load = { connections = 4, streams = 8, message = 1024, rate = 20000 },
+    proxies = { "moongate-grpc", "nghttpx" },
+    bars = { nghttpx = 1.0 } },
 
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },

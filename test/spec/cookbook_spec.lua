@@ -1,5 +1,6 @@
 -- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
 local cjson = require "cjson"
+local grpc = require "test.support.grpc"
 local h = require "test.support.harness"
 local websocket = require "test.support.websocket"
 local uv = require "luv"
@@ -162,6 +163,23 @@ does["chat_filter.lua"] = function()
   client:send(websocket.close(1008, "", { masked = true }))
   client:wait_end()
   gateway:wait_log "left"
+end
+
+does["grpc.lua"] = function()
+  local gateway = start("grpc.lua", { BACKEND = "127.0.0.1:" .. h.dead_port() }, { args = { "--workers", "1" } })
+  local function status(path, fields)
+    local response = grpc.call(gateway, path, fields)
+    assert.equal(200, response.status)
+    return response.headers["grpc-status"], response.headers["grpc-message"]
+  end
+  assert.same({ "7", "not for you" }, { status "/shop.Admin/Reset" })
+  assert.same({ "12", "no route matches" }, { status "/shop.Users/Get" })
+  gateway:wait_log "is down"
+  assert.equal("14", (status "/shop.Orders/Get"))
+  assert.equal("14", (status("/shop.Admin/Reset", { { "authorization", "Bearer let-me-in" } })))
+  local preflight = gateway:request("OPTIONS /shop.Orders/Get HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\n" ..
+    "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-grpc-web\r\n\r\n")
+  assert.equal("*", preflight.headers["access-control-allow-origin"])
 end
 
 does["rate_limit.lua"] = function()
