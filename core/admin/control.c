@@ -134,6 +134,7 @@ static const struct order orders[] = {
     {"/connections", false, answer_connections, MOON_ADMIN_STATUS},
     {"/errors", false, answer_document, MOON_ADMIN_ERRORS},
     {"/explain", false, answer_document, MOON_ADMIN_EXPLAIN},
+    {"/certificates", false, answer_document, MOON_ADMIN_CERTIFICATES},
     {"/reload", true, answer_reload, MOON_ADMIN_STATUS},
     {"/drain", true, answer_drain, MOON_ADMIN_STATUS},
     {"/log-level", true, answer_log_level, MOON_ADMIN_STATUS},
@@ -193,7 +194,7 @@ enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_a
     }
     return refuse(flow, 404,
                   MOON_SLICE("GET /metrics /healthz /readyz /status /config /routes /upstreams "
-                             "/connections /explain /errors, POST /reload /drain /log-level\n"));
+                             "/connections /certificates /explain /errors, POST /reload /drain /log-level\n"));
 }
 
 void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state)
