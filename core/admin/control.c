@@ -192,9 +192,11 @@ enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_a
                                          : MOON_SLICE("POST orders, GET reads: GET\n"));
         return order->answer(flow, ops, order, state);
     }
-    return refuse(flow, 404,
-                  MOON_SLICE("GET /metrics /healthz /readyz /status /config /routes /upstreams "
-                             "/connections /certificates /explain /errors, POST /reload /drain /log-level\n"));
+    return refuse(
+        flow, 404,
+        MOON_SLICE(
+            "GET /metrics /healthz /readyz /status /config /routes /upstreams "
+            "/connections /certificates /explain /errors, POST /reload /drain /log-level\n"));
 }
 
 void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state)

@@ -98,7 +98,8 @@ const char *moon_value_kind_name(enum moon_value_kind kind)
 char *moon_path_beside(const struct moon_place *place, struct moon_slice name)
 {
     const char *slash = place->file ? strrchr(place->file, '/') : NULL;
-    size_t dir_len = slash && name.len && name.ptr[0] != '/' ? (size_t)(slash - place->file) + 1 : 0;
+    size_t dir_len =
+        slash && name.len && name.ptr[0] != '/' ? (size_t)(slash - place->file) + 1 : 0;
     char *path = malloc(dir_len + name.len + 1);
     if (!path)
         abort();

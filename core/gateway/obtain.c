@@ -2,6 +2,7 @@
 #include "gateway/obtain.h"
 
 #include "conf/conf.h"
+#include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
 #include "obs/log.h"
 #include "route/listener_acme.h"
@@ -55,7 +56,7 @@ static void add_job(struct wanted *wanted, const struct moon_acme_terms *terms, 
                                                            .ca = terms->ca,
                                                            .challenge = terms->challenge,
                                                            .eab_kid = terms->eab_kid,
-                                                           .eab_key = terms->eab_key};
+                                                           .eab_secret = terms->eab_secret};
 }
 
 static void add_listener(struct wanted *wanted, const struct moon_object *listener)
@@ -108,6 +109,11 @@ static void fail(const struct moon_gateway *gateway, const struct moon_report *r
     free(text);
 }
 
+static void on_written(void *owner)
+{
+    moon_certificates_look(owner);
+}
+
 static void begin(struct moon_gateway *gateway)
 {
     struct moon_report *report = moon_report_new();
@@ -117,7 +123,12 @@ static void begin(struct moon_gateway *gateway)
                                 .log = gateway->args.log,
                                 .worker = gateway->seat_count,
                                 .is_control = true};
-    if (moon_acme_new(&gateway->scripts, gateway->tls, gateway->renewals, report, &gateway->acme))
+    struct moon_acme_args args = {.host = &gateway->scripts,
+                                  .tls = gateway->tls,
+                                  .renewals = gateway->renewals,
+                                  .on_written = on_written,
+                                  .owner = gateway};
+    if (moon_acme_new(&args, report, &gateway->acme))
         fail(gateway, report);
     else
         moon_acme_start(gateway->acme, &seat);

@@ -112,7 +112,7 @@ void moon_acme_hmac(struct moon_slice key, struct moon_slice bytes,
 
 static BIO *bio_of(struct moon_slice pem)
 {
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    BIO *bio = BIO_new_mem_buf(pem.ptr ? pem.ptr : "", (int)pem.len);
     if (!bio)
         abort();
     return bio;
@@ -192,8 +192,7 @@ static bool flatten(const unsigned char *der, size_t len, unsigned char out[2 * 
 {
     ECDSA_SIG *signature = d2i_ECDSA_SIG(NULL, &der, (long)len);
     bool is_fine =
-        signature &&
-        BN_bn2binpad(ECDSA_SIG_get0_r(signature), out, NUMBER_LEN) == NUMBER_LEN &&
+        signature && BN_bn2binpad(ECDSA_SIG_get0_r(signature), out, NUMBER_LEN) == NUMBER_LEN &&
         BN_bn2binpad(ECDSA_SIG_get0_s(signature), out + NUMBER_LEN, NUMBER_LEN) == NUMBER_LEN;
     ECDSA_SIG_free(signature);
     return is_fine;

@@ -144,8 +144,8 @@ static bool asks_for_proof(SSL *ssl)
 {
     const unsigned char *ext;
     size_t len;
-    return SSL_client_hello_get0_ext(
-               ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &ext, &len) &&
+    return SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &ext,
+                                     &len) &&
            len == 2 + PROTOCOL_LEN && ext[0] == 0 && ext[1] == PROTOCOL_LEN &&
            memcmp(ext + 2, protocol, PROTOCOL_LEN) == 0;
 }

@@ -68,7 +68,8 @@ struct tls_file {
 
 struct tls_certificate {
     struct tls_file cert, key;
-    char *host; // of one that is obtained while we run: both are one file, which may not be there yet; else NULL
+    char *
+        host; // of one that is obtained while we run: both are one file, which may not be there yet; else NULL
     bool is_placeholder;
     int type;     // EVP_PKEY_
     char **names; // lower case, "*.example.org" as it is
@@ -237,7 +238,7 @@ struct tls_stream {
     bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
-    bool is_proof : 1; // of TLS-ALPN-01: it ends with its handshake
+    bool is_proof : 1;     // of TLS-ALPN-01: it ends with its handshake
     struct moon_task task; // frees
     struct moon_task more; // tells of room
 };

@@ -427,9 +427,9 @@ static int read_obtained(struct moon_tls_terms *terms, const struct moon_tls_pai
     if (!certificate->host)
         abort();
     int err = tls_file_read(terms->hub, "acme", pair->cert, &certificate->cert, problem);
-    const char *wrong = err ? NULL
-                            : moon_acme_inspect(certificate->cert.bytes,
-                                                moon_slice_from(pair->host), &validity);
+    const char *wrong =
+        err ? NULL
+            : moon_acme_inspect(certificate->cert.bytes, moon_slice_from(pair->host), &validity);
     if (wrong)
         err = tls_refuse(problem, "acme", "%s %s", pair->cert, wrong);
     if (err && pair->is_known)
@@ -501,10 +501,9 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
     if (!pairs)
         abort();
     for (size_t i = 0; i < terms->certificate_count; i++)
-        pairs[i] = (struct moon_tls_pair){terms->certificates[i].cert.path,
-                                          terms->certificates[i].key.path,
-                                          terms->certificates[i].host,
-                                          !terms->certificates[i].is_placeholder};
+        pairs[i] = (struct moon_tls_pair){
+            terms->certificates[i].cert.path, terms->certificates[i].key.path,
+            terms->certificates[i].host, !terms->certificates[i].is_placeholder};
     struct moon_tls_options options = {
         .hostname = moon_slice_from(terms->hostname),
         .pairs = pairs,

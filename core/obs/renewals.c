@@ -109,8 +109,7 @@ void moon_renewals_write_json(const struct moon_renewals *renewals, FILE *out)
         write_time(out, "expires", item->expires_s);
         write_time(out, "next", item->next_s);
         fprintf(out, ",\"obtained\":%llu,\"failures\":%llu,",
-                (unsigned long long)item->obtained_total,
-                (unsigned long long)item->failures_total);
+                (unsigned long long)item->obtained_total, (unsigned long long)item->failures_total);
         if (*item->error)
             moon_json_member(out, "error", item->error);
         else

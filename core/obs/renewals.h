@@ -10,9 +10,9 @@ struct moon_renewals;
 struct moon_renewal {
     const char *path; // of its file: which one it is
     const char *host;
-    const char *error;  // of the last try; "" where it went well, or there was none yet
-    int64_t expires_s;  // 1970; 0: there is none yet
-    int64_t next_s;     // when the next try is due
+    const char *error; // of the last try; "" where it went well, or there was none yet
+    int64_t expires_s; // 1970; 0: there is none yet
+    int64_t next_s;    // when the next try is due
     uint64_t obtained_total, failures_total;
 };
 

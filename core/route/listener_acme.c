@@ -24,7 +24,7 @@ static const struct moon_schema_key eab_keys[] = {
      .types = MOON_TYPE_STRING,
      .is_required = true,
      .expected = "the key identifier that the CA gave you"},
-    {.name = "key",
+    {.name = "secret",
      .types = MOON_TYPE_STRING,
      .is_required = true,
      .expected = "the HMAC key that the CA gave you, in base64url"},
@@ -50,7 +50,7 @@ static const struct moon_schema_key acme_keys[] = {
     {.name = "eab",
      .types = MOON_TYPE_TABLE,
      .table = &eab_schema,
-     .expected = "{ kid = \"...\", key = \"...\" }"},
+     .expected = "{ kid = \"...\", secret = \"...\" }"},
     {.name = NULL},
 };
 const struct moon_schema moon_listener_acme_schema = {acme_keys, NULL, NULL};
@@ -129,15 +129,14 @@ static bool read_hosts(const struct moon_object *listener, const struct moon_val
                        struct moon_acme_terms *out, struct moon_acme_problem *problem)
 {
     const struct moon_value *list = moon_value_get(acme, "hosts");
-    struct moon_slice hostname =
-        moon_value_string(&listener->value, "hostname", MOON_SLICE(""));
+    struct moon_slice hostname = moon_value_string(&listener->value, "hostname", MOON_SLICE(""));
     size_t count = list ? list->table.item_count : hostname.len ? 1 : 0;
     char path[32];
     if (count == 0 || count > HOSTS_MAX_COUNT)
         return refuse(problem, "hosts", "{ \"www.example.com\" }, or a hostname of the listener",
-                      count   ? "more than 1000 hosts"
-                      : list  ? "an empty list"
-                              : "missing: whose certificates are to be obtained?");
+                      count  ? "more than 1000 hosts"
+                      : list ? "an empty list"
+                             : "missing: whose certificates are to be obtained?");
     out->hosts = calloc(count, sizeof *out->hosts);
     if (!out->hosts)
         abort();
@@ -178,8 +177,8 @@ static bool read_email(const struct moon_value *acme, struct moon_acme_terms *ou
 {
     struct moon_slice email = moon_value_string(acme, "email", MOON_SLICE(""));
     const char *at = email.len ? memchr(email.ptr, '@', email.len) : NULL;
-    if (email.len && (!at || at == email.ptr || at + 1 == email.ptr + email.len ||
-                      !is_plain(email)))
+    if (email.len &&
+        (!at || at == email.ptr || at + 1 == email.ptr + email.len || !is_plain(email)))
         return refuse(problem, "email", "\"admin@example.com\"", "not an address: \"%.*s\"",
                       MOON_SLICE_ARG(email));
     out->email = copy_of(acme, "email");
@@ -189,8 +188,7 @@ static bool read_email(const struct moon_value *acme, struct moon_acme_terms *ou
 static char *path_at(const struct moon_object *listener, const struct moon_value *acme,
                      const char *key, const char *absent)
 {
-    struct moon_slice name =
-        moon_value_string(acme, key, moon_slice_from(absent ? absent : ""));
+    struct moon_slice name = moon_value_string(acme, key, moon_slice_from(absent ? absent : ""));
     return name.len ? moon_path_beside(&listener->place, name) : NULL;
 }
 
@@ -224,7 +222,7 @@ static void read_account(const struct moon_value *acme, struct moon_acme_terms *
     const struct moon_value *eab = moon_value_get(acme, "eab");
     struct moon_slice challenge = moon_value_string(acme, "challenge", MOON_SLICE(""));
     out->eab_kid = copy_of(eab, "kid");
-    out->eab_key = copy_of(eab, "key");
+    out->eab_secret = copy_of(eab, "secret");
     for (size_t i = 0; challenge_choices[i]; i++)
         if (moon_slice_equal(challenge, moon_slice_from(challenge_choices[i])))
             out->challenge = challenge_choices[i];
@@ -253,7 +251,7 @@ void moon_acme_terms_fini(struct moon_acme_terms *terms)
     free(terms->ca);
     free(terms->storage);
     free(terms->eab_kid);
-    free(terms->eab_key);
+    free(terms->eab_secret);
     *terms = (struct moon_acme_terms){0};
 }
 

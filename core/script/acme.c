@@ -23,9 +23,7 @@ static const char module[] = "moongate.control.acme";
 static const char source[] = "require 'moongate.control.acme'";
 
 struct moon_acme {
-    const struct moon_script_host *host;
-    struct moon_tls_hub *tls;
-    struct moon_renewals *renewals;
+    struct moon_acme_args args;
     struct moon_code *code;
     struct moon_vm *vm;
 };
@@ -150,15 +148,16 @@ static int native_challenge(lua_State *state)
 {
     const char *host = luaL_checkstring(state, 1), *token = luaL_checkstring(state, 2),
                *answer = luaL_checkstring(state, 3);
-    lua_pushboolean(state, strlen(answer) < MOON_TLS_CHALLENGE_LEN &&
-                               moon_tls_challenge_add(acme_of(state)->tls, host, token, answer));
+    lua_pushboolean(state,
+                    strlen(answer) < MOON_TLS_CHALLENGE_LEN &&
+                        moon_tls_challenge_add(acme_of(state)->args.tls, host, token, answer));
     return 1;
 }
 
 // unchallenge(token)
 static int native_unchallenge(lua_State *state)
 {
-    moon_tls_challenge_del(acme_of(state)->tls, luaL_checkstring(state, 1));
+    moon_tls_challenge_del(acme_of(state)->args.tls, luaL_checkstring(state, 1));
     return 0;
 }
 
@@ -169,7 +168,7 @@ static int native_read(lua_State *state)
 {
     char *text;
     size_t len;
-    int err = moon_world_read_file(acme_of(state)->host->world, luaL_checkstring(state, 1),
+    int err = moon_world_read_file(acme_of(state)->args.host->world, luaL_checkstring(state, 1),
                                    FILE_MAX_LEN, &text, &len);
     if (err) {
         push_error(state, moon_err_text(err));
@@ -196,10 +195,18 @@ static int make_place(struct moon_world *world, const char *path)
     return err;
 }
 
+// written(): the certificate's file is to be looked at
+static int native_written(lua_State *state)
+{
+    struct moon_acme *acme = acme_of(state);
+    acme->args.on_written(acme->args.owner);
+    return 0;
+}
+
 // write(path, text): true; or nil, why
 static int native_write(lua_State *state)
 {
-    struct moon_world *world = acme_of(state)->host->world;
+    struct moon_world *world = acme_of(state)->args.host->world;
     const char *path = luaL_checkstring(state, 1);
     struct moon_slice text = string_at(state, 2);
     int err = make_place(world, path);
@@ -241,14 +248,14 @@ static int native_tell(lua_State *state)
                                    .next_s = seconds_of(state, "next"),
                                    .obtained_total = (uint64_t)seconds_of(state, "obtained"),
                                    .failures_total = (uint64_t)seconds_of(state, "failures")};
-    moon_renewals_set(acme_of(state)->renewals, &renewal);
+    moon_renewals_set(acme_of(state)->args.renewals, &renewal);
     return 0;
 }
 
 // forget(path)
 static int native_forget(lua_State *state)
 {
-    moon_renewals_del(acme_of(state)->renewals, luaL_checkstring(state, 1));
+    moon_renewals_del(acme_of(state)->args.renewals, luaL_checkstring(state, 1));
     return 0;
 }
 
@@ -256,15 +263,22 @@ static int native_forget(lua_State *state)
 
 static void open_natives(struct moon_acme *acme)
 {
-    static const luaL_Reg functions[] = {
-        {"base64", native_base64},         {"digest", native_digest},
-        {"hmac", native_hmac},             {"key_new", native_key_new},
-        {"key_public", native_key_public}, {"sign", native_sign},
-        {"request", native_request},       {"inspect", native_inspect},
-        {"challenge", native_challenge},   {"unchallenge", native_unchallenge},
-        {"read", native_read},             {"write", native_write},
-        {"tell", native_tell},             {"forget", native_forget},
-        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"base64", native_base64},
+                                         {"digest", native_digest},
+                                         {"hmac", native_hmac},
+                                         {"key_new", native_key_new},
+                                         {"key_public", native_key_public},
+                                         {"sign", native_sign},
+                                         {"request", native_request},
+                                         {"inspect", native_inspect},
+                                         {"challenge", native_challenge},
+                                         {"unchallenge", native_unchallenge},
+                                         {"read", native_read},
+                                         {"write", native_write},
+                                         {"tell", native_tell},
+                                         {"forget", native_forget},
+                                         {"written", native_written},
+                                         {NULL, NULL}};
     lua_State *state = acme->vm->state;
     lua_getfield(state, LUA_REGISTRYINDEX, "_LOADED");
     lua_getfield(state, -1, "moongate._core.native");
@@ -278,19 +292,18 @@ static void open_natives(struct moon_acme *acme)
     lua_settop(state, 0);
 }
 
-int moon_acme_new(const struct moon_script_host *host, struct moon_tls_hub *tls,
-                  struct moon_renewals *renewals, struct moon_report *report,
+int moon_acme_new(const struct moon_acme_args *args, struct moon_report *report,
                   struct moon_acme **out)
 {
-    struct moon_inputs *inputs = moon_inputs_new(host->world);
+    struct moon_inputs *inputs = moon_inputs_new(args->host->world);
     struct moon_acme *acme = calloc(1, sizeof *acme);
     if (!acme)
         abort();
-    *acme = (struct moon_acme){.host = host, .tls = tls, .renewals = renewals};
+    acme->args = *args;
     moon_inputs_put_file(inputs, module, MOON_SLICE(source));
     acme->code = moon_code_new(module, inputs, NULL);
-    struct moon_vm_args args = {host, acme->code, host->worker_count, true};
-    int err = moon_vm_new(&args, report, &acme->vm);
+    struct moon_vm_args vm = {args->host, acme->code, args->host->worker_count, true};
+    int err = moon_vm_new(&vm, report, &acme->vm);
     if (err) {
         moon_acme_free(acme);
         return err;
@@ -339,7 +352,7 @@ static void push_job(lua_State *state, const struct moon_acme_job *job)
     set(state, "ca", job->ca);
     set(state, "challenge", job->challenge);
     set(state, "eab_kid", job->eab_kid);
-    set(state, "eab_key", job->eab_key);
+    set(state, "eab_secret", job->eab_secret);
 }
 
 void moon_acme_configure(struct moon_acme *acme, const struct moon_acme_job *jobs, size_t count)
@@ -354,6 +367,6 @@ void moon_acme_configure(struct moon_acme *acme, const struct moon_acme_job *job
         lua_rawseti(state, -2, (int)i + 1);
     }
     if (lua_pcall(state, 1, 0, 0) != 0)
-        moon_log_error(acme->host->log, "acme: %s", lua_tostring(state, -1));
+        moon_log_error(acme->args.host->log, "acme: %s", lua_tostring(state, -1));
     lua_settop(state, 0);
 }

@@ -19,17 +19,24 @@ struct moon_vm_seat;
 
 // One certificate that is wanted; all are borrowed. NULL where it says so.
 struct moon_acme_job {
-    const char *host, *path; // of its file
-    const char *account;     // path of the account's key
-    const char *directory;   // URL
-    const char *email, *ca;  // NULL: none
-    const char *challenge;   // "http-01", "tls-alpn-01"; NULL: either
-    const char *eab_kid, *eab_key; // NULL: none
+    const char *host, *path;       // of its file
+    const char *account;           // path of the account's key
+    const char *directory;         // URL
+    const char *email, *ca;        // NULL: none
+    const char *challenge;         // "http-01", "tls-alpn-01"; NULL: either
+    const char *eab_kid, *eab_secret; // NULL: none
+};
+
+struct moon_acme_args {
+    const struct moon_script_host *host;
+    struct moon_tls_hub *tls;
+    struct moon_renewals *renewals;
+    void (*on_written)(void *owner); // a certificate's file is new; never under configure
+    void *owner;
 };
 
 // Its parts outlive it. 0, or MOON_ECONFIG with the report filled.
-int moon_acme_new(const struct moon_script_host *host, struct moon_tls_hub *tls,
-                  struct moon_renewals *renewals, struct moon_report *report,
+int moon_acme_new(const struct moon_acme_args *args, struct moon_report *report,
                   struct moon_acme **out);
 // On its thread, as all below. NULL is fine: what is under way is dropped; before the service that the seat named ends.
 void moon_acme_free(struct moon_acme *acme);

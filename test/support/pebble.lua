@@ -37,7 +37,7 @@ local CONFIG = [[
   "domainBlocklist": [ "blocked.test" ] } }
 ]]
 
-pebble.EAB_KEY = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+pebble.EAB_SECRET = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 
 function Pebble:start()
   local h = self.h
@@ -57,7 +57,7 @@ function pebble.start(h, options)
   self.ca = options.set.ca
   self.directory = ("https://127.0.0.1:%d/dir"):format(self.port)
   self.config = options.set:write("pebble.json", CONFIG:format(self.port, self.management, own.cert, own.key,
-    options.http or 1, options.https or 1, options.validity or 86400 * 90, tostring(options.needs_eab or false), pebble.EAB_KEY))
+    options.http or 1, options.https or 1, options.validity or 86400 * 90, tostring(options.needs_eab or false), pebble.EAB_SECRET))
   if not options.is_later then self:start() end
   return self
 end

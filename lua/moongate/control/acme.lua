@@ -88,7 +88,7 @@ local function client_of(job)
   local client = clients[job.account]
   if not client or client.settings.directory ~= job.directory or client.settings.ca ~= job.ca or
     client.settings.email ~= job.email or client.settings.eab_kid ~= job.eab_kid or
-    client.settings.eab_key ~= job.eab_key then
+    client.settings.eab_secret ~= job.eab_secret then
     client = acme_client.new(job)
     clients[job.account] = client
   end
@@ -121,6 +121,7 @@ end
 local function keep(job, text)
   local ok, why = native.acme.write(job.path, text)
   if not ok then return nil, { text = ("%s: %s"):format(job.path, why) } end
+  native.acme.written()
   local begins, ends = native.acme.inspect(text, job.host)
   local now = native.time()
   job.expires, job.obtained = ends, job.obtained + 1
@@ -162,7 +163,9 @@ local function run(job)
   local ok, err = xpcall(try, debug.traceback, job)
   busy_count = busy_count - 1
   job.is_busy = false
-  if not ok then fail(job, { text = "an error of our own: " .. tostring(err), is_refused = true }) end
+  if not ok then
+    fail(job, { text = "an error of our own: " .. tostring(err), is_refused = true })
+  end
   if jobs[job.path] ~= job then native.acme.forget(job.path) end
 end
 
@@ -183,7 +186,7 @@ end
 local function take(wanted, old)
   local job = old or { due = 0, obtained = 0, failures = 0, streak = 0 }
   for _, key in ipairs { "host", "path", "account", "directory", "email", "ca", "challenge",
-    "eab_kid", "eab_key" } do
+    "eab_kid", "eab_secret" } do
     if old and old[key] ~= wanted[key] and old.error then job.due, job.streak = 0, 0 end
     job[key] = wanted[key]
   end
@@ -191,7 +194,7 @@ local function take(wanted, old)
 end
 
 --- What is wanted from now on. What is under way for others comes to its end.
----@param list table[] host, path, account, directory, email?, ca?, challenge?, eab_kid?, eab_key?
+---@param list table[] host, path, account, directory, email?, ca?, challenge?, eab_kid?, eab_secret?
 function acme.configure(list)
   local old = jobs
   jobs = {}

@@ -22,7 +22,7 @@ local MONTHS = {
   Nov = 11, Dec = 12,
 }
 
----@param settings table directory, account (path of its key), email, ca, eab_kid, eab_key
+---@param settings table directory, account (path of its key), email, ca, eab_kid, eab_secret
 function client.new(settings)
   return setmetatable({ settings = settings, nonces = {} }, client)
 end
@@ -194,8 +194,8 @@ local function binding(self, url)
   local acme, settings = native.acme, self.settings
   local head = acme.base64(json.encode { alg = "HS256", kid = settings.eab_kid, url = url })
   local payload = acme.base64(json.encode(jwk(self)))
-  local signature = acme.hmac(settings.eab_key, head .. "." .. payload)
-  if not signature then return nil, { text = "eab.key is not base64url" } end
+  local signature = acme.hmac(settings.eab_secret, head .. "." .. payload)
+  if not signature then return nil, { text = "eab.secret is not base64url" } end
   return { protected = head, payload = payload, signature = signature }
 end
 
@@ -272,7 +272,8 @@ end
 local function refusal(authorization)
   for _, challenge in ipairs(authorization.challenges or {}) do
     if type(challenge.error) == "table" then
-      return ("%s: %s"):format(challenge.type, tostring(challenge.error.detail or challenge.error.type))
+      local why = challenge.error.detail or challenge.error.type
+      return ("%s: %s"):format(challenge.type, tostring(why))
     end
   end
   return "the authorization is " .. tostring(authorization.status)
