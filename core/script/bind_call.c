@@ -113,6 +113,7 @@ static struct moon_tls_client *client_of(const struct moon_vm *vm, const char *c
 static int call_start(lua_State *state)
 {
     struct moon_vm *vm = lua_touserdata(state, lua_upvalueindex(1));
+    lua_settop(state, 9);
     struct moon_call_args args = {.method = string_at(state, 1),
                                   .url = string_at(state, 2),
                                   .upstream = string_at(state, 3),
