@@ -75,8 +75,8 @@ static int write_entry(const struct moon_entry *entry, const char *dir, FILE *ou
     const struct moon_value *value = &entry->value;
     if (dir && value->kind == MOON_VALUE_STRING && is_one_of(entry->key, paths))
         return write_path(value, dir, out);
-    bool is_acme = dir && value->kind == MOON_VALUE_TABLE &&
-                   moon_slice_equal(entry->key, MOON_SLICE("acme"));
+    bool is_acme =
+        dir && value->kind == MOON_VALUE_TABLE && moon_slice_equal(entry->key, MOON_SLICE("acme"));
     return is_acme ? write_table(value, dir, true, out) : write_value(value, dir, out);
 }
 

@@ -5,6 +5,7 @@
 #include "conf/conf.h"
 #include "route/host.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,7 +102,7 @@ static const char *host_fault(struct moon_slice host)
 static bool has_host(const struct moon_acme_terms *terms, const char *host)
 {
     for (size_t i = 0; i < terms->host_count; i++)
-        if (strcmp(terms->hosts[i], host) == 0)
+        if (terms->hosts[i] && strcmp(terms->hosts[i], host) == 0)
             return true;
     return false;
 }
@@ -200,7 +201,7 @@ static char *storage_of(char *base, const char *directory)
     if (asprintf(&out, "%s/%.*s", base, PATH_MAX_LEN, name) < 0)
         abort();
     for (char *at = out + strlen(base) + 1; *at; at++)
-        if (!memchr("abcdefghijklmnopqrstuvwxyz0123456789.-", *at | 0x20, 38))
+        if (!isalnum((unsigned char)*at) && *at != '.' && *at != '-')
             *at = '_';
     free(base);
     return out;

@@ -13,13 +13,13 @@ struct moon_object;
 extern const struct moon_schema moon_listener_acme_schema;
 
 struct moon_acme_terms {
-    char *directory;         // URL
-    char *email;             // NULL: none
-    char *ca;                // path of who vouches for the directory; NULL: the system's
-    char *storage;           // directory of this CA's files
+    char *directory;            // URL
+    char *email;                // NULL: none
+    char *ca;                   // path of who vouches for the directory; NULL: the system's
+    char *storage;              // directory of this CA's files
     char *eab_kid, *eab_secret; // external account binding; NULL: none
-    const char *challenge;   // "http-01", "tls-alpn-01"; NULL: either
-    char **hosts;            // lower case
+    const char *challenge;      // "http-01", "tls-alpn-01"; NULL: either
+    char **hosts;               // lower case
     size_t host_count;
 };
 

@@ -19,11 +19,11 @@ struct moon_vm_seat;
 
 // One certificate that is wanted; all are borrowed. NULL where it says so.
 struct moon_acme_job {
-    const char *host, *path;       // of its file
-    const char *account;           // path of the account's key
-    const char *directory;         // URL
-    const char *email, *ca;        // NULL: none
-    const char *challenge;         // "http-01", "tls-alpn-01"; NULL: either
+    const char *host, *path;          // of its file
+    const char *account;              // path of the account's key
+    const char *directory;            // URL
+    const char *email, *ca;           // NULL: none
+    const char *challenge;            // "http-01", "tls-alpn-01"; NULL: either
     const char *eab_kid, *eab_secret; // NULL: none
 };
 

@@ -206,6 +206,31 @@ moongate.route { path = "/", backends = "backend" }
     assert.equal(0, code, output)
   end))
 
+  it("serves one that is over until the next is in", test(function()
+    local at = places()
+    local ca = pebble.start(h, { set = set, https = at.https, is_later = true })
+    local acme = acme_of(ca)
+    local own = set:issue { name = "over", sans = "DNS:site.test", from = "20200101000000Z", to = "20200201000000Z" }
+    os.execute(("mkdir -p %s && cat %s %s > %s/site.test.pem"):format(place_of(acme), own.key, own.cert, place_of(acme)))
+    local gateway = serve(at, acme)
+    gateway:expect_log "acme: no certificate for"
+    assert.equal("CN = ca CA", issuer(at))
+    gateway:wait_log "acme: no certificate for"
+    assert.equal("CN = ca CA", issuer(at))
+    ca:start()
+    wait_obtained(gateway)
+    local output, code = curl(at, ca:root())
+    assert.equal(0, code, output)
+  end))
+
+  it("asks a server that has a name", test(function()
+    local at = places()
+    local ca = pebble.start(h, { set = set, http = at.http, name = "localhost" })
+    local gateway = serve(at, acme_of(ca, { challenge = "http-01" }))
+    wait_obtained(gateway)
+    assert.equal(0, document(gateway, "site.test").failures)
+  end))
+
   it("renews while the old certificate serves, and no handshake fails", test(function()
     local at = places()
     local ca = pebble.start(h, { set = set, https = at.https, validity = 20, nonce_reject = 20 })

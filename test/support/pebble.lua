@@ -50,12 +50,13 @@ function Pebble:start()
   wait_port(h, self.process, self.management)
 end
 
--- options: set (of certificates), http and https (ports that it validates at), validity (seconds), nonce_reject (per cent), needs_eab.
+-- options: set (of certificates), http and https (ports that it validates at), validity (seconds), nonce_reject (per cent), needs_eab, name
+-- (in its URLs, default 127.0.0.1).
 function pebble.start(h, options)
   local self = setmetatable({ h = h, options = options, port = options.port or ports.free(), management = ports.free() }, Pebble)
-  local own = options.set:issue { name = "pebble", sans = "IP:127.0.0.1" }
+  local own = options.set:issue { name = "pebble", sans = "IP:127.0.0.1,DNS:localhost" }
   self.ca = options.set.ca
-  self.directory = ("https://127.0.0.1:%d/dir"):format(self.port)
+  self.directory = ("https://%s:%d/dir"):format(options.name or "127.0.0.1", self.port)
   self.config = options.set:write("pebble.json", CONFIG:format(self.port, self.management, own.cert, own.key,
     options.http or 1, options.https or 1, options.validity or 86400 * 90, tostring(options.needs_eab or false), pebble.EAB_SECRET))
   if not options.is_later then self:start() end

@@ -22,6 +22,8 @@ local KINDS = { "tls-alpn-01", "http-01" } -- where the configuration leaves it 
 local FAR = { first = 2, last = 600 }
 local REFUSED = { first = 300, last = 6 * 3600 }
 
+local RETRY_AFTER_MAX = 7 * 86400
+
 local jobs = {}    -- by path of the file
 local clients = {} -- by path of the account's key
 local busy_count = 0
@@ -55,7 +57,7 @@ end
 local function pause_after(job, fault)
   local scale = fault.is_refused and REFUSED or FAR
   local seconds = math.min(scale.first * 2 ^ math.min(job.streak - 1, 30), scale.last)
-  return math.max(jitter(seconds), fault.retry_after or 0)
+  return math.max(jitter(seconds), math.min(fault.retry_after or 0, RETRY_AFTER_MAX))
 end
 
 -- ---- the file
@@ -207,6 +209,7 @@ function acme.configure(list)
   end
 end
 
+timer.after(0, tick, { on = "control" })
 timer.every(TICK, tick, { on = "control" })
 
 return acme
