@@ -85,7 +85,7 @@ end
 
 describe("ACME", function()
   for _, challenge in ipairs { "http-01", "tls-alpn-01" } do
-    it("obtains a certificate by " .. challenge, test(function()
+    it("obtains a certificate by " .. challenge .. " #threads", test(function()
       local at = places()
       local ca = pebble.start(h, { set = set, http = at.http, https = at.https, nonce_reject = 30 })
       local acme = acme_of(ca, { challenge = challenge })
@@ -222,6 +222,35 @@ moongate.route { path = "/", backends = "backend" }
     local output, code = curl(at, ca:root())
     assert.equal(0, code, output)
   end))
+
+  it("keeps what cannot be written until it can, and asks for no other", test(function()
+    local at = places()
+    local ca = pebble.start(h, { set = set, https = at.https })
+    local acme = acme_of(ca)
+    os.execute(("mkdir -p %s/site.test.pem"):format(place_of(acme)))
+    local gateway = serve(at, acme)
+    gateway:expect_log 'no certificate for "site.test": [^ ]+site.test.pem: '
+    gateway:wait_log('no certificate for "site.test": [^ ]+site.test.pem: [^;]+; next try in %d s', 20000)
+    os.execute(("rmdir %s/site.test.pem"):format(place_of(acme)))
+    wait_obtained(gateway)
+    assert.equal(1, ca:order_count())
+  end))
+
+  it("makes its account anew where the server has forgotten it", test(function()
+    local at = places()
+    local ca = pebble.start(h, { set = set, https = at.https, validity = 20 })
+    local gateway = serve(at, acme_of(ca, { challenge = "tls-alpn-01" }))
+    wait_obtained(gateway)
+    ca:stop()
+    ca:start() -- it keeps nothing
+    local deadline = h.now_ms() + 40000 * h.loop.scale
+    while document(gateway, "site.test").obtained < 2 and h.now_ms() < deadline do h.pass(200) end
+    local one = document(gateway, "site.test")
+    assert.equal(2, one.obtained)
+    assert.equal(0, one.failures)
+    local output, code = curl(at, ca:root())
+    assert.equal(0, code, output)
+  end, 90000))
 
   it("asks a server that has a name", test(function()
     local at = places()

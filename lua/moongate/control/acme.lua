@@ -17,10 +17,10 @@ local acme = {}
 local TICK = 1
 local BUSY_MAX = 4
 local KINDS = { "tls-alpn-01", "http-01" } -- where the configuration leaves it open: the first needs no other port
--- Pauses between tries, seconds, doubled from the first to the last: while nobody is reached, and after a refusal, which CAs
+-- Pauses between tries, seconds, doubled from the first to the last: while nobody is reached, and after all else, which CAs
 -- count (Let's Encrypt: 5 an hour for a host).
-local FAR = { first = 2, last = 600 }
-local REFUSED = { first = 300, last = 6 * 3600 }
+local SOON = { first = 2, last = 600 }
+local LATER = { first = 300, last = 6 * 3600 }
 
 local RETRY_AFTER_MAX = 7 * 86400
 
@@ -55,7 +55,7 @@ local function renewal_of(begins, ends, now)
 end
 
 local function pause_after(job, fault)
-  local scale = fault.is_refused and REFUSED or FAR
+  local scale = fault.is_soon and SOON or LATER
   local seconds = math.min(scale.first * 2 ^ math.min(job.streak - 1, 30), scale.last)
   return math.max(jitter(seconds), math.min(fault.retry_after or 0, RETRY_AFTER_MAX))
 end
@@ -120,9 +120,11 @@ local function obtain(job)
   return nil, fault
 end
 
+-- What cannot be written now is written at the next try: to ask the CA for another would be counted.
 local function keep(job, text)
   local ok, why = native.acme.write(job.path, text)
-  if not ok then return nil, { text = ("%s: %s"):format(job.path, why) } end
+  job.unwritten = not ok and text or nil
+  if not ok then return nil, { text = ("%s: %s"):format(job.path, why), is_soon = true } end
   native.acme.written()
   local begins, ends = native.acme.inspect(text, job.host)
   local now = native.time()
@@ -155,8 +157,8 @@ local function try(job)
       begins))
   end
   tell(job)
-  local text, fault = obtain(job)
-  local kept
+  local text, fault, kept = job.unwritten, nil, nil
+  if not text then text, fault = obtain(job) end
   if text then kept, fault = keep(job, text) end
   if not kept then fail(job, fault) end
 end
@@ -166,7 +168,7 @@ local function run(job)
   busy_count = busy_count - 1
   job.is_busy = false
   if not ok then
-    fail(job, { text = "an error of our own: " .. tostring(err), is_refused = true })
+    fail(job, { text = "an error of our own: " .. tostring(err) })
   end
   if jobs[job.path] ~= job then native.acme.forget(job.path) end
 end

@@ -2,8 +2,8 @@
 ---
 ---   directory -> account -> order -> authorization, its challenge answered -> finalize -> certificate
 ---
---- What fails gives nil and a fault: { text = , is_far = nobody was reached, is_refused = the CA has looked and said no,
---- retry_after = seconds that the CA asks for }.
+--- What fails gives nil and a fault: { text = , kind = the CA's word for it, is_soon = nobody was reached, so it costs nobody
+--- anything to try again soon, is_refused = the CA has looked and said no, retry_after = seconds that the CA asks for }.
 
 local json = require "moongate.json"
 local native = require "moongate._core.native"
@@ -71,10 +71,10 @@ local function ask(self, method, url, body)
   if not host then return nil, { text = "not an https URL: " .. clean(url) } end
   local call, why = native.call_start(method, url, "", fields, body or "", 30, 10, 1048576,
     self.settings.ca)
-  if not call then return nil, { text = host .. ": " .. why, is_far = true } end
+  if not call then return nil, { text = host .. ": " .. why, is_soon = true } end
   wait.wait()
   local status, answer_fields, text = native.call_take(call)
-  if not status then return nil, { text = host .. ": " .. answer_fields, is_far = true } end
+  if not status then return nil, { text = host .. ": " .. answer_fields, is_soon = true } end
   local answer = { status = status, fields = answer_fields, body = text, host = host }
   local nonce = header(answer, "replay-nonce")
   if nonce and #self.nonces < NONCES_MAX then self.nonces[#self.nonces + 1] = nonce end
@@ -91,7 +91,7 @@ local function fault_of(answer)
   if kind ~= "" then text = text .. " " .. kind end
   if problem.detail then text = text .. ": " .. tostring(problem.detail) end
   return {
-    text = clean(text), kind = kind, status = answer.status, is_far = answer.status >= 500,
+    text = clean(text), kind = kind, status = answer.status, is_soon = answer.status >= 500,
     is_refused = answer.status < 500,
     retry_after = client.retry_after(header(answer, "retry-after"), native.time()),
   }
@@ -384,7 +384,7 @@ function client:obtain(host, kind)
     self.kid = nil
     bundle, fault = try(self, host, kind)
   end
-  if not bundle and fault.is_far then self.urls = nil end
+  if not bundle and fault.is_soon then self.urls = nil end
   return bundle, fault
 end
 
