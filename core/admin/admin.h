@@ -14,6 +14,7 @@
 struct moon_counters;
 struct moon_histogram;
 struct moon_registry;
+struct moon_renewals;
 struct moon_series;
 struct moon_series_names;
 
@@ -25,6 +26,7 @@ enum moon_admin_document {
     MOON_ADMIN_UPSTREAMS,
     MOON_ADMIN_ERRORS,
     MOON_ADMIN_EXPLAIN,
+    MOON_ADMIN_CERTIFICATES,
 };
 
 // Somebody who waits for a reload, or for what workers say. `done` is told once, with a malloc'd JSON text that it takes.
@@ -53,6 +55,7 @@ struct moon_admin_ops {
     const struct moon_histogram *(*turns)(void *owner, size_t index);
     struct moon_series_names *names;
     struct moon_registry *registry; // of endpoints
+    const struct moon_renewals *renewals;
     void (*facts)(void *owner, struct moon_admin_facts *facts);
     // A malloc'd text, NUL-terminated. `query` is that of the request, raw.
     char *(*document)(void *owner, enum moon_admin_document which, struct moon_slice query,

@@ -134,6 +134,7 @@ static const struct order orders[] = {
     {"/connections", false, answer_connections, MOON_ADMIN_STATUS},
     {"/errors", false, answer_document, MOON_ADMIN_ERRORS},
     {"/explain", false, answer_document, MOON_ADMIN_EXPLAIN},
+    {"/certificates", false, answer_document, MOON_ADMIN_CERTIFICATES},
     {"/reload", true, answer_reload, MOON_ADMIN_STATUS},
     {"/drain", true, answer_drain, MOON_ADMIN_STATUS},
     {"/log-level", true, answer_log_level, MOON_ADMIN_STATUS},
@@ -191,9 +192,11 @@ enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_a
                                          : MOON_SLICE("POST orders, GET reads: GET\n"));
         return order->answer(flow, ops, order, state);
     }
-    return refuse(flow, 404,
-                  MOON_SLICE("GET /metrics /healthz /readyz /status /config /routes /upstreams "
-                             "/connections /explain /errors, POST /reload /drain /log-level\n"));
+    return refuse(
+        flow, 404,
+        MOON_SLICE(
+            "GET /metrics /healthz /readyz /status /config /routes /upstreams "
+            "/connections /certificates /explain /errors, POST /reload /drain /log-level\n"));
 }
 
 void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state)

@@ -5,6 +5,7 @@
 #include "base/address.h"
 #include "obs/counters.h"
 #include "obs/escape.h"
+#include "obs/renewals.h"
 #include "obs/series.h"
 #include "upstream/health.h"
 #include "upstream/registry.h"
@@ -471,6 +472,35 @@ static void write_facts(struct text *text, const struct moon_admin_ops *ops)
          (unsigned long long)facts.reload_failed_count);
 }
 
+// ---- certificates that are obtained
+
+struct renewal_family {
+    const char *name, *type, *help;
+};
+
+static const struct renewal_family renewal_families[] = {
+    {"moongate_acme_expiry_seconds", "gauge",
+     "When the host's certificate ends, seconds since 1970; 0: there is none yet"},
+    {"moongate_acme_obtained_total", "counter", "Certificates obtained"},
+    {"moongate_acme_failures_total", "counter", "Tries that brought no certificate"},
+};
+
+static void write_renewals(struct text *text, const struct moon_admin_ops *ops)
+{
+    const struct moon_renewal *renewal;
+    struct label label;
+    for (int k = 0; k < 3 && moon_renewals_at(ops->renewals, 0); k++) {
+        const struct renewal_family *family = &renewal_families[k];
+        head(text, family->name, family->type, family->help);
+        for (size_t i = 0; (renewal = moon_renewals_at(ops->renewals, i)) != NULL; i++) {
+            uint64_t values[] = {(uint64_t)renewal->expires_s, renewal->obtained_total,
+                                 renewal->failures_total};
+            label_set(&label, "host", moon_slice_from(renewal->host));
+            put_endpoint(text, family->name, &label, values[k]);
+        }
+    }
+}
+
 struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
 {
     struct text text = {0};
@@ -483,6 +513,7 @@ struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
     write_turns(&text, ops);
     write_stalled(&text, ops);
     write_facts(&text, ops);
+    write_renewals(&text, ops);
     if (!text.is_broken)
         return (struct moon_slice){text.ptr, text.len};
     free(text.ptr);

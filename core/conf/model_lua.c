@@ -10,6 +10,7 @@
 
 // `dir`: of the script, where paths of files are relative to; NULL: no paths are among what is written.
 static int write_value(const struct moon_value *value, const char *dir, FILE *out);
+static int write_table(const struct moon_value *table, const char *dir, bool is_acme, FILE *out);
 
 static void write_text(struct moon_slice text, FILE *out)
 {
@@ -56,18 +57,35 @@ static int write_path(const struct moon_value *value, const char *dir, FILE *out
     return 0;
 }
 
-static int write_entry(const struct moon_entry *entry, const char *dir, FILE *out)
+// Where `acme` keeps its files when nothing is said, which is a path, too.
+static void write_storage(const struct moon_value *acme, const char *dir, FILE *out)
 {
-    static const char *const paths[] = {"cert", "key", "ca", "crl", NULL};
-    if (dir && entry->value.kind == MOON_VALUE_STRING && is_one_of(entry->key, paths))
-        return write_path(&entry->value, dir, out);
-    return write_value(&entry->value, dir, out);
+    static const struct moon_value shipped = {.kind = MOON_VALUE_STRING,
+                                              .string = MOON_SLICE("acme")};
+    if (moon_value_get(acme, "storage"))
+        return;
+    fputs(" [\"storage\"] = ", out);
+    write_path(&shipped, dir, out);
+    fputc(',', out);
 }
 
-static int write_table(const struct moon_value *table, const char *dir, FILE *out)
+static int write_entry(const struct moon_entry *entry, const char *dir, FILE *out)
+{
+    static const char *const paths[] = {"cert", "key", "ca", "crl", "storage", NULL};
+    const struct moon_value *value = &entry->value;
+    if (dir && value->kind == MOON_VALUE_STRING && is_one_of(entry->key, paths))
+        return write_path(value, dir, out);
+    bool is_acme =
+        dir && value->kind == MOON_VALUE_TABLE && moon_slice_equal(entry->key, MOON_SLICE("acme"));
+    return is_acme ? write_table(value, dir, true, out) : write_value(value, dir, out);
+}
+
+static int write_table(const struct moon_value *table, const char *dir, bool is_acme, FILE *out)
 {
     int err = 0;
     fputc('{', out);
+    if (is_acme)
+        write_storage(table, dir, out);
     for (uint32_t i = 0; i < table->table.item_count && !err; i++) {
         fputc(' ', out);
         err = write_value(&table->table.items[i], dir, out);
@@ -100,7 +118,7 @@ static int write_value(const struct moon_value *value, const char *dir, FILE *ou
         write_text(value->string, out);
         return 0;
     case MOON_VALUE_TABLE:
-        return write_table(value, dir, out);
+        return write_table(value, dir, false, out);
     case MOON_VALUE_FUNCTION:
         return -ENOTSUP;
     }

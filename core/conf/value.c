@@ -1,6 +1,8 @@
 // Reading plain-data values.
 #include "conf/value.h"
 
+#include <stdlib.h>
+
 static bool tables_equal(const struct moon_value *a, const struct moon_value *b)
 {
     if (a->table.item_count != b->table.item_count || a->table.entry_count != b->table.entry_count)
@@ -91,4 +93,19 @@ const char *moon_value_kind_name(enum moon_value_kind kind)
         return "a function";
     }
     return "something";
+}
+
+char *moon_path_beside(const struct moon_place *place, struct moon_slice name)
+{
+    const char *slash = place->file ? strrchr(place->file, '/') : NULL;
+    size_t dir_len =
+        slash && name.len && name.ptr[0] != '/' ? (size_t)(slash - place->file) + 1 : 0;
+    char *path = malloc(dir_len + name.len + 1);
+    if (!path)
+        abort();
+    if (dir_len)
+        memcpy(path, place->file, dir_len);
+    memcpy(path + dir_len, name.ptr, name.len);
+    path[dir_len + name.len] = '\0';
+    return path;
 }

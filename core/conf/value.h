@@ -56,5 +56,7 @@ double moon_value_number(const struct moon_value *table, const char *key, double
 bool moon_value_bool(const struct moon_value *table, const char *key, bool absent);
 struct moon_slice moon_value_string(const struct moon_value *table, const char *key,
                                     struct moon_slice absent);
+// The path of a file that was named at that place: relative ones are from where the script is. malloc'd.
+char *moon_path_beside(const struct moon_place *place, struct moon_slice name);
 // "a string", "a table": for messages.
 const char *moon_value_kind_name(enum moon_value_kind kind);

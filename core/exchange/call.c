@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/call_priv.h"
+#include "io/tls.h"
 #include "obs/counters.h"
 
 #include <errno.h>
@@ -85,6 +86,7 @@ static void call_free(struct moon_call *call)
 {
     struct moon_resources *res = call->service->res;
     moon_hold_unref(call->hold);
+    moon_tls_client_unref(call->tls);
     free(call->body);
     drop_answer(call);
     moon_arena_free(call->arena);
@@ -108,6 +110,7 @@ int moon_call_start(struct moon_service *service, const struct moon_call_args *a
     call->owner = args->owner;
     call->task.fn = call_task;
     call->deadline.fn = on_deadline;
+    call->tls = args->tls ? moon_tls_client_ref(args->tls) : NULL;
     call->timeout_ms = args->timeout_ms ? args->timeout_ms : MOON_CALL_TIMEOUT_MS;
     call->connect_timeout_ms = args->connect_timeout_ms;
     call->body_max_len = args->body_max_len ? args->body_max_len : MOON_CALL_BODY_MAX_LEN;

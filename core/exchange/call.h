@@ -15,6 +15,7 @@
 struct moon_call;
 struct moon_headers;
 struct moon_service;
+struct moon_tls_client;
 
 enum {
     MOON_CALL_MAX_COUNT = 1024,       // under way at a time on one worker
@@ -40,7 +41,9 @@ struct moon_call_args {
     const struct moon_call_field *fields;
     size_t field_count;
     struct moon_slice body;
-    uint32_t timeout_ms;         // of the whole call; 0: the default
+    struct moon_tls_client
+        *tls;            // what https is spoken with; NULL: one that trusts what the system does
+    uint32_t timeout_ms; // of the whole call; 0: the default
     uint32_t connect_timeout_ms; // of each connection, at most the one of the settings; 0: that one
     size_t body_max_len;         // of the response's body; 0: the default
     // Told once, from the loop, never under moon_call_start; the owner frees the call then or later.

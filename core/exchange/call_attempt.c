@@ -292,7 +292,7 @@ static int lend_to(struct moon_call *call, bool is_fresh)
     struct moon_lend_to_args args = {
         .address = &call->addresses[call->address_at], .host = call->host, .fresh = is_fresh};
     if (call->is_secure)
-        args.tls = client_of(call->service->res);
+        args.tls = call->tls ? call->tls : client_of(call->service->res);
     if (call->is_secure && !args.tls)
         return MOON_ETLS;
     return moon_pool_lend_to(call->service->pool, &args, &call->lease);

@@ -35,7 +35,8 @@ struct moon_call {
     struct moon_waiter waiter;
     struct moon_timer deadline, step_timer; // of the call; of connecting, or of the wait at a limit
     struct moon_lane *lane;
-    struct moon_lease lease; // of `lane`, or of the attempt that failed
+    struct moon_tls_client *tls; // a reference; NULL: the worker's
+    struct moon_lease lease;     // of `lane`, or of the attempt that failed
     const struct moon_endpoint_state *avoid;
     struct moon_address addresses[CALL_ADDRESS_MAX_COUNT]; // where there is no upstream
     uint32_t address_count, address_at;

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "conf/settings.h"
 #include "exchange/access.h"
+#include "exchange/challenge.h"
 #include "exchange/exchange_priv.h"
 #include "exchange/listener_plugins.h"
 #include "exchange/messages.h"
@@ -255,7 +256,7 @@ static void on_head(void *owner)
     }
     ex->hold = moon_hold_ref(ex->arrival->hold ? ex->arrival->hold : ex->service->hold);
     const struct moon_chain *front;
-    if (!find_route(ex, &front))
+    if (moon_exchange_answer_challenge(ex) || !find_route(ex, &front))
         return;
     if (moon_forward_begin(ex) < 0) {
         moon_exchange_answer(ex, 431, "the request head is too large to forward");

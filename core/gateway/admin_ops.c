@@ -9,6 +9,7 @@
 #include "obs/heartbeat.h"
 #include "obs/log.h"
 #include "obs/recent.h"
+#include "obs/renewals.h"
 #include "route/listener.h"
 
 #include <stdlib.h>
@@ -137,6 +138,9 @@ static char *document(void *owner, enum moon_admin_document which, struct moon_s
         else
             fputs("[]\n", out);
         break;
+    case MOON_ADMIN_CERTIFICATES:
+        moon_renewals_write_json(gateway->renewals, out);
+        break;
     case MOON_ADMIN_EXPLAIN:
         write_explanation(gateway, query, out);
         break;
@@ -235,6 +239,7 @@ void moon_admin_ops_init(struct moon_gateway *gateway)
                                                  .turns = turns,
                                                  .names = moon_telemetry_names(gateway->telemetry),
                                                  .registry = gateway->registry,
+                                                 .renewals = gateway->renewals,
                                                  .facts = find_facts,
                                                  .document = document,
                                                  .reload = reload,

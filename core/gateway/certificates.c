@@ -37,6 +37,11 @@ void moon_certificates_watch(struct moon_gateway *gateway)
         moon_loop_timer_add(gateway->control.loop, &gateway->tls_poll, POLL_MS);
 }
 
+void moon_certificates_look(struct moon_gateway *gateway)
+{
+    moon_tls_hub_poll(gateway->tls, tell, gateway);
+}
+
 void moon_certificates_stop(struct moon_gateway *gateway)
 {
     if (gateway->control.loop)

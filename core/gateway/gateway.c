@@ -12,10 +12,12 @@
 #include "gateway/certificates.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/obtain.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "obs/renewals.h"
 #include "route/listener.h"
 #include "upstream/discovery.h"
 #include "upstream/name_desk.h"
@@ -282,6 +284,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->connections.census = moon_census_new();
     gateway->admin_connections.census = gateway->connections.census;
     gateway->tls = moon_tls_hub_new(args->world);
+    gateway->renewals = moon_renewals_new();
     gateway->telemetry = moon_telemetry_new(args->world, args->log);
     moon_sections_init(&gateway->sections, args->filters, gateway->registry, gateway->tls, NULL,
                        moon_telemetry_names(gateway->telemetry));
@@ -409,6 +412,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     for (unsigned i = 0; gateway->seats && i < gateway->seat_count; i++)
         seat_fini(&gateway->seats[i]);
     moon_gateway_end_control(gateway);
+    moon_obtain_stop(gateway);
     moon_worker_free(gateway->control.worker);
     moon_reload_fini(&gateway->reload);
     moon_surveys_fini(&gateway->surveys);
@@ -426,6 +430,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_registry_free(gateway->registry);
     moon_census_free(gateway->connections.census);
     moon_tls_hub_free(gateway->tls);
+    moon_renewals_free(gateway->renewals);
     free(gateway->seats);
     free(gateway);
 }
@@ -465,6 +470,7 @@ static void start_workers(void *owner)
     gateway->is_running = true;
     tell_ready(gateway);
     moon_certificates_watch(gateway);
+    moon_obtain_use(gateway);
 }
 
 int moon_gateway_run(struct moon_gateway *gateway)

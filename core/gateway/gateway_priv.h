@@ -1,7 +1,7 @@
 // The body of struct moon_gateway, and the seams between the files of this room:
 //   gateway.c  life: workers, drain, the end    sections.c  compiling      reload.c         new configurations
 //   ports.c    bound addresses                  worker.c    one worker     admin_*.c        the admin surfaces
-//   last_good.c  what serves, kept on disk   surveys.c  what connections do
+//   last_good.c  what serves, kept on disk   surveys.c  what connections do   obtain.c  certificates by ACME
 #pragma once
 
 #include "admin/admin.h"
@@ -46,6 +46,8 @@ struct moon_gateway {
     struct moon_sections sections, admin_sections;
     struct moon_registry *registry; // what is known of upstreams beyond any snapshot
     struct moon_tls_hub *tls;       // certificates and sessions beyond any snapshot
+    struct moon_renewals *renewals; // certificates that it obtains
+    struct moon_acme *acme;         // who obtains them, on the control loop; NULL: nobody yet
     struct moon_timer tls_poll;     // looks for files that have changed
     struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
     struct moon_telemetry *telemetry;                // outlives snapshots and workers

@@ -7,6 +7,7 @@
 #include "exchange/health_monitor.h"
 #include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/obtain.h"
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
@@ -171,6 +172,7 @@ static void all_switched(struct moon_reload *reload)
                   kept_len ? kept : " nothing");
     moon_gateway_run_control(gateway);
     moon_certificates_watch(gateway);
+    moon_obtain_use(gateway);
     gateway->args.is_last_good = false;
     moon_last_good_keep(&gateway->last_good);
     finish(reload, true);

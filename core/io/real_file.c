@@ -145,3 +145,22 @@ int real_write_file(struct moon_world *world, const char *path, struct moon_slic
     free(temporary);
     return err;
 }
+
+int real_make_directory(struct moon_world *world, const char *path)
+{
+    (void)world;
+    struct stat at;
+    char *copy = strdup(path);
+    if (!copy)
+        abort();
+    for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)mkdir(copy, 0700); // what is wrong shows at the last
+        *slash = '/';
+    }
+    free(copy);
+    if (mkdir(path, 0700) == 0)
+        return 0;
+    int err = -errno;
+    return err == -EEXIST && stat(path, &at) == 0 && S_ISDIR(at.st_mode) ? 0 : err;
+}

@@ -79,6 +79,7 @@ int real_ask_local(struct moon_world *world, const char *path, struct moon_slice
 
 // real_file.c
 int real_write_file(struct moon_world *world, const char *path, struct moon_slice text);
+int real_make_directory(struct moon_world *world, const char *path);
 int real_file_open(struct moon_world *world, const char *path, struct moon_file **out);
 size_t real_resident_len(const struct moon_world *world);
 

@@ -402,6 +402,7 @@ static const struct moon_world_ops world_ops = {
     .notify = real_notify,
     .sleep = world_sleep,
     .write_file = real_write_file,
+    .make_directory = real_make_directory,
     .file_open = real_file_open,
     .resident_len = real_resident_len,
     .mailbox_new = real_mailbox_new,

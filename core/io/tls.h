@@ -46,6 +46,10 @@ void moon_tls_hub_poll(struct moon_tls_hub *hub,
 
 struct moon_tls_pair {
     const char *cert, *key; // paths of PEM files; cert: the chain, its own certificate first
+    // Of one that is obtained while the gateway runs, lower case: key and chain are one file then, `cert`. As long as it is
+    // not there, or worth nothing, a certificate of our own making stands in its place, which nobody trusts. NULL: none such.
+    const char *host;
+    bool is_known; // it was there before: then one that cannot be read is refused
 };
 
 struct moon_tls_options {
@@ -113,6 +117,21 @@ struct moon_tls_client *moon_tls_client_ref(struct moon_tls_client *client);
 void moon_tls_client_unref(struct moon_tls_client *client);
 // Whether what is in its files is what was read. Blocks.
 bool moon_tls_client_is_fresh(const struct moon_tls_client *client);
+
+// ---- challenges of ACME (RFC 8555 8): one set for the process. Any listener with TLS answers TLS-ALPN-01 (RFC 8737) by itself.
+
+enum { MOON_TLS_CHALLENGE_LEN = 512 }; // of a key authorization, with its NUL
+
+// Control's. `answer`: the key authorization. False: the host cannot stand in a certificate.
+bool moon_tls_challenge_add(struct moon_tls_hub *hub, const char *host, const char *token,
+                            const char *answer);
+// All of that token; harmless where there is none.
+void moon_tls_challenge_del(struct moon_tls_hub *hub, const char *token);
+// Anybody's. Whether there are any: costs nothing.
+bool moon_tls_has_challenges(const struct moon_tls_hub *hub);
+// The key authorization of a token.
+bool moon_tls_challenge_find(struct moon_tls_hub *hub, struct moon_slice token,
+                             char out[MOON_TLS_CHALLENGE_LEN]);
 
 // ---- streams
 

@@ -27,6 +27,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
     moon_list_init(&hub->servers);
     moon_list_init(&hub->clients);
     hub->tickets = tls_tickets_new(world);
+    hub->challenges = tls_challenges_new();
     hub->bio = tls_bio_new();
     hub->worker_count = 1;
     return hub;
@@ -74,6 +75,7 @@ void moon_tls_hub_free(struct moon_tls_hub *hub)
     free((void *)hub->seats);
     BIO_meth_free(hub->bio);
     tls_tickets_free(hub->tickets);
+    tls_challenges_free(hub->challenges);
     if (hub->key_log)
         fclose(hub->key_log);
     pthread_mutex_destroy(&hub->lock);

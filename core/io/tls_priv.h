@@ -1,12 +1,14 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
-//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_made.c  certificates of our own making
+//   tls_challenges.c  proofs for ACME
 #pragma once
 
 #include "base/list.h"
 #include "io/loop.h"
 #include "io/tls.h"
+#include "io/world.h"
 
 #include <openssl/ssl.h>
 #include <pthread.h>
@@ -25,6 +27,7 @@ enum {
 
 struct tls_stream;
 struct tls_tickets;
+struct tls_challenges;
 
 // One worker's part of OpenSSL. Only it uses what is below, but for making contexts.
 struct tls_seat {
@@ -42,6 +45,7 @@ struct moon_tls_hub {
     size_t seat_count, worker_count; // seats are made when TLS is first used
     BIO_METHOD *bio;
     struct tls_tickets *tickets;
+    struct tls_challenges *challenges;
     FILE *key_log;
     pthread_mutex_t seat_lock; // of making seats
     pthread_mutex_t lock;      // of servers
@@ -64,6 +68,9 @@ struct tls_file {
 
 struct tls_certificate {
     struct tls_file cert, key;
+    char *
+        host; // of one that is obtained while we run: both are one file, which may not be there yet; else NULL
+    bool is_placeholder;
     int type;     // EVP_PKEY_
     char **names; // lower case, "*.example.org" as it is
     size_t name_count;
@@ -143,6 +150,29 @@ SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts);
 // The id of the terms that a connection has got.
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host);
 
+// ---- tls_made.c
+
+struct tls_made_args {
+    const char *host;
+    const char *title;    // the common name
+    const uint8_t *proof; // of TLS-ALPN-01, a SHA-256; NULL: none
+    int64_t now_s;        // 1970
+};
+
+// A certificate with a new key. False: the host can't stand in one. Thread safe.
+bool tls_made_new(const struct tls_made_args *args, X509 **certificate, EVP_PKEY **key);
+// What a host shows that has no certificate yet; malloc'd PEM with the key.
+bool tls_made_placeholder(const char *host, int64_t now_s, struct moon_slice *pem);
+
+// ---- tls_challenges.c
+
+struct tls_challenges *tls_challenges_new(void);
+void tls_challenges_free(struct tls_challenges *challenges);
+// In a ClientHello for `sni`: whether the peer asks for a proof that there is. Then it gets nothing else.
+bool tls_challenge_answer(struct tls_stream *stream, const char *sni);
+// The protocol of such connections, for ALPN.
+void tls_challenge_protocol(const unsigned char **out, unsigned char *len);
+
 // ---- tls_tickets.c
 
 struct tls_tickets *tls_tickets_new(struct moon_world *world);
@@ -208,6 +238,7 @@ struct tls_stream {
     bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
+    bool is_proof : 1;     // of TLS-ALPN-01: it ends with its handshake
     struct moon_task task; // frees
     struct moon_task more; // tells of room
 };

@@ -203,6 +203,8 @@ static int on_client_hello(SSL *ssl, int *alert, void *arg)
         *alert = SSL_AD_DECODE_ERROR;
         return SSL_CLIENT_HELLO_ERROR;
     }
+    if (sni[0] && tls_challenge_answer(stream, sni))
+        return SSL_CLIENT_HELLO_SUCCESS;
     size_t chosen = sni[0] ? choose_host(contexts, sni) : choose_host(contexts, "");
     const struct tls_host *host = &contexts->hosts[chosen];
     const struct tls_group *group = choose_group(host, sni);
@@ -236,8 +238,12 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 {
     static const unsigned char ours[] = "\x02h2\x08http/1.1";
     unsigned char *chosen;
-    (void)ssl;
+    const struct tls_stream *stream = SSL_get_app_data(ssl);
     (void)arg;
+    if (stream->is_proof) {
+        tls_challenge_protocol(out, out_len);
+        return SSL_TLSEXT_ERR_OK;
+    }
     if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, in, in_len) !=
         OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;

@@ -227,6 +227,8 @@ static ssize_t tls_read(struct moon_stream *s, void *to, size_t len)
     int err = 0;
     if (stream->state == TLS_FAILED)
         return stream->error;
+    if (stream->is_proof && stream->state == TLS_OPEN) // RFC 8737 4: nothing is said over it
+        return MOON_EOF;
     if (stream->state == TLS_HANDSHAKE || stream->is_dry)
         return 0;
     ERR_clear_error();

@@ -1,7 +1,7 @@
 // See tls.h. What the files hold is read once, checked with OpenSSL, and kept as PEM: each worker parses it for its own library.
 #include "base/err.h"
+#include "io/acme_crypto.h"
 #include "io/tls_priv.h"
-#include "io/world.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -226,6 +226,8 @@ static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *k
     char text[64];
     int64_t now_s = (int64_t)(moon_world_wall_ms(hub->world) / 1000);
     out->expires_s = seconds_of(X509_get0_notAfter(x509));
+    if (out->host) // one that is over serves until the next is there
+        return 0;
     if (out->expires_s < now_s) {
         format_time(X509_get0_notAfter(x509), text);
         return tls_refuse(problem, key, "%s has expired: %s", out->cert.path, text);
@@ -396,6 +398,48 @@ static void make_id(struct moon_tls_terms *terms)
     EVP_MD_CTX_free(digest);
 }
 
+// In the place of one that is not there, or is worth nothing.
+static void put_placeholder(struct moon_tls_terms *terms, struct tls_certificate *certificate)
+{
+    int64_t now_s = (int64_t)(moon_world_wall_ms(terms->hub->world) / 1000);
+    free((char *)certificate->cert.bytes.ptr);
+    certificate->is_placeholder = true;
+    if (!tls_made_placeholder(certificate->host, now_s, &certificate->cert.bytes))
+        abort(); // hosts were checked
+}
+
+// The key lies in the same file: what is read belongs together. It is held once more, because either is freed for itself.
+static void share_key(struct tls_certificate *certificate)
+{
+    struct moon_slice bytes = certificate->cert.bytes;
+    char *copy = malloc(bytes.len + 1);
+    if (!copy)
+        abort();
+    memcpy(copy, bytes.ptr, bytes.len);
+    certificate->key.bytes = (struct moon_slice){copy, bytes.len};
+}
+
+static int read_obtained(struct moon_tls_terms *terms, const struct moon_tls_pair *pair,
+                         struct tls_certificate *certificate, struct moon_tls_problem *problem)
+{
+    struct moon_acme_validity validity;
+    certificate->host = strdup(pair->host);
+    if (!certificate->host)
+        abort();
+    int err = tls_file_read(terms->hub, "acme", pair->cert, &certificate->cert, problem);
+    const char *wrong =
+        err ? NULL
+            : moon_acme_inspect(certificate->cert.bytes, moon_slice_from(pair->host), &validity);
+    if (wrong)
+        err = tls_refuse(problem, "acme", "%s %s", pair->cert, wrong);
+    if (err && pair->is_known)
+        return err;
+    if (err)
+        put_placeholder(terms, certificate);
+    share_key(certificate);
+    return 0;
+}
+
 static int read_files(struct moon_tls_terms *terms, const struct moon_tls_options *options,
                       struct moon_tls_problem *problem)
 {
@@ -403,6 +447,10 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
     int err = 0;
     for (size_t i = 0; i < options->pair_count && !err; i++) {
         struct tls_certificate *certificate = &terms->certificates[terms->certificate_count++];
+        if (options->pairs[i].host) {
+            err = read_obtained(terms, &options->pairs[i], certificate, problem);
+            continue;
+        }
         snprintf(key, sizeof key, "certificates[%zu].cert", i + 1);
         err = tls_file_read(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
         snprintf(key, sizeof key, "certificates[%zu].key", i + 1);
@@ -453,8 +501,9 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
     if (!pairs)
         abort();
     for (size_t i = 0; i < terms->certificate_count; i++)
-        pairs[i] = (struct moon_tls_pair){terms->certificates[i].cert.path,
-                                          terms->certificates[i].key.path};
+        pairs[i] = (struct moon_tls_pair){
+            terms->certificates[i].cert.path, terms->certificates[i].key.path,
+            terms->certificates[i].host, !terms->certificates[i].is_placeholder};
     struct moon_tls_options options = {
         .hostname = moon_slice_from(terms->hostname),
         .pairs = pairs,
@@ -490,6 +539,7 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
         for (size_t k = 0; k < certificate->name_count; k++)
             free(certificate->names[k]);
         free((void *)certificate->names);
+        free(certificate->host);
     }
     tls_file_fini(&terms->ca);
     tls_file_fini(&terms->crl);

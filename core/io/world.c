@@ -133,6 +133,11 @@ int moon_world_write_file(struct moon_world *world, const char *path, struct moo
     return world->ops->write_file ? world->ops->write_file(world, path, text) : -ENOTSUP;
 }
 
+int moon_world_make_directory(struct moon_world *world, const char *path)
+{
+    return world->ops->make_directory ? world->ops->make_directory(world, path) : -ENOTSUP;
+}
+
 int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,
                       struct moon_thread **out)
 {

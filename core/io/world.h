@@ -64,6 +64,9 @@ int moon_world_read_file(struct moon_world *world, const char *path, size_t max_
 // Puts a file there whole or not at all, only for the process's user (0600): a new file, synced, takes the place of the old one.
 // Blocks; not on a worker. Thread safe. 0 or -errno (-ENOTSUP in the simulated world).
 int moon_world_write_file(struct moon_world *world, const char *path, struct moon_slice text);
+// Makes a directory, and those above it, for the process's user alone (0700), where they are not there. Blocks. 0 or -errno
+// (-ENOTSUP in the simulated world).
+int moon_world_make_directory(struct moon_world *world, const char *path);
 
 // Real world only: the simulated one steps its loops itself and answers -ENOTSUP.
 int moon_thread_start(struct moon_world *world, void (*fn)(void *arg), void *arg,

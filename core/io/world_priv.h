@@ -23,6 +23,7 @@ struct moon_world_ops {
                      int timeout_ms, char **out, size_t *out_len);
     int (*sleep)(struct moon_world *world, uint64_t ms);
     int (*write_file)(struct moon_world *world, const char *path, struct moon_slice text);
+    int (*make_directory)(struct moon_world *world, const char *path);
     // NULL in a world that has no such thing.
     void (*trim_memory)(struct moon_world *world);
     // The world has no files to append to; its memory is not known.

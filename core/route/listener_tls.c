@@ -3,10 +3,13 @@
 
 #include "base/err.h"
 #include "io/tls.h"
+#include "route/listener_acme.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { PAIRS_MAX_COUNT = 2048 };
 
 static const char *const version_choices[] = {"1.2", "1.3", NULL};
 static const char *const verify_choices[] = {"none", "optional", "required", NULL};
@@ -51,7 +54,6 @@ static const struct moon_schema client_schema = {client_keys, NULL, NULL};
 static const struct moon_schema_key tls_keys[] = {
     {.name = "certificates",
      .types = MOON_TYPE_TABLE,
-     .is_required = true,
      .table = &pairs_schema,
      .expected = "{ { cert = \"site.crt\", key = \"site.key\" } }"},
     {.name = "min_version",
@@ -70,7 +72,10 @@ static const struct moon_schema_key tls_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &client_schema,
      .expected = "{ verify = \"required\", ca = \"clients.pem\" }"},
-    {.name = "acme", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "acme",
+     .types = MOON_TYPE_TABLE,
+     .table = &moon_listener_acme_schema,
+     .expected = "{ hosts = { \"www.example.com\" }, email = \"admin@example.com\" }"},
     {.name = NULL},
 };
 const struct moon_schema moon_listener_tls_schema = {tls_keys, NULL, NULL};
@@ -80,7 +85,8 @@ const struct moon_schema moon_listener_tls_schema = {tls_keys, NULL, NULL};
 struct reading {
     const struct moon_compile *compile;
     const struct moon_object *object;
-    char *paths[2 + 2 * 1024]; // malloc'd
+    struct moon_acme_terms acme;
+    char *paths[2 + 2 * PAIRS_MAX_COUNT]; // malloc'd
     size_t path_count;
 };
 
@@ -96,17 +102,8 @@ static bool tell(const struct reading *at, const char *path, const char *hint, c
 // Relative to the script's directory.
 static const char *path_of(struct reading *at, struct moon_slice name)
 {
-    const char *file = at->object->place.file, *slash = file ? strrchr(file, '/') : NULL;
-    size_t dir_len = slash && name.ptr[0] != '/' ? (size_t)(slash - file) + 1 : 0;
-    char *path = malloc(dir_len + name.len + 1);
-    if (!path)
-        abort();
-    if (dir_len)
-        memcpy(path, file, dir_len);
-    memcpy(path + dir_len, name.ptr, name.len);
-    path[dir_len + name.len] = '\0';
-    at->paths[at->path_count++] = path;
-    return path;
+    at->paths[at->path_count++] = moon_path_beside(&at->object->place, name);
+    return at->paths[at->path_count - 1];
 }
 
 static const char *path_at(struct reading *at, const struct moon_value *table, const char *key)
@@ -138,24 +135,68 @@ static bool read_client(struct reading *at, const struct moon_value *table,
                            "missing: whose certificates are accepted?");
 }
 
-static bool read_options(struct reading *at, const struct moon_value *tls,
-                         struct moon_tls_pair *pairs, struct moon_tls_options *out)
+static bool read_pairs(struct reading *at, const struct moon_value *list,
+                       struct moon_tls_pair *pairs, size_t *count)
 {
     enum { PAIR_MAX_COUNT = 1024 };
-    const struct moon_value *list = moon_value_get(tls, "certificates");
-    struct moon_slice ciphers = moon_value_string(tls, "ciphers", MOON_SLICE(""));
-    size_t count = list->table.item_count;
-    if (count == 0 || count > PAIR_MAX_COUNT)
+    size_t own_count = list ? list->table.item_count : 0;
+    if ((list && own_count == 0) || own_count > PAIR_MAX_COUNT)
         return tell(at, "certificates", "{ { cert = \"site.crt\", key = \"site.key\" } }",
-                    count ? "more than 1024 certificates" : "an empty list");
-    for (size_t i = 0; i < count; i++) {
+                    own_count ? "more than 1024 certificates" : "an empty list");
+    for (size_t i = 0; i < own_count; i++) {
         pairs[i].cert = path_at(at, &list->table.items[i], "cert");
         pairs[i].key = path_at(at, &list->table.items[i], "key");
         if (!pairs[i].cert || !pairs[i].key)
             return tell(at, "certificates", NULL, "an empty path");
     }
+    *count = own_count;
+    return true;
+}
+
+// Who vouches for the directory is looked at now; nobody is asked anything.
+static bool check_directory_ca(const struct reading *at)
+{
+    struct moon_tls_client_options options = {.ca = at->acme.ca};
+    struct moon_tls_problem problem;
+    struct moon_tls_client *client = NULL;
+    struct moon_tls_hub *hub = (struct moon_tls_hub *)at->compile->section->registry;
+    if (at->acme.ca && moon_tls_client_get(hub, &options, &problem, &client) < 0)
+        return tell(at, "acme.ca", NULL, problem.text);
+    moon_tls_client_unref(client);
+    return true;
+}
+
+// Behind the others, so that those are shown first.
+static bool read_acme(struct reading *at, struct moon_tls_pair *pairs, size_t *count)
+{
+    struct moon_acme_problem problem;
+    char path[48];
+    if (!moon_acme_terms_read(at->object, &at->acme, &problem)) {
+        snprintf(path, sizeof path, "acme.%s", problem.path);
+        return tell(at, path, problem.hint, problem.text);
+    }
+    for (size_t i = 0; i < at->acme.host_count; i++) {
+        char *file = moon_acme_terms_path(&at->acme, at->acme.hosts[i]);
+        at->paths[at->path_count++] = file;
+        pairs[(*count)++] = (struct moon_tls_pair){.cert = file, .host = at->acme.hosts[i]};
+    }
+    return check_directory_ca(at);
+}
+
+static bool read_options(struct reading *at, const struct moon_value *tls,
+                         struct moon_tls_pair *pairs, struct moon_tls_options *out)
+{
+    const struct moon_value *list = moon_value_get(tls, "certificates");
+    struct moon_slice ciphers = moon_value_string(tls, "ciphers", MOON_SLICE(""));
+    if (!list && !moon_value_get(tls, "acme"))
+        return tell(at, NULL,
+                    "certificates = { { cert = \"site.crt\", key = \"site.key\" } }, or acme = "
+                    "{ hosts = { \"www.example.com\" } }",
+                    "no certificates");
+    if (!read_pairs(at, list, pairs, &out->pair_count) ||
+        (moon_value_get(tls, "acme") && !read_acme(at, pairs, &out->pair_count)))
+        return false;
     out->pairs = pairs;
-    out->pair_count = count;
     out->min_version = version_of(tls, "min_version");
     out->max_version = version_of(tls, "max_version");
     out->ciphers = ciphers.len ? ciphers.ptr : NULL;
@@ -173,8 +214,7 @@ bool moon_listener_tls_read(const struct moon_compile *compile, const struct moo
     struct moon_tls_options options = {.hostname = hostname};
     struct moon_tls_problem problem;
     struct reading *at = calloc(1, sizeof *at);
-    struct moon_tls_pair *pairs =
-        calloc(moon_value_get(tls, "certificates")->table.item_count + 1, sizeof *pairs);
+    struct moon_tls_pair *pairs = calloc(PAIRS_MAX_COUNT, sizeof *pairs);
     if (!at || !pairs)
         abort();
     at->compile = compile;
@@ -184,6 +224,7 @@ bool moon_listener_tls_read(const struct moon_compile *compile, const struct moo
         is_fine = tell(at, problem.path, NULL, problem.text);
     while (at->path_count)
         free(at->paths[--at->path_count]);
+    moon_acme_terms_fini(&at->acme);
     free(pairs);
     free(at);
     return is_fine;

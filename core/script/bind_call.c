@@ -8,7 +8,10 @@
 
 #include "base/err.h"
 #include "exchange/call.h"
+#include "exchange/exchange.h"
 #include "http/headers.h"
+#include "io/tls.h"
+#include "link/resources.h"
 #include "script/vm_priv.h"
 
 #include <errno.h>
@@ -95,11 +98,22 @@ static int push_reason(lua_State *state, int err)
     return 3;
 }
 
-// call_start(method, url, upstream, fields, body, timeout, connect_timeout, max_body): what call_take wants when the running
+// Who trusts the CAs of a file alone; NULL with the problem: there is none. Reads it, so on control.
+static struct moon_tls_client *client_of(const struct moon_vm *vm, const char *ca,
+                                         struct moon_tls_problem *problem)
+{
+    struct moon_tls_client_options options = {.ca = ca};
+    struct moon_tls_client *client = NULL;
+    moon_tls_client_get(vm->seat.service->res->tls, &options, problem, &client);
+    return client;
+}
+
+// call_start(method, url, upstream, fields, body, timeout, connect_timeout, max_body, ca): what call_take wants when the running
 // coroutine has been woken, or nil, why, and whether the caller is to blame
 static int call_start(lua_State *state)
 {
     struct moon_vm *vm = lua_touserdata(state, lua_upvalueindex(1));
+    lua_settop(state, 9);
     struct moon_call_args args = {.method = string_at(state, 1),
                                   .url = string_at(state, 2),
                                   .upstream = string_at(state, 3),
@@ -116,7 +130,17 @@ static int call_start(lua_State *state)
     luaL_getmetatable(state, box_type);
     lua_setmetatable(state, -2);
     args.owner = box;
+    struct moon_slice ca = string_at(state, 9);
+    struct moon_tls_problem problem;
+    if (ca.len)
+        args.tls = client_of(vm, ca.ptr, &problem);
+    if (ca.len && !args.tls) {
+        lua_pushnil(state);
+        lua_pushstring(state, problem.text);
+        return 2;
+    }
     int err = moon_call_start(vm->seat.service, &args, &box->call);
+    moon_tls_client_unref(args.tls);
     if (err)
         return push_reason(state, err);
     box->wait = moon_coroutine_wait(vm->current, withdraw, box);

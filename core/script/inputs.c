@@ -95,6 +95,15 @@ int moon_inputs_file(struct moon_inputs *inputs, const char *path, struct moon_s
     return answer(record, out);
 }
 
+void moon_inputs_put_file(struct moon_inputs *inputs, const char *path, struct moon_slice text)
+{
+    struct record *record = add(inputs, KIND_FILE, path);
+    record->text = strndup(text.ptr, text.len);
+    if (!record->text)
+        abort();
+    record->len = text.len;
+}
+
 int moon_inputs_env(struct moon_inputs *inputs, const char *name, struct moon_slice *out)
 {
     struct record *record = find(inputs, KIND_ENV, name);

@@ -20,6 +20,8 @@ void moon_inputs_freeze(struct moon_inputs *inputs);
 
 // A whole file; *out is borrowed until the inputs are freed. 0 or -errno, recorded like a content.
 int moon_inputs_file(struct moon_inputs *inputs, const char *path, struct moon_slice *out);
+// A file that is nowhere on a disk: it is answered from now on. Copied.
+void moon_inputs_put_file(struct moon_inputs *inputs, const char *path, struct moon_slice text);
 // An environment variable. 0, -ENOENT when it is not set, or -ESTALE.
 int moon_inputs_env(struct moon_inputs *inputs, const char *name, struct moon_slice *out);
 // The evaluation's time, one for all of it / its seed of random numbers. Asking for them makes every evaluation another.

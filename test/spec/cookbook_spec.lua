@@ -1,7 +1,10 @@
 -- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
+local certs = require "test.support.certs"
 local cjson = require "cjson"
 local grpc = require "test.support.grpc"
 local h = require "test.support.harness"
+local pebble = require "test.support.pebble"
+local ports = require "test.support.ports"
 local websocket = require "test.support.websocket"
 local uv = require "luv"
 
@@ -222,6 +225,26 @@ does["maintenance.lua"] = function()
   os.remove(path)
   assert.equal(0, gateway:ask("reload").code)
   assert.equal(200, gateway:get("/").status)
+end
+
+does["acme.lua"] = function()
+  local set, http, https = certs.new(), ports.free(), ports.free()
+  local ca = pebble.is_there() and pebble.start(h, { set = set, https = https, http = http })
+  local gateway = start("acme.lua", { TLS_PORT = tostring(https), HOST = "shop.test", STORAGE = set:path "acme",
+    DIRECTORY = ca and ca.directory or "https://127.0.0.1:1/", CA = set.ca })
+  gateway:expect_log(ca and "^$" or "error acme: no certificate")
+  assert.equal(308, gateway:get("/any/path").status)
+  local function ask(args)
+    local curl = h.spawn("/bin/sh", { args = { "-c", ("curl -sS %s --connect-to ::127.0.0.1:%d https://shop.test/"):format(args, https) } })
+    return curl:wait_exit()
+  end
+  assert.equal(0, ask "--insecure")
+  if ca then
+    gateway:wait_log("certificates changed", 30000)
+    assert.equal(0, ask("--cacert " .. ca:root()))
+  end
+  assert.equal("shop.test", gateway:ask_json("/certificates").certificates[1].host)
+  set:remove()
 end
 
 describe("the cookbook", function()

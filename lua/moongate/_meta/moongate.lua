@@ -21,12 +21,26 @@ local moongate = {}
 ---@field header? boolean tell upstreams in X-Forwarded-Client-Cert; default false
 
 ---@class moongate.ListenerTls files are looked at every two seconds: changed ones serve without a reload
----@field certificates moongate.CertificateFiles[] the name that a client asks for chooses; the first is the default
+---@field certificates? moongate.CertificateFiles[] the name that a client asks for chooses; the first is the default. These, or `acme`, or both
+---@field acme? moongate.Acme certificates that the gateway obtains by itself
 ---@field min_version? "1.2"|"1.3" default "1.2"
 ---@field max_version? "1.2"|"1.3" default "1.3"
 ---@field ciphers? string of TLS 1.2, as OpenSSL lists them; default: forward secrecy and AEAD
 ---@field tickets? boolean sessions are resumed by ticket; default true
 ---@field client? moongate.ClientCertificates default: none is asked for
+
+---@class moongate.Acme RFC 8555; using it agrees to the terms of service of the CA
+---@field hosts? string[] one certificate each; no wildcards. Default: the hostname of the listener
+---@field email? string whom the CA may write to
+---@field directory? string https URL of the CA; default: Let's Encrypt, "https://acme-v02.api.letsencrypt.org/directory"
+---@field storage? string path of a directory for keys and certificates; default "acme", beside the script
+---@field challenge? "http-01"|"tls-alpn-01" default: the second, and where it fails the first
+---@field ca? string path of the CAs that vouch for the directory; default: the system's
+---@field eab? moongate.AcmeBinding for CAs that want an account of their own first
+
+---@class moongate.AcmeBinding external account binding
+---@field kid string
+---@field secret string HMAC key, base64url
 
 ---@class moongate.ProxyProtocol
 ---@field trusted string[] who may send a PROXY header, and is served at all: "10.0.0.0/8", "127.0.0.1", "unix:"
