@@ -526,6 +526,14 @@ static void flow_respond(struct moon_flow *flow, uint16_t status, struct moon_sl
         moon_response_local(ex, status, type, body);
 }
 
+static void flow_respond_from(struct moon_flow *flow, uint16_t status, struct moon_slice type,
+                              const struct moon_body_source *source)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    if (ex->step == STEP_REWRITE || ex->step == STEP_ACCESS || ex->step == STEP_BUILTIN)
+        moon_response_local_from(ex, status, type, source);
+}
+
 static ssize_t flow_pass(struct moon_flow *flow, enum moon_direction direction,
                          struct moon_slice bytes, bool end)
 {
@@ -583,6 +591,7 @@ static void flow_replace_request(struct moon_flow *flow, struct moon_slice bytes
 static const struct moon_flow_ops flow_ops = {
     .resume = flow_resume,
     .respond = flow_respond,
+    .respond_from = flow_respond_from,
     .pass = flow_pass,
     .abort = flow_abort,
     .id = flow_id,
