@@ -116,7 +116,12 @@ static int run(lua_State *state, const char *path, const char *source, size_t le
         return 1;
     }
     int err = luaL_loadbuffer(state, source, len, lua_tostring(state, -1));
-    return err ? err : lua_pcall(state, 0, 0, 1);
+    if (err)
+        return err;
+    bool was_guarded = moon_state_guard(state, true);
+    err = lua_pcall(state, 0, 0, 1);
+    moon_state_guard(state, was_guarded);
+    return err;
 }
 
 int moon_evaluation_run(lua_State *state, const struct moon_evaluation *evaluation,
@@ -162,8 +167,12 @@ int moon_script_evaluate(struct moon_world *world, const char *path, struct moon
     struct moon_model *model = moon_model_new();
     moon_model_set_code(model, code, unref_code);
     code->first = moon_state_new(code->dir);
-    if (!code->first)
-        abort();
+    if (!code->first) {
+        moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL,
+                         "not enough memory for a script");
+        moon_model_free(model);
+        return MOON_ECONFIG;
+    }
     struct moon_evaluation evaluation = {path, inputs, model, NULL};
     int err = moon_evaluation_run(code->first, &evaluation, report);
     if (err) {

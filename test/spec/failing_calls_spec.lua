@@ -142,6 +142,49 @@ describe("with failing system calls", function()
     end, 60000))
   end
 
+  local SCRIPT = [[
+    moongate.route { path = "/", name = "all", access = function(exchange)
+      local words = {}
+      for i = 1, tonumber(exchange.request.args.count or 0) do words[i] = ("word"):rep(20) .. i end
+      exchange:respond(200, tostring(#table.concat(words) > 0))
+    end }
+  ]]
+
+  it("mmap and open: what a script or a reload cannot have is an error of theirs", h.test(function()
+    needs "fiu-run"
+    local options = { settings = { workers = 1 } }
+    local gateway = fiu_gateway { config = h.script_config(SCRIPT, options) }
+    for _, pattern in ipairs { "not enough memory", "is refused, the old one serves", "too many open files" } do
+      gateway:expect_log(pattern)
+    end
+    assert.equal("true", gateway:get("/?count=10").body)
+    local before = settled(gateway)
+    gateway:fail("posix/mm/mmap", ENOMEM, 1)
+    local statuses = {}
+    for i = 1, 60 do -- the C code around the script needs some, too
+      local status = gateway:get("/?count=" .. (i % 3 == 0 and 10 or 400000)).status
+      statuses[status] = (statuses[status] or 0) + 1
+    end
+    assert.equal(60, (statuses[500] or 0) + (statuses[200] or 0), shown(statuses))
+    assert.is_true(statuses[500] >= 40, shown(statuses))
+    gateway:wait_log "not enough memory"
+    gateway:rewrite(h.script_config(SCRIPT .. " -- another", options))
+    local answer = gateway:ask "reload"
+    assert.equal(1, answer.code, answer.stderr)
+    assert.is_not_nil(answer.stderr:find "memory", answer.stderr)
+    gateway:heal "posix/mm/mmap"
+    gateway:fail("posix/io/oc/open", EMFILE, 1)
+    answer = gateway:ask "reload"
+    assert.equal(1, answer.code, answer.stderr)
+    assert.is_not_nil(answer.stderr:find "too many open files", answer.stderr)
+    gateway:heal "posix/io/oc/open"
+    assert.equal("true", gateway:get("/?count=1000").body)
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("true", gateway:get("/?count=1000").body)
+    assert.is_true(settled(gateway) <= before)
+    gateway:forget()
+  end, 60000))
+
   -- `inject`: what strace does with which call, from which of its uses on, how often.
   local function strace_gateway(options, calls, ...)
     local trace = os.tmpname()
@@ -230,6 +273,7 @@ describe("with failing system calls", function()
     needs "strace"
     local gateway = strace_gateway({ backend = answering_backend() }, "pipe2", "pipe2:error=EMFILE:when=4+")
     drive_all(gateway, 20)
+    gateway:take_failed_count()
     gateway:expect_quiet()
   end, 30000))
 
