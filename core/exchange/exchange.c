@@ -187,7 +187,7 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
             moon_exchange_answer(ex, 500, "a filter gave no answer");
         return;
     case MOON_FAIL:
-        moon_exchange_fail(ex, "a filter failed");
+        moon_exchange_fail(ex, "a plugin or function failed");
         return;
     }
 }
@@ -281,7 +281,7 @@ static ssize_t push_bytes(struct moon_exchange *ex, struct moon_slice bytes, boo
     ssize_t taken = is_filtered ? moon_chain_push(&ex->run, &ex->flow, MOON_REQUEST, bytes, end)
                                 : ex->run.sink(&ex->flow, MOON_REQUEST, bytes, end);
     if (taken == MOON_BODY_FAIL && !ex->was_aborted)
-        moon_exchange_fail(ex, "a filter failed on the request body");
+        moon_exchange_fail(ex, "a plugin or function failed on the request body");
     else
         hold_request(ex);
     return taken;

@@ -85,7 +85,7 @@ void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
         return;
     case MOON_FAIL:
         ex->has_failed = true; // the answer about a failed filter must not fail in it again
-        moon_exchange_fail(ex, "a filter failed");
+        moon_exchange_fail(ex, "a plugin or function failed");
         return;
     }
 }
