@@ -245,7 +245,9 @@ static bool is_spliceable(const struct moon_exchange *ex, const struct moon_fram
 static void begin(struct moon_exchange *ex)
 {
     const struct moon_framing *framing = &ex->request_framing;
-    uint32_t silence_ms = ex->res->settings->timeouts.response_ms;
+    uint32_t silence_ms = ex->upstream->timeouts.response_ms;
+    if (silence_ms == 0)
+        silence_ms = ex->res->settings->timeouts.response_ms;
     if (ex->action->timeouts.response_ms > silence_ms)
         silence_ms = ex->action->timeouts.response_ms;
     ex->up = ex->lease.lane;
@@ -256,6 +258,8 @@ static void begin(struct moon_exchange *ex)
                                                             .head = &ex->response,
                                                             .request_method = ex->request.method_id,
                                                             .response_ms = silence_ms});
+    if (ex->upstream->timeouts.connect_ms)
+        moon_lane_connect_within(ex->up, ex->upstream->timeouts.connect_ms);
     moon_lane_send_head(ex->up, &ex->request, framing);
     if (ex->attempt_count > 1)
         resend(ex, ex->was_request_sent);

@@ -35,7 +35,10 @@ struct moon_upstream {
     struct moon_tls_client *tls;   // NULL: plain
     struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
     enum moon_proxy_version proxy; // what connections begin with; never with tls
-    struct moon_limit *limit;      // NULL: none
+    struct {
+        uint32_t connect_ms, response_ms; // 0: as the settings say
+    } timeouts;
+    struct moon_limit *limit; // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };
