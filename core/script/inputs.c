@@ -135,7 +135,8 @@ void moon_inputs_write(const struct moon_inputs *inputs, FILE *out)
         const struct record *record = &inputs->records[i];
         fprintf(out, "%d %d %zu %zu\n%s", (int)record->kind, record->err, strlen(record->name),
                 record->len, record->name);
-        fwrite(record->text, 1, record->len, out);
+        if (record->len)
+            fwrite(record->text, 1, record->len, out);
         fputc('\n', out);
     }
 }

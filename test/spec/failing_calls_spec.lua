@@ -6,7 +6,7 @@
 local uv = require "luv"
 local h = require "test.support.harness"
 
-local EIO, ENOMEM, EMFILE, ENOSPC = 5, 12, 24, 28
+local ENOMEM, EMFILE = 12, 24
 local EADDRNOTAVAIL, ENETUNREACH, ECONNRESET, ENOBUFS, ECONNREFUSED = 99, 101, 104, 105, 111
 local EINTR = 4
 
