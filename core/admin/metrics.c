@@ -1,77 +1,42 @@
-// Sums the workers up and writes the text. Lines of series are put together by hand: at 10,000 routes there are 190,000.
+// Sums the workers up and writes the text, piece by piece.
+//
+//   stages: counters -> requests of each route -> histograms of each route, each upstream -> endpoints -> checked upstreams
+//   -> the process -> obtained certificates
+//
+// Invariant: a series stands in one piece, of one reading; pieces are of different moments.
 #include "admin/metrics.h"
 
 #include "admin/admin.h"
+#include "admin/text.h"
 #include "base/address.h"
 #include "obs/counters.h"
-#include "obs/escape.h"
+#include "obs/histogram.h"
 #include "obs/renewals.h"
 #include "obs/series.h"
 #include "upstream/health.h"
 #include "upstream/registry.h"
 
-#include <stdarg.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LABEL_LEN = 256, LINE_ROOM_LEN = 1024, LINE_REST_LEN = 64 };
-
-struct text {
-    char *ptr;
-    size_t len, cap;
-    bool is_broken; // out of memory
+enum {
+    PIECE_LEN =
+        60 *
+        1024, // a piece ends with the step that takes it over this; a link takes 64 KiB at once
+    PIECE_STEP_COUNT = 512, // or with this many steps: ids that count nothing cost time, too
 };
 
-// ---- text
-
-// Whether `len` more bytes fit.
-static bool reserve(struct text *text, size_t len)
-{
-    if (text->cap - text->len >= len)
-        return !text->is_broken;
-    size_t cap = (text->cap + len) * 2;
-    char *ptr = text->is_broken ? NULL : realloc(text->ptr, cap);
-    if (!ptr) {
-        text->is_broken = true;
-        return false;
-    }
-    text->ptr = ptr;
-    text->cap = cap;
-    return true;
-}
-
-static void put(struct text *text, struct moon_slice bytes)
-{
-    if (bytes.len == 0 || !reserve(text, bytes.len))
-        return;
-    memcpy(text->ptr + text->len, bytes.ptr, bytes.len);
-    text->len += bytes.len;
-}
-
-#define PUT(text, literal) put((text), MOON_SLICE(literal))
-
-static void put_number(struct text *text, uint64_t number)
-{
-    char digits[MOON_U64_DIGITS];
-    put(text, moon_slice_from_u64(number, digits));
-}
-
-__attribute__((format(printf, 2, 3))) static void putf(struct text *text, const char *format, ...)
-{
-    va_list args;
-    if (!reserve(text, LINE_ROOM_LEN))
-        return;
-    va_start(args, format);
-    int len = vsnprintf(text->ptr + text->len, LINE_ROOM_LEN, format, args);
-    va_end(args);
-    if (len > 0)
-        text->len += len < LINE_ROOM_LEN ? (size_t)len : LINE_ROOM_LEN - 1;
-}
-
-static void head(struct text *text, const char *name, const char *type, const char *help)
-{
-    putf(text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
+struct moon_metrics {
+    const struct moon_admin_ops *ops;
+    struct moon_text text; // of the piece
+    size_t stage, at;      // the next step: an id, an index
+    uint32_t id_count;     // of the stage
+    struct moon_endpoint_figures *endpoints;
+    size_t endpoint_count;
+    struct moon_health_figures *health;
+    size_t health_count;
+};
 
 // ---- counters of workers
 
@@ -80,7 +45,7 @@ struct metric {
     size_t offset;
 };
 
-static const struct metric metrics[] = {
+static const struct metric counted[] = {
 #define X(name, type, help) {#name, type, help, offsetof(struct moon_counters, name)},
     MOON_COUNTERS(X)
 #undef X
@@ -118,116 +83,35 @@ static const struct labelled *labelled_of(const char *name)
     return NULL;
 }
 
-static void write_counters(struct text *text, const struct moon_admin_ops *ops)
+static void write_counters(struct moon_text *text, const struct moon_admin_ops *ops)
 {
     char name[64];
     const struct labelled *before = NULL;
-    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-        const struct metric *metric = &metrics[i];
+    for (size_t i = 0; i < sizeof counted / sizeof *counted; i++) {
+        const struct metric *metric = &counted[i];
         const struct labelled *labelled = labelled_of(metric->name);
         unsigned long long value = sum(ops, metric);
         snprintf(name, sizeof name, "moongate_%s", metric->name);
         if (!labelled || labelled != before)
-            head(text, labelled ? labelled->family : name, metric->type, metric->help);
+            moon_text_head(text, labelled ? labelled->family : name, metric->type, metric->help);
         if (labelled)
-            putf(text, "%s{%s=\"%s\"} %llu\n", labelled->family, labelled->label,
-                 metric->name + strlen(labelled->start), value);
+            moon_text_putf(text, "%s{%s=\"%s\"} %llu\n", labelled->family, labelled->label,
+                           metric->name + strlen(labelled->start), value);
         else
-            putf(text, "%s %llu\n", name, value);
+            moon_text_putf(text, "%s %llu\n", name, value);
         before = labelled;
     }
 }
 
-// ---- histograms
-
-enum { BOUND_COUNT = 15 };
-
-static const uint64_t bounds_us[BOUND_COUNT] = {500,     1000,    2500,    5000,     10000,
-                                                25000,   50000,   100000,  250000,   500000,
-                                                1000000, 2500000, 5000000, 10000000, 60000000};
-
-// Behind the label: the rest of a bucket's line up to its value.
-#define BOUND(text)                                            \
-    {                                                          \
-        ",le=\"" text "\"} ", sizeof(",le=\"" text "\"} ") - 1 \
-    }
-static const struct moon_slice bound_texts[BOUND_COUNT] = {
-    BOUND("0.0005"), BOUND("0.001"), BOUND("0.0025"), BOUND("0.005"), BOUND("0.01"),
-    BOUND("0.025"),  BOUND("0.05"),  BOUND("0.1"),    BOUND("0.25"),  BOUND("0.5"),
-    BOUND("1"),      BOUND("2.5"),   BOUND("5"),      BOUND("10"),    BOUND("60"),
-};
-
-struct label {
-    char text[2 * LABEL_LEN];
-    size_t len;
-};
-
-// name="value", the value escaped and cut.
-static void label_set(struct label *label, const char *name, struct moon_slice value)
-{
-    label->len = (size_t)snprintf(label->text, LABEL_LEN / 2, "%s=\"", name);
-    label->len += moon_escape_label(value, label->text + label->len, LABEL_LEN);
-    label->text[label->len++] = '"';
-}
-
-static void put_series(struct text *text, struct moon_slice name, const char *suffix,
-                       const struct label *label)
-{
-    put(text, name);
-    put(text, moon_slice_from(suffix));
-    PUT(text, "{");
-    put(text, (struct moon_slice){label->text, label->len});
-}
-
-// name_suffix{label, the beginning of a line; the buffer holds LINE_ROOM_LEN, which name, suffix and label stay below.
-static struct moon_slice line_start(char *to, const char *name, const char *suffix,
-                                    const struct label *label)
-{
-    char *end = stpcpy(stpcpy(to, name), suffix);
-    *end++ = '{';
-    memcpy(end, label->text, label->len);
-    return (struct moon_slice){to, (size_t)(end - to) + label->len};
-}
-
-// A line of which everything but the value is known; there is room for it.
-static void put_line(struct text *text, struct moon_slice start, struct moon_slice rest,
-                     uint64_t value)
-{
-    char digits[MOON_U64_DIGITS], *to = text->ptr + text->len;
-    struct moon_slice number = moon_slice_from_u64(value, digits);
-    memcpy(to, start.ptr, start.len);
-    to += start.len;
-    memcpy(to, rest.ptr, rest.len);
-    to += rest.len;
-    memcpy(to, number.ptr, number.len);
-    to += number.len;
-    *to++ = '\n';
-    text->len = (size_t)(to - text->ptr);
-}
-
-static void put_histogram(struct text *text, const char *name, const struct label *label,
-                          const struct moon_histogram_sum *values)
-{
-    char line[LINE_ROOM_LEN];
-    uint64_t below[BOUND_COUNT];
-    struct moon_slice start = line_start(line, name, "_bucket", label);
-    if (!reserve(text, (BOUND_COUNT + 3) * (start.len + LINE_REST_LEN)))
-        return;
-    moon_histogram_sum_below_each(values, bounds_us, BOUND_COUNT, below);
-    for (size_t i = 0; i < BOUND_COUNT; i++)
-        put_line(text, start, bound_texts[i], below[i]);
-    put_line(text, start, MOON_SLICE(",le=\"+Inf\"} "), values->count);
-    start = line_start(line, name, "_sum", label);
-    put_line(text, start, MOON_SLICE("} "), values->sum_us / 1000000u);
-    text->ptr[text->len - 1] = '.'; // a fraction follows
-    for (uint64_t rest = values->sum_us % 1000000u, unit = 100000u; unit; rest %= unit, unit /= 10)
-        text->ptr[text->len++] = (char)('0' + rest / unit);
-    text->ptr[text->len++] = '\n';
-    start = line_start(line, name, "_count", label);
-    put_line(text, start, MOON_SLICE("} "), values->count);
-}
-
 // ---- series
+
+// Whether there is a name for the step. Names that come later belong to the next scrape.
+static bool has_id(struct moon_metrics *metrics, enum moon_series_kind kind)
+{
+    if (metrics->at == 0)
+        metrics->id_count = moon_series_names_count(metrics->ops->names, kind);
+    return metrics->at < metrics->id_count;
+}
 
 typedef const struct moon_histogram *histogram_of(const struct moon_series *series, uint32_t id);
 
@@ -237,30 +121,42 @@ struct family {
     histogram_of *histogram;
 };
 
-static const struct family families[] = {
-    {MOON_SERIES_ROUTE, "moongate_request_duration_seconds",
-     "From the first byte of a request to the end of its response", "route", moon_series_route},
-    {MOON_SERIES_UPSTREAM, "moongate_upstream_duration_seconds",
-     "From sending a request upstream, connecting included, to the response head", "upstream",
-     moon_series_upstream},
-};
+static const struct family of_routes = {
+    MOON_SERIES_ROUTE, "moongate_request_duration_seconds",
+    "From the first byte of a request to the end of its response", "route", moon_series_route};
+static const struct family of_upstreams = {
+    MOON_SERIES_UPSTREAM, "moongate_upstream_duration_seconds",
+    "From sending a request upstream, connecting included, to the response head", "upstream",
+    moon_series_upstream};
 
-static void write_histograms(struct text *text, const struct moon_admin_ops *ops,
-                             const struct family *family)
+static bool write_histogram(struct moon_metrics *metrics, const struct family *family)
 {
-    uint32_t count = moon_series_names_count(ops->names, family->kind);
-    head(text, family->name, "histogram", family->help);
-    for (uint32_t id = 0; id < count; id++) {
-        struct moon_histogram_sum values = {0};
-        const struct moon_series *series;
-        struct label label;
-        for (size_t i = 0; (series = ops->series(ops->owner, i)) != NULL; i++)
-            moon_histogram_sum_add(&values, family->histogram(series, id));
-        if (values.count == 0)
-            continue;
-        label_set(&label, family->label, moon_series_names_get(ops->names, family->kind, id));
-        put_histogram(text, family->name, &label, &values);
-    }
+    const struct moon_admin_ops *ops = metrics->ops;
+    struct moon_histogram_sum values = {0};
+    const struct moon_series *series;
+    struct moon_label label;
+    uint32_t id = (uint32_t)metrics->at;
+    if (id == 0)
+        moon_text_head(&metrics->text, family->name, "histogram", family->help);
+    if (!has_id(metrics, family->kind))
+        return false;
+    for (size_t i = 0; (series = ops->series(ops->owner, i)) != NULL; i++)
+        moon_histogram_sum_add(&values, family->histogram(series, id));
+    if (values.count == 0)
+        return true;
+    moon_label_set(&label, family->label, moon_series_names_get(ops->names, family->kind, id));
+    moon_text_histogram(&metrics->text, family->name, &label, &values);
+    return true;
+}
+
+static bool write_route_histogram(struct moon_metrics *metrics)
+{
+    return write_histogram(metrics, &of_routes);
+}
+
+static bool write_upstream_histogram(struct moon_metrics *metrics)
+{
+    return write_histogram(metrics, &of_upstreams);
 }
 
 // One route's requests by upstream, as the workers' lists are walked.
@@ -297,162 +193,224 @@ static size_t tally_route(const struct moon_admin_ops *ops, uint32_t route, stru
     return count;
 }
 
-static void put_tally(struct text *text, const struct moon_admin_ops *ops,
-                      const struct label *route, const struct tally *tally)
+static void put_tally(struct moon_text *text, const struct moon_admin_ops *ops,
+                      const struct moon_label *route, const struct tally *tally)
 {
-    struct label upstream;
-    label_set(&upstream, "upstream",
-              moon_series_names_get(ops->names, MOON_SERIES_UPSTREAM, tally->upstream));
+    struct moon_label upstream;
+    moon_label_set(&upstream, "upstream",
+                   moon_series_names_get(ops->names, MOON_SERIES_UPSTREAM, tally->upstream));
     for (unsigned class = 0; class < MOON_SERIES_CLASS_COUNT; class ++) {
         if (tally->counts[class] == 0)
             continue;
-        put_series(text, MOON_SLICE("moongate_requests_total"), "", route);
-        PUT(text, ",");
-        put(text, (struct moon_slice){upstream.text, upstream.len});
-        PUT(text, ",class=\"");
-        put_number(text, class + 1);
-        PUT(text, "xx\"} ");
-        put_number(text, tally->counts[class]);
-        PUT(text, "\n");
+        moon_text_series(text, MOON_SLICE("moongate_requests_total"), route);
+        MOON_TEXT_PUT(text, ",");
+        moon_text_put(text, (struct moon_slice){upstream.text, upstream.len});
+        MOON_TEXT_PUT(text, ",class=\"");
+        moon_text_number(text, class + 1);
+        MOON_TEXT_PUT(text, "xx\"} ");
+        moon_text_number(text, tally->counts[class]);
+        MOON_TEXT_PUT(text, "\n");
     }
 }
 
-static void write_requests(struct text *text, const struct moon_admin_ops *ops)
+static bool write_requests(struct moon_metrics *metrics)
 {
+    const struct moon_admin_ops *ops = metrics->ops;
     struct tally tallies[TALLY_MAX_COUNT];
-    uint32_t routes = moon_series_names_count(ops->names, MOON_SERIES_ROUTE);
-    head(text, "moongate_requests_total", "counter",
-         "Requests that have ended, by the status sent; 499 and 444 count as 4xx");
-    for (uint32_t id = 0; id < routes; id++) {
-        struct label route;
-        size_t count = tally_route(ops, id, tallies);
-        if (count)
-            label_set(&route, "route", moon_series_names_get(ops->names, MOON_SERIES_ROUTE, id));
-        for (size_t i = 0; i < count; i++)
-            put_tally(text, ops, &route, &tallies[i]);
-    }
+    struct moon_label route;
+    uint32_t id = (uint32_t)metrics->at;
+    if (id == 0)
+        moon_text_head(&metrics->text, "moongate_requests_total", "counter",
+                       "Requests that have ended, by the status sent; 499 and 444 count as 4xx");
+    if (!has_id(metrics, MOON_SERIES_ROUTE))
+        return false;
+    size_t count = tally_route(ops, id, tallies);
+    if (count)
+        moon_label_set(&route, "route", moon_series_names_get(ops->names, MOON_SERIES_ROUTE, id));
+    for (size_t i = 0; i < count; i++)
+        put_tally(&metrics->text, ops, &route, &tallies[i]);
+    return true;
 }
 
 // ---- endpoints
 
-static void put_endpoint(struct text *text, const char *name, const struct label *label,
-                         uint64_t value)
-{
-    put_series(text, moon_slice_from(name), "", label);
-    PUT(text, "} ");
-    put_number(text, value);
-    PUT(text, "\n");
-}
-
-static void label_endpoint(struct label *label, const struct moon_endpoint_figures *figures)
+static void label_endpoint(struct moon_label *label, const struct moon_endpoint_figures *figures)
 {
     char address[MOON_ADDRESS_TEXT_LEN] = "other";
     if (figures->address.family != MOON_FAMILY_NONE)
         moon_address_format(&figures->address, address);
-    label_set(label, "endpoint", moon_slice_from(address));
+    moon_label_set(label, "endpoint", moon_slice_from(address));
 }
 
-static void put_attempts(struct text *text, const struct moon_endpoint_figures *figures)
+static void put_endpoint(struct moon_text *text, const char *name,
+                         const struct moon_endpoint_figures *figures, uint64_t value)
+{
+    struct moon_label label;
+    label_endpoint(&label, figures);
+    moon_text_series(text, moon_slice_from(name), &label);
+    MOON_TEXT_PUT(text, "} ");
+    moon_text_number(text, value);
+    MOON_TEXT_PUT(text, "\n");
+}
+
+static void put_attempts(struct moon_text *text, const struct moon_endpoint_figures *figures)
 {
     static const char *const classes[] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
-    struct label label;
+    struct moon_label label;
     label_endpoint(&label, figures);
     for (int i = 0; i < MOON_TALLY_CLASS_COUNT; i++) {
         if (figures->classes[i] == 0)
             continue;
-        put_series(text, MOON_SLICE("moongate_endpoint_requests_total"), "", &label);
-        putf(text, ",class=\"%s\"} %llu\n", classes[i], (unsigned long long)figures->classes[i]);
+        moon_text_series(text, MOON_SLICE("moongate_endpoint_requests_total"), &label);
+        moon_text_putf(text, ",class=\"%s\"} %llu\n", classes[i],
+                       (unsigned long long)figures->classes[i]);
     }
 }
 
-static void write_endpoints(struct text *text, const struct moon_admin_ops *ops)
+// Opens a family of the endpoints; false: there is none at `at`.
+static bool has_endpoint(struct moon_metrics *metrics, const char *name, const char *type,
+                         const char *help)
 {
-    static const char connections[] = "moongate_endpoint_connections",
-                      failures[] = "moongate_endpoint_connect_failures_total";
-    size_t count;
-    struct label label;
-    struct moon_endpoint_figures *all = moon_registry_figures(ops->registry, &count);
-    head(text, "moongate_endpoint_requests_total", "counter",
-         "Attempts by the status that came; \"none\": no response did");
-    for (size_t i = 0; i < count; i++)
-        put_attempts(text, &all[i]);
-    head(text, connections, "gauge", "Connections to the endpoint, open or opening");
-    for (size_t i = 0; i < count; i++) {
-        label_endpoint(&label, &all[i]);
-        put_endpoint(text, connections, &label, all[i].connections);
-    }
-    head(text, failures, "counter", "Connections that could not be made");
-    for (size_t i = 0; i < count; i++) {
-        label_endpoint(&label, &all[i]);
-        put_endpoint(text, failures, &label, all[i].connect_failures);
-    }
-    free(all);
+    if (metrics->at == 0)
+        moon_text_head(&metrics->text, name, type, help);
+    return metrics->at < metrics->endpoint_count;
 }
 
-static void put_health(struct text *text, const char *name, const struct moon_health_figures *all,
-                       size_t count, size_t member_at)
+static bool write_endpoint_requests(struct moon_metrics *metrics)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct label label;
+    if (metrics->at == 0)
+        metrics->endpoints =
+            moon_registry_figures(metrics->ops->registry, &metrics->endpoint_count);
+    if (!has_endpoint(metrics, "moongate_endpoint_requests_total", "counter",
+                      "Attempts by the status that came; \"none\": no response did"))
+        return false;
+    put_attempts(&metrics->text, &metrics->endpoints[metrics->at]);
+    return true;
+}
+
+static bool write_endpoint_connections(struct moon_metrics *metrics)
+{
+    static const char name[] = "moongate_endpoint_connections";
+    if (!has_endpoint(metrics, name, "gauge", "Connections to the endpoint, open or opening"))
+        return false;
+    const struct moon_endpoint_figures *figures = &metrics->endpoints[metrics->at];
+    put_endpoint(&metrics->text, name, figures, figures->connections);
+    return true;
+}
+
+static bool write_endpoint_failures(struct moon_metrics *metrics)
+{
+    static const char name[] = "moongate_endpoint_connect_failures_total";
+    if (!has_endpoint(metrics, name, "counter", "Connections that could not be made"))
+        return false;
+    const struct moon_endpoint_figures *figures = &metrics->endpoints[metrics->at];
+    put_endpoint(&metrics->text, name, figures, figures->connect_failures);
+    return true;
+}
+
+// ---- families of named things: checked upstreams, hosts whose certificates are obtained
+
+static void put_named(struct moon_text *text, const char *name, const struct moon_label *label,
+                      uint64_t value)
+{
+    moon_text_series(text, moon_slice_from(name), label);
+    MOON_TEXT_PUT(text, "} ");
+    moon_text_number(text, value);
+    MOON_TEXT_PUT(text, "\n");
+}
+
+static const struct metric health_families[] = {
+    {"moongate_upstream_endpoints_down", "gauge", "Endpoints that health checks leave out",
+     offsetof(struct moon_health_figures, down)},
+    {"moongate_upstream_health_checks_total", "counter", "Health checks that were judged",
+     offsetof(struct moon_health_figures, checks)},
+    {"moongate_upstream_health_failures_total", "counter", "Those that failed",
+     offsetof(struct moon_health_figures, failures)},
+};
+
+// Steps go through the upstreams of one family, then of the next.
+static bool write_health(struct moon_metrics *metrics)
+{
+    if (metrics->at == 0)
+        metrics->health = moon_health_figures(metrics->ops->registry, &metrics->health_count);
+    size_t count = metrics->health_count;
+    if (metrics->at == count * (sizeof health_families / sizeof *health_families))
+        return false;
+    const struct metric *family = &health_families[metrics->at / count];
+    const struct moon_health_figures *figures = &metrics->health[metrics->at % count];
+    struct moon_label label;
+    uint64_t value;
+    memcpy(&value, (const char *)figures + family->offset, sizeof value);
+    if (metrics->at % count == 0)
+        moon_text_head(&metrics->text, family->name, family->type, family->help);
+    moon_label_set(&label, "upstream", moon_slice_from(figures->name));
+    put_named(&metrics->text, family->name, &label, value);
+    return true;
+}
+
+static const struct metric renewal_families[] = {
+    {"moongate_acme_expiry_seconds", "gauge",
+     "When the host's certificate ends, seconds since 1970; 0: there is none yet",
+     offsetof(struct moon_renewal, expires_s)},
+    {"moongate_acme_obtained_total", "counter", "Certificates obtained",
+     offsetof(struct moon_renewal, obtained_total)},
+    {"moongate_acme_failures_total", "counter", "Tries that brought no certificate",
+     offsetof(struct moon_renewal, failures_total)},
+};
+
+static bool write_renewals(struct moon_metrics *metrics)
+{
+    const struct metric *family = &renewal_families[metrics->at];
+    const struct moon_renewal *renewal;
+    if (metrics->at == sizeof renewal_families / sizeof *renewal_families ||
+        !moon_renewals_at(metrics->ops->renewals, 0))
+        return false;
+    moon_text_head(&metrics->text, family->name, family->type, family->help);
+    for (size_t i = 0; (renewal = moon_renewals_at(metrics->ops->renewals, i)) != NULL; i++) {
+        struct moon_label label;
         uint64_t value;
-        memcpy(&value, (const char *)&all[i] + member_at, sizeof value);
-        label_set(&label, "upstream", moon_slice_from(all[i].name));
-        put_endpoint(text, name, &label, value);
+        memcpy(&value, (const char *)renewal + family->offset, sizeof value);
+        moon_label_set(&label, "host", moon_slice_from(renewal->host));
+        put_named(&metrics->text, family->name, &label, value);
     }
-}
-
-static void write_health(struct text *text, const struct moon_admin_ops *ops)
-{
-    static const char down[] = "moongate_upstream_endpoints_down",
-                      checks[] = "moongate_upstream_health_checks_total",
-                      failures[] = "moongate_upstream_health_failures_total";
-    size_t count;
-    struct moon_health_figures *all = moon_health_figures(ops->registry, &count);
-    head(text, down, "gauge", "Endpoints that health checks leave out");
-    put_health(text, down, all, count, offsetof(struct moon_health_figures, down));
-    head(text, checks, "counter", "Health checks that were judged");
-    put_health(text, checks, all, count, offsetof(struct moon_health_figures, checks));
-    head(text, failures, "counter", "Those that failed");
-    put_health(text, failures, all, count, offsetof(struct moon_health_figures, failures));
-    for (size_t i = 0; i < count; i++)
-        free(all[i].name);
-    free(all);
+    return true;
 }
 
 // ---- the process
 
-static void write_turns(struct text *text, const struct moon_admin_ops *ops)
+static void write_turns(struct moon_text *text, const struct moon_admin_ops *ops)
 {
     static const char name[] = "moongate_loop_turn_seconds";
     const struct moon_histogram *turns;
-    head(text, name, "histogram", "Turns of a worker's event loop: how long what is ready waits");
+    moon_text_head(text, name, "histogram",
+                   "Turns of a worker's event loop: how long what is ready waits");
     for (size_t i = 0; (turns = ops->turns(ops->owner, i)) != NULL; i++) {
         struct moon_histogram_sum values = {0};
-        struct label label;
+        struct moon_label label;
         char worker[24];
         snprintf(worker, sizeof worker, "%zu", i);
         moon_histogram_sum_add(&values, turns);
-        label_set(&label, "worker", moon_slice_from(worker));
-        put_histogram(text, name, &label, &values);
+        moon_label_set(&label, "worker", moon_slice_from(worker));
+        moon_text_histogram(text, name, &label, &values);
     }
 }
 
-static void write_stalled(struct text *text, const struct moon_admin_ops *ops)
+static void write_stalled(struct moon_text *text, const struct moon_admin_ops *ops)
 {
-    head(text, "moongate_worker_stalled", "gauge",
-         "1 while a worker has been in one turn of its loop for a second or more");
+    moon_text_head(text, "moongate_worker_stalled", "gauge",
+                   "1 while a worker has been in one turn of its loop for a second or more");
     for (size_t i = 0; ops->counters(ops->owner, i); i++)
-        putf(text, "moongate_worker_stalled{worker=\"%zu\"} %d\n", i,
-             ops->stall_ms(ops->owner, i) != 0);
+        moon_text_putf(text, "moongate_worker_stalled{worker=\"%zu\"} %d\n", i,
+                       ops->stall_ms(ops->owner, i) != 0);
 }
 
-static void write_gauge(struct text *text, const char *name, const char *help, uint64_t value)
+static void write_gauge(struct moon_text *text, const char *name, const char *help, uint64_t value)
 {
-    head(text, name, "gauge", help);
-    putf(text, "%s %llu\n", name, (unsigned long long)value);
+    moon_text_head(text, name, "gauge", help);
+    moon_text_putf(text, "%s %llu\n", name, (unsigned long long)value);
 }
 
-static void write_facts(struct text *text, const struct moon_admin_ops *ops)
+static void write_facts(struct moon_text *text, const struct moon_admin_ops *ops)
 {
     struct moon_admin_facts facts = {0};
     ops->facts(ops->owner, &facts);
@@ -465,57 +423,79 @@ static void write_facts(struct text *text, const struct moon_admin_ops *ops)
                 facts.generation_count);
     write_gauge(text, "moongate_access_log_stuck", "1 while the access log cannot be written",
                 facts.is_log_stuck);
-    head(text, "moongate_reloads_total", "counter", "Reloads asked for, by result");
-    putf(text, "moongate_reloads_total{result=\"fine\"} %llu\n",
-         (unsigned long long)facts.reload_fine_count);
-    putf(text, "moongate_reloads_total{result=\"failed\"} %llu\n",
-         (unsigned long long)facts.reload_failed_count);
+    moon_text_head(text, "moongate_reloads_total", "counter", "Reloads asked for, by result");
+    moon_text_putf(text, "moongate_reloads_total{result=\"fine\"} %llu\n",
+                   (unsigned long long)facts.reload_fine_count);
+    moon_text_putf(text, "moongate_reloads_total{result=\"failed\"} %llu\n",
+                   (unsigned long long)facts.reload_failed_count);
 }
 
-// ---- certificates that are obtained
-
-struct renewal_family {
-    const char *name, *type, *help;
-};
-
-static const struct renewal_family renewal_families[] = {
-    {"moongate_acme_expiry_seconds", "gauge",
-     "When the host's certificate ends, seconds since 1970; 0: there is none yet"},
-    {"moongate_acme_obtained_total", "counter", "Certificates obtained"},
-    {"moongate_acme_failures_total", "counter", "Tries that brought no certificate"},
-};
-
-static void write_renewals(struct text *text, const struct moon_admin_ops *ops)
+static bool write_process(struct moon_metrics *metrics)
 {
-    const struct moon_renewal *renewal;
-    struct label label;
-    for (int k = 0; k < 3 && moon_renewals_at(ops->renewals, 0); k++) {
-        const struct renewal_family *family = &renewal_families[k];
-        head(text, family->name, family->type, family->help);
-        for (size_t i = 0; (renewal = moon_renewals_at(ops->renewals, i)) != NULL; i++) {
-            uint64_t values[] = {(uint64_t)renewal->expires_s, renewal->obtained_total,
-                                 renewal->failures_total};
-            label_set(&label, "host", moon_slice_from(renewal->host));
-            put_endpoint(text, family->name, &label, values[k]);
+    write_turns(&metrics->text, metrics->ops);
+    write_stalled(&metrics->text, metrics->ops);
+    write_facts(&metrics->text, metrics->ops);
+    return false;
+}
+
+static bool write_workers(struct moon_metrics *metrics)
+{
+    write_counters(&metrics->text, metrics->ops);
+    return false;
+}
+
+// ---- pieces
+
+// Each writes one step; false: it has no more, and what it wrote now, if anything, belongs to none.
+static bool (*const stages[])(struct moon_metrics *metrics) = {
+    write_workers,           write_requests,
+    write_route_histogram,   write_upstream_histogram,
+    write_endpoint_requests, write_endpoint_connections,
+    write_endpoint_failures, write_health,
+    write_process,           write_renewals,
+};
+
+enum { STAGE_COUNT = sizeof stages / sizeof *stages };
+
+struct moon_metrics *moon_metrics_new(const struct moon_admin_ops *ops)
+{
+    struct moon_metrics *metrics = calloc(1, sizeof *metrics);
+    if (!metrics)
+        abort();
+    metrics->ops = ops;
+    return metrics;
+}
+
+void moon_metrics_free(struct moon_metrics *metrics)
+{
+    if (!metrics)
+        return;
+    moon_text_fini(&metrics->text);
+    free(metrics->endpoints);
+    for (size_t i = 0; i < metrics->health_count; i++)
+        free(metrics->health[i].name);
+    free(metrics->health);
+    free(metrics);
+}
+
+bool moon_metrics_is_over(const struct moon_metrics *metrics)
+{
+    return metrics->stage == STAGE_COUNT;
+}
+
+int moon_metrics_next(struct moon_metrics *metrics, struct moon_slice *piece)
+{
+    metrics->text.len = 0;
+    for (size_t i = 0; i < PIECE_STEP_COUNT && metrics->text.len < PIECE_LEN; i++) {
+        if (moon_metrics_is_over(metrics))
+            break;
+        if (stages[metrics->stage](metrics)) {
+            metrics->at++;
+            continue;
         }
+        metrics->stage++;
+        metrics->at = 0;
     }
-}
-
-struct moon_slice moon_metrics_write(const struct moon_admin_ops *ops)
-{
-    struct text text = {0};
-    write_counters(&text, ops);
-    write_requests(&text, ops);
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        write_histograms(&text, ops, &families[i]);
-    write_endpoints(&text, ops);
-    write_health(&text, ops);
-    write_turns(&text, ops);
-    write_stalled(&text, ops);
-    write_facts(&text, ops);
-    write_renewals(&text, ops);
-    if (!text.is_broken)
-        return (struct moon_slice){text.ptr, text.len};
-    free(text.ptr);
-    return (struct moon_slice){NULL, 0};
+    *piece = (struct moon_slice){metrics->text.ptr, metrics->text.len};
+    return metrics->text.is_broken ? -ENOMEM : 0;
 }

@@ -22,6 +22,7 @@
 #include "upstream/pool.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
@@ -288,12 +289,12 @@ static void on_retry(struct moon_timer *timer)
     resume_accepting(MOON_CONTAINER(timer, struct moon_edge, retry));
 }
 
+// `why` says what to do about it, where there is something.
 static void pause_accepting(struct moon_edge *edge, const char *why)
 {
     struct moon_resources *res = edge->service->res;
     if (!edge->is_paused)
-        moon_log_warn(res->log, "accepting pauses: %s; raise the limit of open files (ulimit -n)",
-                      why);
+        moon_log_warn(res->log, "accepting pauses: %s", why);
     edge->is_paused = true;
     moon_count_up(&res->counters->accept_paused_total);
     moon_loop_timer_add(res->loop, &edge->retry, ACCEPT_RETRY_MS);
@@ -319,15 +320,26 @@ static bool is_exhausted(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
+static void pause_for(struct moon_edge *edge, int err)
+{
+    char why[128];
+    snprintf(why, sizeof why, "%s%s", moon_err_text(err),
+             is_exhausted(err) ? "; raise the limit of open files (ulimit -n)" : "");
+    pause_accepting(edge, why);
+}
+
 // True when more may wait: a turn takes only so many.
 static bool take(struct acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     struct moon_loop *loop = edge->service->res->loop;
+    int failed_count = 0;
     for (int i = 0; i < ACCEPT_TURN_COUNT; i++) {
         struct moon_stream *stream;
         if (!reserve(edge)) {
-            pause_accepting(edge, "as many connections as the descriptors allow are open");
+            pause_accepting(edge,
+                            "as many connections as the descriptors allow are open; raise the "
+                            "limit of open files (ulimit -n)");
             return false;
         }
         int err = moon_loop_accept(loop, acceptor->socket, &stream);
@@ -338,8 +350,9 @@ static bool take(struct acceptor *acceptor)
         release(edge);
         if (err == -EAGAIN)
             return false;
-        if (is_exhausted(err)) {
-            pause_accepting(edge, moon_err_text(err));
+        // One connection that failed before it was taken is nothing; where all do, the next turn would be like this one.
+        if (is_exhausted(err) || ++failed_count == ACCEPT_TURN_COUNT) {
+            pause_for(edge, err);
             return false;
         }
     }

@@ -285,7 +285,9 @@ static bool is_spliceable(const struct moon_exchange *ex, const struct moon_fram
 static void begin(struct moon_exchange *ex)
 {
     const struct moon_framing *framing = &ex->request_framing;
-    uint32_t silence_ms = ex->res->settings->timeouts.response_ms;
+    uint32_t silence_ms = ex->upstream->timeouts.response_ms;
+    if (silence_ms == 0)
+        silence_ms = ex->res->settings->timeouts.response_ms;
     if (ex->action->timeouts.response_ms > silence_ms)
         silence_ms = ex->action->timeouts.response_ms;
     ex->up = ex->lease.lane;
@@ -297,6 +299,8 @@ static void begin(struct moon_exchange *ex)
                                                             .request_method = ex->request.method_id,
                                                             .response_ms = silence_ms});
     moon_grpc_call_forward(ex); // out of memory: as it came
+    if (ex->upstream->timeouts.connect_ms)
+        moon_lane_connect_within(ex->up, ex->upstream->timeouts.connect_ms);
     moon_lane_send_head(ex->up, &ex->request, framing);
     ex->resent_len = 0;
     ex->is_resending = ex->attempt_count > 1;

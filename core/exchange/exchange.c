@@ -189,7 +189,7 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
             moon_exchange_answer(ex, 500, "a filter gave no answer");
         return;
     case MOON_FAIL:
-        moon_exchange_fail(ex, "a filter failed");
+        moon_exchange_fail(ex, "a plugin or function failed");
         return;
     }
 }
@@ -293,7 +293,7 @@ static ssize_t push_bytes(struct moon_exchange *ex, struct moon_slice bytes, boo
     if (taken == MOON_BODY_FAIL && !ex->was_aborted && ex->flow.refusal)
         moon_exchange_answer(ex, 400, ex->flow.refusal);
     else if (taken == MOON_BODY_FAIL && !ex->was_aborted)
-        moon_exchange_fail(ex, "a filter failed on the request body");
+        moon_exchange_fail(ex, "a plugin or function failed on the request body");
     else
         hold_request(ex);
     return taken;
@@ -538,6 +538,14 @@ static void flow_respond(struct moon_flow *flow, uint16_t status, struct moon_sl
         moon_response_local(ex, status, type, body);
 }
 
+static void flow_respond_from(struct moon_flow *flow, uint16_t status, struct moon_slice type,
+                              const struct moon_body_source *source)
+{
+    struct moon_exchange *ex = (struct moon_exchange *)flow;
+    if (ex->step == STEP_REWRITE || ex->step == STEP_ACCESS || ex->step == STEP_BUILTIN)
+        moon_response_local_from(ex, status, type, source);
+}
+
 static ssize_t flow_pass(struct moon_flow *flow, enum moon_direction direction,
                          struct moon_slice bytes, bool end)
 {
@@ -595,6 +603,7 @@ static void flow_replace_request(struct moon_flow *flow, struct moon_slice bytes
 static const struct moon_flow_ops flow_ops = {
     .resume = flow_resume,
     .respond = flow_respond,
+    .respond_from = flow_respond_from,
     .pass = flow_pass,
     .abort = flow_abort,
     .id = flow_id,

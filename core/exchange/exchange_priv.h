@@ -70,6 +70,8 @@ struct moon_exchange {
     struct moon_buffer replay;
     size_t resent_len;
     struct moon_slice local_body; // of an own answer, not sent yet
+    // gives what comes behind it; `next` NULL: nothing, or nothing more
+    struct moon_body_source local_source;
     struct moon_headers request_trailers, response_trailers;
     struct moon_slice id;
     struct moon_slice grpc_told; // `grpc-status` of the response; NULL: none
@@ -206,6 +208,9 @@ void moon_exchange_fail(struct moon_exchange *ex, const char *cause);
 // An answer with a body of its own; returns at once, the sending begins with moon_response_start.
 void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
                          struct moon_slice body);
+// The same with a body that comes from `source`.
+void moon_response_local_from(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
+                              const struct moon_body_source *source);
 // The response head stands in ex->response: header_filter, then it is sent.
 void moon_response_start(struct moon_exchange *ex);
 // Goes on after header_filter has waited.

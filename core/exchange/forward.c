@@ -249,7 +249,7 @@ static void frame_bodiless(struct moon_exchange *ex)
             : NULL;
     if (field && moon_slice_to_u64(field->value, &len))
         ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH, .content_length = len};
-    else if (ex->is_local && response->status != 304)
+    else if (ex->is_local && response->status != 304 && response->body == MOON_BODY_LENGTH)
         ex->sent = (struct moon_framing){.body = MOON_BODY_LENGTH,
                                          .content_length = response->content_length};
 }

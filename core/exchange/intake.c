@@ -97,7 +97,7 @@ static ssize_t offer(struct moon_exchange *ex, struct moon_slice bytes, bool end
         return taken;
     moon_intake_stop(ex);
     if (!ex->was_aborted)
-        moon_exchange_fail(ex, "a filter failed on the request body");
+        moon_exchange_fail(ex, "a plugin or function failed on the request body");
     return MOON_BODY_FAIL;
 }
 

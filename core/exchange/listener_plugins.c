@@ -4,8 +4,10 @@
 #include "base/err.h"
 #include "exchange/action.h"
 #include "exchange/plugins.h"
+#include "filter/chain.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct moon_listener_plugins {
     struct moon_chain *chains;
@@ -45,10 +47,72 @@ static bool check_sum(const struct moon_compile *compile, const struct moon_obje
     return false;
 }
 
+// ---- plugins that exclude each other, one in either list
+
+static const struct moon_filter_type *find_type(const struct moon_chain *chain, const char *name)
+{
+    for (uint32_t i = 0; i < chain->count; i++)
+        if (strcmp(chain->filters[i].type->name, name) == 0)
+            return chain->filters[i].type;
+    return NULL;
+}
+
+// A route that names no listeners has all of them.
+static bool has_listener(const struct moon_object *route, struct moon_slice listener)
+{
+    const struct moon_value *names = moon_value_get(&route->value, "listeners");
+    if (!names)
+        return true;
+    for (uint32_t i = 0; i < names->table.item_count; i++)
+        if (moon_slice_equal(names->table.items[i].string, listener))
+            return true;
+    return false;
+}
+
+static bool check_route(const struct moon_compile *compile, const struct moon_object *listener,
+                        const struct moon_chain *chain, const struct moon_object *route,
+                        const struct moon_chain *own)
+{
+    for (uint32_t i = 0; i < chain->count; i++) {
+        const struct moon_filter_type *type = chain->filters[i].type;
+        if (!type->excludes || !find_type(own, type->excludes))
+            continue;
+        moon_report_addf(
+            compile->report, route->place, moon_object_title(compile->model, route), "plugins",
+            "a request runs the plugins of its listener, then those of its route: take "
+            "one of them away, or name other `listeners` in the route",
+            "\"%s\" cannot stand together with \"%s\", which its listener has (line %d)",
+            type->excludes, type->name, listener->place.line);
+        return false;
+    }
+    return true;
+}
+
+// Actions stand in the order of their routes.
+static bool check_excludes(const struct moon_compile *compile, const struct moon_object *listener,
+                           const struct moon_chain *chain)
+{
+    const struct moon_actions *actions = moon_snapshot_actions(compile->snapshot);
+    struct moon_slice name = moon_value_string(&listener->value, "name", MOON_SLICE(""));
+    bool excludes = false, is_fine = true;
+    int index = 0;
+    for (uint32_t i = 0; i < chain->count; i++)
+        excludes |= chain->filters[i].type->excludes != NULL;
+    for (size_t i = 0; actions && excludes && i < moon_model_count(compile->model); i++) {
+        const struct moon_object *route = moon_model_at(compile->model, i);
+        if (strcmp(route->kind, moon_action_section.kind) != 0)
+            continue;
+        const struct moon_chain *own = &moon_actions_at(actions, index++)->chain;
+        if (has_listener(route, name))
+            is_fine = check_route(compile, listener, chain, route, own) && is_fine;
+    }
+    return is_fine;
+}
+
 static int listener_plugins_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listener_plugins *all = calloc(1, sizeof *all);
-    bool is_fine = true, answers = false;
+    bool is_fine = true;
     if (!all)
         abort();
     all->chains = calloc(compile->object_count + 1, sizeof *all->chains);
@@ -59,8 +123,10 @@ static int listener_plugins_compile(const struct moon_compile *compile, void **p
         struct moon_slice name =
             moon_value_string(&compile->objects[i]->value, "name", MOON_SLICE(""));
         struct moon_plugins_args args = {compile, compile->objects[i], name, false};
+        bool answers = false; // then no request of this listener sees the plugins of a route
         is_fine = moon_plugins_compile(&args, chain, &answers) &&
-                  check_sum(compile, compile->objects[i], chain->count) && is_fine;
+                  check_sum(compile, compile->objects[i], chain->count) &&
+                  (answers || check_excludes(compile, compile->objects[i], chain)) && is_fine;
     }
     if (!is_fine) {
         listener_plugins_unref(all);

@@ -41,6 +41,15 @@ static void send_switch(struct moon_exchange *ex)
     moon_loop_defer(ex->res->loop, &ex->task);
 }
 
+// An own answer without a body has its end with its head.
+static void drop_local(struct moon_exchange *ex)
+{
+    ex->local_body.len = 0;
+    if (ex->local_source.next)
+        ex->is_response_whole = true;
+    ex->local_source.next = NULL;
+}
+
 static void send_head(struct moon_exchange *ex)
 {
     if (ex->response.status == 101 && !ex->is_local) {
@@ -61,7 +70,7 @@ static void send_head(struct moon_exchange *ex)
     ex->is_head_sent = true;
     ex->step = STEP_RESPONSE;
     if (moon_response_is_bodiless(ex))
-        ex->local_body.len = 0;
+        drop_local(ex);
     if (ex->up && ex->sent.body == MOON_BODY_LENGTH && ex->response.body == MOON_BODY_LENGTH)
         moon_lane_splice(ex->up, ex->down);
     if (ex->up)
@@ -83,7 +92,7 @@ void moon_response_continue(struct moon_exchange *ex, enum moon_verdict verdict)
         return;
     case MOON_FAIL:
         ex->has_failed = true; // the answer about a failed filter must not fail in it again
-        moon_exchange_fail(ex, "a filter failed");
+        moon_exchange_fail(ex, "a plugin or function failed");
         return;
     }
 }
@@ -131,6 +140,26 @@ static bool push(struct moon_exchange *ex, struct moon_slice bytes, bool end)
     return (size_t)taken == bytes.len;
 }
 
+// Pushes what the source of an own answer gives, until it has nothing, or nobody takes it.
+static void pull(struct moon_exchange *ex)
+{
+    while (ex->local_source.next && ex->step == STEP_RESPONSE) {
+        int err = ex->local_source.next(ex->local_source.owner, &ex->local_body);
+        if (err == MOON_BODY_WAIT)
+            return;
+        if (err) {
+            moon_exchange_break(ex);
+            return;
+        }
+        if (ex->local_body.len == 0) {
+            ex->local_source.next = NULL;
+            ex->is_response_whole = true;
+        } else if (!push(ex, ex->local_body, false)) {
+            return;
+        }
+    }
+}
+
 void moon_response_push(struct moon_exchange *ex)
 {
     struct moon_slice none = {"", 0};
@@ -138,6 +167,7 @@ void moon_response_push(struct moon_exchange *ex)
         return;
     if (ex->local_body.len && !push(ex, ex->local_body, false))
         return;
+    pull(ex);
     if (ex->is_response_whole && !ex->is_response_sent && ex->step == STEP_RESPONSE)
         push(ex, none, true);
     if (ex->is_response_sent && ex->step == STEP_RESPONSE)
@@ -190,11 +220,22 @@ void moon_response_local(struct moon_exchange *ex, uint16_t status, struct moon_
     ex->is_local = true;
     ex->is_response_whole = true;
     ex->local_body = body;
+    ex->local_source.next = NULL;
     if (moon_headers_init(&ex->response.headers, arena, 8) < 0)
         return;
     if (body.len)
         moon_headers_add_id(&ex->response.headers, arena, MOON_H_CONTENT_TYPE,
                             type.len ? type : MOON_SLICE("text/plain; charset=utf-8"));
+}
+
+void moon_response_local_from(struct moon_exchange *ex, uint16_t status, struct moon_slice type,
+                              const struct moon_body_source *source)
+{
+    moon_response_local(ex, status, type, MOON_SLICE(""));
+    moon_headers_add_id(&ex->response.headers, ex->flow.arena, MOON_H_CONTENT_TYPE, type);
+    ex->response.body = MOON_BODY_CHUNKED;
+    ex->is_response_whole = false;
+    ex->local_source = *source;
 }
 
 // The text, or the JSON, that names the cause; `id` may be empty.

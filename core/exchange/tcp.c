@@ -275,6 +275,8 @@ static void begin(struct moon_tcp *tcp)
     moon_lane_attach(tcp->lane, &(struct moon_lane_attachment){.events = &connect_events,
                                                                .owner = tcp,
                                                                .response_ms = NEVER_MS});
+    if (tcp->upstream->timeouts.connect_ms)
+        moon_lane_connect_within(tcp->lane, tcp->upstream->timeouts.connect_ms);
 }
 
 static void attempt(struct moon_tcp *tcp, bool is_again)

@@ -96,6 +96,14 @@ struct moon_body_reader {
     void *owner;
 };
 
+// A body that is made while it is sent, piece by piece, so that it never is in memory whole.
+struct moon_body_source {
+    // The next bytes, valid until the next call, which comes when they were taken. 0; an empty piece is the end.
+    // MOON_BODY_WAIT: none now, call again after ops->resume. MOON_BODY_FAIL: break the response off.
+    int (*next)(void *owner, struct moon_slice *piece);
+    void *owner; // lives as long as the arena
+};
+
 enum {
     MOON_MESSAGE_REASON_MAX_LEN = 123,
     MOON_MESSAGE_RESTART = 1012, // the code for what a filter cannot judge any more
@@ -122,6 +130,9 @@ struct moon_flow_ops {
     // may be added to flow->response->headers after the call.
     void (*respond)(struct moon_flow *flow, uint16_t status, struct moon_slice type,
                     struct moon_slice body);
+    // The same with a body of unknown length, which `source` (copied) gives.
+    void (*respond_from)(struct moon_flow *flow, uint16_t status, struct moon_slice type,
+                         const struct moon_body_source *source);
     // From a body hook, for its own direction: hands bytes, or the end without bytes, to the next filter, the last one's go
     // to the peer. Bytes taken (0 for the end), or MOON_BODY_ values; the caller offers what was not taken again.
     ssize_t (*pass)(struct moon_flow *flow, enum moon_direction direction, struct moon_slice bytes,
@@ -213,7 +224,7 @@ struct moon_filter {
 };
 
 // A built-in upstream ("builtin:NAME"): answers where a backend would. Called once the request has been received whole;
-// its body was counted and dropped. It calls ops->respond and returns MOON_DONE, or MOON_WAIT to be called again after
+// its body was counted and dropped. It calls ops->respond or respond_from and returns MOON_DONE, or MOON_WAIT to be called again after
 // ops->resume; *state is its own, NULL at first.
 struct moon_builtin {
     const char *name;

@@ -39,12 +39,14 @@ static void print_record(void *owner, enum moon_log_level level, const char *tex
 struct source {
     struct moon_world *world;
     const char *file;
+    bool is_kept; // by a gateway that ran before
 };
 
 static int load(void *owner, struct moon_report *report, struct moon_model **model)
 {
     const struct source *source = owner;
-    return moon_script_evaluate(source->world, source->file, model, report);
+    return source->is_kept ? moon_last_good_load(source->world, source->file, model, report)
+                           : moon_script_evaluate(source->world, source->file, model, report);
 }
 
 // The level stands in the settings; read before anything is compiled, because compiling logs.
@@ -76,7 +78,7 @@ static int cli_check(void *owner, const struct moon_run_options *options,
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
-    struct source source = {world, options->file};
+    struct source source = {world, options->file, false};
     int err = load(&source, report, &model);
     if (!err) {
         count_objects(model, counts);
@@ -121,7 +123,7 @@ static int start_last_good(const char *file, struct moon_gateway_args *args,
                            struct moon_gateway **out)
 {
     char *path = moon_last_good_path(args->state), date[MOON_LAST_GOOD_DATE_LEN];
-    struct source source = {args->world, path};
+    struct source source = {args->world, path, true};
     struct moon_report *own = moon_report_new();
     args->is_last_good = true;
     moon_last_good_date(args->world, path, date);
@@ -162,7 +164,7 @@ static int cli_run(void *owner, const struct moon_run_options *options, struct m
     struct sink sink = {world, moon_recent_new()};
     struct moon_log log = {MOON_LOG_INFO, print_record, &sink};
     struct moon_gateway *gateway = NULL;
-    struct source source = {world, options->file};
+    struct source source = {world, options->file, false};
     struct moon_gateway_args args = {.world = world,
                                      .load = load,
                                      .load_owner = &source,
@@ -207,7 +209,7 @@ static int cli_explain(void *owner, const struct moon_run_options *options, stru
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
-    struct source source = {world, options->file};
+    struct source source = {world, options->file, false};
     int err = load(&source, report, &model);
     if (!err)
         err = moon_gateway_explain(&(struct moon_explain_args){world, model, owner, query}, report,
@@ -234,7 +236,7 @@ static int cli_model(void *owner, const struct moon_run_options *options,
 {
     struct moon_world *world = moon_world_new_real();
     struct moon_model *model = NULL;
-    struct source source = {world, options->file};
+    struct source source = {world, options->file, false};
     int err = load(&source, report, &model);
     if (!err) {
         char *text = objects_of(model);

@@ -303,8 +303,12 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     moon_tls_hub_set_workers(gateway->tls, gateway->seat_count + 1);
     err = open_key_log(gateway, report);
     gateway->control.loop = moon_loop_new(args->world);
-    if (!gateway->seats || !gateway->control.loop)
+    if (!gateway->seats)
         abort();
+    if (!gateway->control.loop) {
+        err = -EMFILE;
+        goto fail;
+    }
     gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     moon_gateway_scripts_init(gateway);
@@ -462,6 +466,8 @@ static void start_workers(void *owner)
         gateway->run_err = moon_thread_start(gateway->args.world, worker_thread, &gateway->seats[i],
                                              &gateway->seats[i].thread);
     if (gateway->run_err) {
+        moon_log_error(gateway->args.log, "a worker cannot start: %s",
+                       moon_err_text(gateway->run_err));
         everything_drained(gateway);
         return;
     }
@@ -481,8 +487,10 @@ int moon_gateway_run(struct moon_gateway *gateway)
         err = moon_loop_signal(gateway->control.loop, signals[i], on_signal, gateway);
     if (!err)
         err = moon_telemetry_start(gateway->telemetry);
-    if (err)
+    if (err) {
+        moon_log_error(gateway->args.log, "cannot start: %s", moon_err_text(err));
         return err;
+    }
     // Host names are given a moment, so that a restart does not begin with 503s.
     moon_discovery_settle(gateway->discovery, SETTLE_MS, start_workers, gateway);
     err = moon_loop_run(gateway->control.loop);

@@ -7,13 +7,19 @@
 #include "io/loop.h"
 #include "io/world.h"
 #include "obs/log.h"
+#include "script/script.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+enum { FILE_MAX_LEN = 1 << 30 };
+
 static const char head[] = "-- The last good configuration, kept by moongate at ";
+static const char with_inputs[] =
+    "-- Its script has functions: what follows is the path of the script and all that it read.\n";
 
 static const struct moon_log *log_of(const struct moon_last_good *self)
 {
@@ -84,13 +90,18 @@ static void write_date(FILE *out, uint64_t now_ms)
     fprintf(out, "%s%s\n", head, at);
 }
 
-static void refuse(struct moon_last_good *self, const char *path, const struct moon_object *object)
+// Data is written as it was compiled. A script that has something to run is written with all that it read, to be run again.
+static void write_configuration(const struct moon_model *model, FILE *out)
 {
-    if (!self->is_told)
-        moon_log_warn(log_of(self),
-                      "%s is not written: the %s at %s:%u holds a function, which cannot be kept",
-                      path, object->kind, object->place.file, object->place.line);
-    self->is_told = true;
+    const struct moon_object *object = NULL;
+    if (moon_script_runs(model)) {
+        fputs(with_inputs, out);
+        moon_script_keep(model, out);
+        return;
+    }
+    int err = moon_model_write_lua(model, out, &object);
+    assert(!err); // there is no function in it
+    (void)err;
 }
 
 void moon_last_good_keep(struct moon_last_good *self)
@@ -98,7 +109,6 @@ void moon_last_good_keep(struct moon_last_good *self)
     const struct moon_gateway *gateway = self->gateway;
     const struct moon_settings *settings = moon_snapshot_settings(gateway->snapshot);
     const char *dir = gateway->args.state ? gateway->args.state : settings->state;
-    const struct moon_object *object = NULL;
     if (!dir || !*dir)
         return;
     script_fini(&self->next);
@@ -107,14 +117,9 @@ void moon_last_good_keep(struct moon_last_good *self)
     if (!out)
         abort();
     write_date(out, moon_world_wall_ms(gateway->args.world));
-    int err = moon_model_write_lua(moon_snapshot_model(gateway->snapshot), out, &object);
+    write_configuration(moon_snapshot_model(gateway->snapshot), out);
     if (fclose(out) != 0)
         abort();
-    if (err) {
-        refuse(self, script.path, object);
-        script_fini(&script);
-        return;
-    }
     self->next = script;
     if (!self->now.text)
         begin(self);
@@ -156,14 +161,32 @@ char *moon_last_good_path(const char *dir)
     return path;
 }
 
+int moon_last_good_load(struct moon_world *world, const char *path, struct moon_model **out,
+                        struct moon_report *report)
+{
+    char *text = NULL;
+    size_t len = 0;
+    if (moon_world_read_file(world, path, FILE_MAX_LEN, &text, &len))
+        return moon_script_evaluate(world, path, out, report); // which says why
+    struct moon_slice rest = {text, len};
+    const char *end = len ? memchr(text, '\n', len) : NULL;
+    if (end)
+        rest = moon_slice_skip(rest, (size_t)(end - text) + 1);
+    struct moon_slice mark = {with_inputs, sizeof with_inputs - 1};
+    int err = end && moon_slice_starts(rest, mark)
+                  ? moon_script_restore(path, moon_slice_skip(rest, mark.len), out, report)
+                  : moon_script_evaluate(world, path, out, report);
+    free(text);
+    return err;
+}
+
 void moon_last_good_date(struct moon_world *world, const char *path,
                          char out[MOON_LAST_GOOD_DATE_LEN])
 {
-    enum { MAX_LEN = 1 << 30 };
     char *text = NULL;
     size_t len = 0;
     snprintf(out, MOON_LAST_GOOD_DATE_LEN, "an unknown time");
-    if (moon_world_read_file(world, path, MAX_LEN, &text, &len))
+    if (moon_world_read_file(world, path, FILE_MAX_LEN, &text, &len))
         return;
     size_t at = sizeof head - 1;
     size_t date_len = strncmp(text, head, at) == 0 ? strspn(text + at, "0123456789-:TZ") : 0;

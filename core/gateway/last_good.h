@@ -12,6 +12,8 @@
 #include <stddef.h>
 
 struct moon_gateway;
+struct moon_model;
+struct moon_report;
 struct moon_thread;
 struct moon_world;
 
@@ -29,7 +31,6 @@ struct moon_last_good {
     struct moon_message written;
     struct moon_last_good_script now, next; // being written; to be written then
     int err;                                // of the write under way
-    bool is_told;                           // that a function keeps it from being written
 };
 
 void moon_last_good_init(struct moon_last_good *self, struct moon_gateway *gateway);
@@ -40,6 +41,9 @@ void moon_last_good_keep(struct moon_last_good *self);
 
 // The script of a directory; malloc'd.
 char *moon_last_good_path(const char *dir);
+// Evaluates it. 0, or an error with the report filled.
+int moon_last_good_load(struct moon_world *world, const char *path, struct moon_model **out,
+                        struct moon_report *report);
 // When the script there was written: "2026-11-24T06:00:00Z", or "an unknown time".
 void moon_last_good_date(struct moon_world *world, const char *path,
                          char out[MOON_LAST_GOOD_DATE_LEN]);

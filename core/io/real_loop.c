@@ -248,6 +248,19 @@ static const struct moon_loop_ops loop_ops = {
     .signal = loop_signal,
 };
 
+// libuv's part takes five descriptors of its own. 0 or -errno.
+static int library_open(struct real_loop *loop)
+{
+    int err = uv_loop_init(&loop->uv);
+    if (err < 0)
+        return err;
+    loop->wake.data = loop;
+    err = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (err < 0)
+        uv_loop_close(&loop->uv);
+    return err;
+}
+
 struct moon_loop *real_loop_new(struct moon_world *world)
 {
     struct real_loop *loop = calloc(1, sizeof *loop);
@@ -264,12 +277,15 @@ struct moon_loop *real_loop_new(struct moon_world *world)
     moon_list_init(&loop->mailboxes);
     moon_list_init(&loop->signals);
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    uv_loop_init(&loop->uv);
-    loop->wake.data = loop;
-    uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (loop->epoll_fd < 0 || library_open(loop) < 0) {
+        if (loop->epoll_fd >= 0)
+            close(loop->epoll_fd);
+        moon_wheel_free(loop->base.wheel);
+        free(loop);
+        return NULL;
+    }
     loop->uv_source.kind = REAL_UV;
-    if (loop->epoll_fd < 0 ||
-        real_watch(loop, uv_backend_fd(&loop->uv), &loop->uv_source, EPOLLIN) < 0) {
+    if (real_watch(loop, uv_backend_fd(&loop->uv), &loop->uv_source, EPOLLIN) < 0) {
         loop_free(&loop->base);
         return NULL;
     }

@@ -223,6 +223,11 @@ static int world_sleep(struct moon_world *world, uint64_t ms)
     return 0;
 }
 
+static void world_yield(void)
+{
+    sched_yield(); // never fails on Linux
+}
+
 // ---- files and the terminal
 
 static int world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
@@ -401,6 +406,7 @@ static const struct moon_world_ops world_ops = {
     .ask_local = real_ask_local,
     .notify = real_notify,
     .sleep = world_sleep,
+    .yield = world_yield,
     .write_file = real_write_file,
     .make_directory = real_make_directory,
     .file_open = real_file_open,

@@ -64,6 +64,12 @@ int moon_world_sleep(struct moon_world *world, uint64_t ms)
     return world->ops->sleep ? world->ops->sleep(world, ms) : -ENOTSUP;
 }
 
+void moon_world_yield(struct moon_world *world)
+{
+    if (world->ops->yield)
+        world->ops->yield();
+}
+
 void moon_world_notify(struct moon_world *world, const char *state)
 {
     if (world->ops->notify)

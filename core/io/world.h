@@ -38,6 +38,8 @@ int moon_world_ask_local(struct moon_world *world, const char *path, struct moon
                          int timeout_ms, char **out, size_t *out_len);
 // Blocks the calling thread: for the command line. 0, or -ENOTSUP in the simulated world.
 int moon_world_sleep(struct moon_world *world, uint64_t ms);
+// Lets other threads that wait for this thread's CPU have it first; returns at once where there are none.
+void moon_world_yield(struct moon_world *world);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);

@@ -91,6 +91,15 @@ bool moon_lane_has_output(const struct moon_lane *lane)
     return MOON_CONTAINER(lane, const struct moon_link, lane)->has_output;
 }
 
+void moon_lane_connect_within(struct moon_lane *lane, uint32_t ms)
+{
+    struct moon_link *link = moon_lane_link(lane);
+    if (!link->is_connecting)
+        return;
+    link->write_deadline_ms = link->start_ms + ms;
+    moon_link_rearm(link);
+}
+
 bool moon_lane_is_connected(const struct moon_lane *lane)
 {
     return !moon_lane_link((struct moon_lane *)lane)->is_connecting;

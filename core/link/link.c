@@ -136,9 +136,14 @@ void moon_link_broken(struct moon_link *link, int err)
     link->wants_read = true; // the answer, or the reason, is in the receive queue
 }
 
+bool moon_link_is_alive_after(int err)
+{
+    return err == -ENOBUFS || err == -ENOMEM;
+}
+
 static void write_failed(struct moon_link *link, int err)
 {
-    if (link->role == MOON_LINK_CLIENT) {
+    if (link->role == MOON_LINK_CLIENT && !moon_link_is_alive_after(err)) {
         moon_link_broken(link, err);
     } else {
         link->error = err;

@@ -154,6 +154,8 @@ void moon_lane_resume(struct moon_lane *lane);
 void moon_lane_hold(struct moon_lane *lane, bool is_held);
 // Server role: the request is read whole; its `end` may not have been told yet.
 bool moon_lane_is_read(const struct moon_lane *lane);
+// Client role: the time that connecting may take, from its beginning, TLS included; nothing where the connection stands.
+void moon_lane_connect_within(struct moon_lane *lane, uint32_t ms);
 // Client role: whether any byte of the response (HTTP/2: of its head) has come / any of the request has gone out / the connection stands. All may be
 // asked under abort.
 bool moon_lane_has_input(const struct moon_lane *lane);

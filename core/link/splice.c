@@ -112,8 +112,14 @@ static void target_broken(struct moon_splice *splice, int err)
         moon_link_fail(to, err);
         return;
     }
-    moon_link_broken(to, err); // what the client still sends is dropped
-    moon_link_flush_later(to);
+    if (moon_link_is_alive_after(err)) {
+        moon_link_fail(to, err);
+        if (from->is_freed)
+            return;
+    } else {
+        moon_link_broken(to, err); // what the client still sends is dropped
+        moon_link_flush_later(to);
+    }
     from->wants_read = true;
     moon_link_flush_later(from);
 }

@@ -34,8 +34,8 @@ void moon_histogram_sum_below_each(const struct moon_histogram_sum *sum, const u
         if (cut == MOON_HISTOGRAM_BUCKET_COUNT - 1)
             continue; // how far the last one reaches is not known
         uint64_t floor = moon_histogram_floor_us(cut),
-                 width = moon_histogram_floor_us(cut + 1) - floor;
-        below[i] += sum->buckets[cut] * (us[i] - floor + 1) / width;
+                 width = moon_histogram_floor_us(cut + 1) - floor; // a power of two
+        below[i] += sum->buckets[cut] * (us[i] - floor + 1) >> __builtin_ctzll(width);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "script/abi.h"
+#include "script/state.h"
 #include "script/vm_priv.h"
 
 #include <lauxlib.h>
@@ -234,6 +235,16 @@ static enum moon_run failed(struct moon_coroutine *coroutine)
     return MOON_RUN_FAILED;
 }
 
+// What it had is garbage now, and the next one needs room.
+static enum moon_run failed_for_memory(struct moon_coroutine *coroutine)
+{
+    lua_State *state = coroutine->vm->state;
+    enum moon_run run = failed(coroutine);
+    if (!coroutine->vm->current) // a finalizer may not run in the middle of another coroutine
+        lua_gc(state, LUA_GCCOLLECT, 0);
+    return run;
+}
+
 // ---- running
 
 void moon_coroutine_push(struct moon_coroutine *coroutine, struct moon_slice text)
@@ -289,11 +300,15 @@ enum moon_run moon_coroutine_resume(struct moon_coroutine *coroutine, int argume
         return failed(coroutine);
     }
     vm->current = coroutine;
+    bool was_guarded = moon_state_guard(vm->state, true);
     int status = lua_resume(coroutine->thread, argument_count);
+    moon_state_guard(vm->state, was_guarded);
     vm->current = outer;
     if (status == LUA_YIELD)
         return yielded(coroutine);
     forget_wait(coroutine);
+    if (status == LUA_ERRMEM)
+        return failed_for_memory(coroutine);
     if (status != 0)
         return failed(coroutine);
     if (coroutine->on_return)

@@ -116,7 +116,12 @@ static int run(lua_State *state, const char *path, const char *source, size_t le
         return 1;
     }
     int err = luaL_loadbuffer(state, source, len, lua_tostring(state, -1));
-    return err ? err : lua_pcall(state, 0, 0, 1);
+    if (err)
+        return err;
+    bool was_guarded = moon_state_guard(state, true);
+    err = lua_pcall(state, 0, 0, 1);
+    moon_state_guard(state, was_guarded);
+    return err;
 }
 
 int moon_evaluation_run(lua_State *state, const struct moon_evaluation *evaluation,
@@ -154,16 +159,20 @@ static void unref_code(struct moon_code *code)
     moon_code_unref(code);
 }
 
-int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
-                         struct moon_report *report)
+// Takes the inputs.
+static int evaluate(const char *path, struct moon_inputs *inputs, struct moon_model **out,
+                    struct moon_report *report)
 {
-    struct moon_inputs *inputs = moon_inputs_new(world);
     struct moon_code *code = moon_code_new(path, inputs, NULL);
     struct moon_model *model = moon_model_new();
     moon_model_set_code(model, code, unref_code);
     code->first = moon_state_new(code->dir);
-    if (!code->first)
-        abort();
+    if (!code->first) {
+        moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL,
+                         "not enough memory for a script");
+        moon_model_free(model);
+        return MOON_ECONFIG;
+    }
     struct moon_evaluation evaluation = {path, inputs, model, NULL};
     int err = moon_evaluation_run(code->first, &evaluation, report);
     if (err) {
@@ -176,4 +185,45 @@ int moon_script_evaluate(struct moon_world *world, const char *path, struct moon
     lua_pop(code->first, 1);
     *out = model;
     return 0;
+}
+
+int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
+                         struct moon_report *report)
+{
+    return evaluate(path, moon_inputs_new(world), out, report);
+}
+
+// ---- what was evaluated, to be evaluated again
+
+bool moon_script_runs(const struct moon_model *model)
+{
+    const struct moon_code *code = moon_model_code(model);
+    return code && code->generation;
+}
+
+void moon_script_keep(const struct moon_model *model, FILE *out)
+{
+    const struct moon_code *code = moon_model_code(model);
+    fprintf(out, "%s\n", code->path);
+    moon_inputs_write(code->inputs, out);
+}
+
+int moon_script_restore(const char *path, struct moon_slice text, struct moon_model **out,
+                        struct moon_report *report)
+{
+    const char *end = text.len ? memchr(text.ptr, '\n', text.len) : NULL;
+    struct moon_inputs *inputs = NULL;
+    if (end)
+        inputs = moon_inputs_read(moon_slice_skip(text, (size_t)(end - text.ptr) + 1));
+    if (!inputs) {
+        moon_report_addf(report, (struct moon_place){path, 0}, NULL, NULL, NULL,
+                         "it is not whole, or not what this gateway writes");
+        return MOON_ECONFIG;
+    }
+    char *script = strndup(text.ptr, (size_t)(end - text.ptr));
+    if (!script)
+        abort();
+    int err = evaluate(script, inputs, out, report);
+    free(script);
+    return err;
 }

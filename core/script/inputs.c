@@ -1,4 +1,7 @@
 // A list of records: what was asked for, and the answer. Scripts read few things, so a list it is.
+//
+// As text: a line "wall_ms took_chance count", then each record: a line "kind err name_len text_len", the name, the text and an end of
+// line. Lengths tell where things end, whatever they hold.
 #include "script/inputs.h"
 
 #include "io/world.h"
@@ -129,6 +132,94 @@ uint64_t moon_inputs_seed(struct moon_inputs *inputs)
 {
     inputs->took_chance = true;
     return inputs->wall_ms * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+// ---- as text
+
+void moon_inputs_write(const struct moon_inputs *inputs, FILE *out)
+{
+    fprintf(out, "%llu %d %zu\n", (unsigned long long)inputs->wall_ms, inputs->took_chance,
+            inputs->count);
+    for (size_t i = 0; i < inputs->count; i++) {
+        const struct record *record = &inputs->records[i];
+        fprintf(out, "%d %d %zu %zu\n%s", (int)record->kind, record->err, strlen(record->name),
+                record->len, record->name);
+        if (record->len)
+            fwrite(record->text, 1, record->len, out);
+        fputc('\n', out);
+    }
+}
+
+// The numbers of a line, which is taken off the text. False: they are not there.
+static bool read_numbers(struct moon_slice *text, long long *numbers, size_t count)
+{
+    char line[128], *at = line;
+    const char *end = text->len ? memchr(text->ptr, '\n', text->len) : NULL;
+    size_t len = end ? (size_t)(end - text->ptr) : sizeof line;
+    if (len >= sizeof line)
+        return false;
+    memcpy(line, text->ptr, len);
+    line[len] = '\0';
+    *text = moon_slice_skip(*text, len + 1);
+    for (size_t i = 0; i < count; i++) {
+        char *from = at;
+        numbers[i] = strtoll(from, &at, 10);
+        if (at == from)
+            return false;
+    }
+    return *at == '\0';
+}
+
+// NUL-terminated, malloc'd; NULL: the text ends before.
+static char *read_bytes(struct moon_slice *text, long long len)
+{
+    if (len < 0 || (unsigned long long)len > text->len)
+        return NULL;
+    char *bytes = malloc((size_t)len + 1);
+    if (!bytes)
+        abort();
+    memcpy(bytes, text->ptr, (size_t)len);
+    bytes[len] = '\0';
+    *text = moon_slice_skip(*text, (size_t)len);
+    return bytes;
+}
+
+static bool read_record(struct moon_inputs *inputs, struct moon_slice *text)
+{
+    long long numbers[4];
+    if (!read_numbers(text, numbers, 4) || numbers[0] < KIND_FILE || numbers[0] > KIND_ENV)
+        return false;
+    char *name = read_bytes(text, numbers[2]), *bytes = name ? read_bytes(text, numbers[3]) : NULL;
+    if (bytes) {
+        struct record *record = add(inputs, (enum kind)numbers[0], name);
+        record->err = (int)numbers[1];
+        record->text = bytes;
+        record->len = (size_t)numbers[3];
+    }
+    free(name);
+    if (!bytes || text->len == 0 || text->ptr[0] != '\n')
+        return false;
+    *text = moon_slice_skip(*text, 1);
+    return true;
+}
+
+struct moon_inputs *moon_inputs_read(struct moon_slice text)
+{
+    long long numbers[3];
+    if (!read_numbers(&text, numbers, 3))
+        return NULL;
+    struct moon_inputs *inputs = calloc(1, sizeof *inputs);
+    if (!inputs)
+        abort();
+    inputs->wall_ms = (uint64_t)numbers[0];
+    inputs->took_chance = numbers[1] != 0;
+    inputs->is_frozen = true;
+    for (long long i = 0; i < numbers[2]; i++)
+        if (!read_record(inputs, &text)) {
+            moon_inputs_free(inputs);
+            return NULL;
+        }
+    return inputs;
 }
 
 bool moon_inputs_equal(const struct moon_inputs *a, const struct moon_inputs *b)

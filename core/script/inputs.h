@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct moon_inputs;
 struct moon_world;
@@ -27,6 +28,11 @@ int moon_inputs_env(struct moon_inputs *inputs, const char *name, struct moon_sl
 // The evaluation's time, one for all of it / its seed of random numbers. Asking for them makes every evaluation another.
 uint64_t moon_inputs_wall_ms(struct moon_inputs *inputs);
 uint64_t moon_inputs_seed(struct moon_inputs *inputs);
+
+// Writes all that was recorded, for moon_inputs_read: an evaluation with those sees what this one saw. Secrets are among it.
+void moon_inputs_write(const struct moon_inputs *inputs, FILE *out);
+// Frozen. NULL: the text is no such thing, or was cut.
+struct moon_inputs *moon_inputs_read(struct moon_slice text);
 
 // Whether both evaluations saw the same; never when one of them asked for time or chance.
 bool moon_inputs_equal(const struct moon_inputs *a, const struct moon_inputs *b);

@@ -4,6 +4,7 @@
 #include "conf/conf.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 struct moon_world;
 
@@ -11,6 +12,14 @@ struct moon_world;
 // with file:line and traceback, a missing file, network I/O or an endless loop in evaluation).
 int moon_script_evaluate(struct moon_world *world, const char *path, struct moon_model **out,
                          struct moon_report *report);
+
+// Whether the script of a model that serves has anything to run: functions, plugins in Lua, timers. Else the model says it all.
+bool moon_script_runs(const struct moon_model *model);
+// Writes what such a model was evaluated from, for moon_script_restore: the path of its script and everything that it read.
+void moon_script_keep(const struct moon_model *model, FILE *out);
+// Evaluates again what was kept, with what was read then; as moon_script_evaluate. `path` names the text in problems.
+int moon_script_restore(const char *path, struct moon_slice text, struct moon_model **out,
+                        struct moon_report *report);
 
 struct moon_run_options {
     const char *file;

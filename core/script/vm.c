@@ -192,10 +192,9 @@ int moon_vm_new(const struct moon_vm_args *args, struct moon_report *report, str
     moon_list_init(&vm->live_coroutines);
     moon_list_init(&vm->timers);
     vm->state = moon_state_new(args->code->dir);
-    if (!vm->state)
-        abort();
     struct moon_evaluation evaluation = {args->code->path, args->code->inputs, model, vm};
-    int err = moon_evaluation_run(vm->state, &evaluation, report);
+    int err = vm->state ? moon_evaluation_run(vm->state, &evaluation, report)
+                        : problem(args, report, "not enough memory for the VM of a worker");
     if (!err)
         err = find_functions(vm, args, report);
     if (!err)

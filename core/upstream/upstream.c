@@ -78,6 +78,21 @@ static const struct moon_schema_key limit_keys[] = {
 };
 static const struct moon_schema limits_schema = {limit_keys, NULL, NULL};
 
+static const struct moon_schema_key timeout_keys[] = {
+    {.name = "connect",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = "response",
+     .types = MOON_TYPE_NUMBER,
+     .min = 0.001,
+     .max = 86400,
+     .expected = "seconds, 0.001 to 86400"},
+    {.name = NULL},
+};
+static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
+
 static const struct moon_schema_key upstream_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .is_required = true, .expected = "a name"},
     {.name = "endpoints",
@@ -109,7 +124,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &moon_upstream_tls_schema,
      .expected = "{ ca = \"backends.pem\" }"},
-    {.name = "timeouts", .types = MOON_TYPE_TABLE, .is_later = true},
+    {.name = "timeouts",
+     .types = MOON_TYPE_TABLE,
+     .table = &timeouts_schema,
+     .expected = "{ connect = 5, response = 60 }"},
     {.name = NULL},
 };
 static const struct moon_schema upstream_schema = {upstream_keys, NULL, NULL};
@@ -281,6 +299,11 @@ static bool check_limits(const struct moon_compile *compile, const struct moon_o
     return false;
 }
 
+static uint32_t ms_of(const struct moon_value *table, const char *key)
+{
+    return table ? (uint32_t)(moon_value_number(table, key, 0) * 1000 + 0.5) : 0;
+}
+
 static void compile_rest(const struct moon_compile *compile, const struct moon_object *object,
                          struct moon_upstream *out)
 {
@@ -292,6 +315,9 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
     if (proxy.len)
         out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
+    const struct moon_value *timeouts = moon_value_get(&object->value, "timeouts");
+    out->timeouts.connect_ms = ms_of(timeouts, "connect");
+    out->timeouts.response_ms = ms_of(timeouts, "response");
     out->stream_max_count = (uint32_t)moon_value_number(limits, "streams", STREAM_COUNT);
     if (!limits || !moon_value_get(limits, "connections"))
         return;

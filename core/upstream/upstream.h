@@ -38,10 +38,13 @@ struct moon_upstream {
     uint32_t origin_count;
     enum moon_balance balance;
     enum moon_upstream_protocol protocol;
-    uint32_t stream_max_count;       // open at once on a connection of HTTP/2
-    struct moon_tls_client *tls;     // NULL: plain
-    struct moon_slice tls_host;      // whom it asks for; empty: the endpoint's address
-    enum moon_proxy_version proxy;   // what connections begin with; never with tls
+    uint32_t stream_max_count;     // open at once on a connection of HTTP/2
+    struct moon_tls_client *tls;   // NULL: plain
+    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
+    enum moon_proxy_version proxy; // what connections begin with; never with tls
+    struct {
+        uint32_t connect_ms, response_ms; // 0: as the settings say
+    } timeouts;
     struct moon_limit *limit;        // NULL: none
     struct moon_health_check *check; // NULL: its endpoints are not checked
     struct moon_health *health;      // a reference; NULL as it

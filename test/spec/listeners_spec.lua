@@ -163,6 +163,11 @@ describe("a listener that is wrong", function()
       { 'gateway.lua:7: route "x": the same match stands in line 6 already' } },
     { "a plugin that is none", L .. '{ port = 80, plugins = { { "corse" } } }\n' .. ROUTE,
       { 'gateway.lua:4: listener: plugins[1]: there is no plugin "corse"', "cors" } },
+    { "a plugin of a route that one of its listener excludes",
+      L .. '{ port = 80, plugins = { { "url-rewrite", hostname = "a.b" } } }\n' ..
+      'm.route { path = "/old", plugins = { { "redirect", path = "/new" } } }\n',
+      { 'gateway.lua:5: route "/old": plugins: "redirect" cannot stand together with "url-rewrite", which its listener has (line 4)',
+        "or name other `listeners` in the route" } },
   }
   for _, case in ipairs(CASES) do
     it(case[1], h.test(function()
@@ -173,6 +178,15 @@ describe("a listener that is wrong", function()
       end
     end))
   end
+
+  it("is right where the plugins that exclude each other never meet", h.test(function()
+    local result = check(L .. '{ port = 80, plugins = { { "redirect", scheme = "https" } } }\n' ..
+      L .. '{ port = 81, name = "b", plugins = { { "url-rewrite", hostname = "a.b" } } }\n' ..
+      L .. '{ port = 82, name = "c" }\n' ..
+      'm.route { path = "/a", listeners = { "c" }, plugins = { { "redirect", path = "/new" } } }\n' ..
+      'm.route { path = "/b", backends = "backend", plugins = { { "url-rewrite", path = "/c" } } }\n')
+    assert.equal(0, result.code, result.stderr)
+  end))
 
   it("is right again", h.test(function()
     local result = check(L .. '{ port = 80, hostname = "a.b" }\n' .. L .. '{ port = 80, hostname = "*.b" }\n' ..

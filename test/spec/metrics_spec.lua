@@ -145,7 +145,7 @@ describe("metrics", function()
     assert.equal(1, metrics['moongate_reloads_total{result="fine"}'])
   end))
 
-  it("may be of many megabytes", h.test(function()
+  it("may be of many megabytes, which go out in slices", h.test(function()
     local routes = {}
     for i = 1, 1500 do routes[i] = { path = "/" .. i, backends = "echo" } end
     local gateway = h.gateway { upstreams = { echo = "builtin:echo" }, routes = routes }
@@ -156,14 +156,42 @@ describe("metrics", function()
       client:send(table.concat(batch))
       for _ = 1, 50 do assert.equal(200, h.read_response(client).status) end
     end
-    wait_requests(gateway, 1500)
-    local text = gateway:admin("/metrics").body
-    assert.is_true(#text > 1500000, #text .. " bytes")
-    local _, count = text:gsub("moongate_request_duration_seconds_count", "")
-    assert.equal(1500, count)
     client:close()
+    wait_requests(gateway, 1500)
+    local scrapers = {}
+    for i = 1, 3 do
+      scrapers[i] = gateway:connect { port = gateway.admin_port }
+      scrapers[i]:send "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    end
+    assert.equal(200, gateway:admin("/healthz").status)
+    scrapers[1]:close()
+    for i = 2, 3 do
+      local response = h.read_response(scrapers[i])
+      assert.equal("chunked", response.headers["transfer-encoding"])
+      assert.is_true(response.complete)
+      assert.is_true(response.chunk_count > 20, response.chunk_count .. " chunks")
+      assert.is_true(#response.body > 1500000, #response.body .. " bytes")
+      local _, count = response.body:gsub('moongate_request_duration_seconds_count{route="/%d+"} 1\n', "")
+      assert.equal(1500, count)
+      assert.is_not_nil(response.body:find("\nmoongate_reloads_total{result=\"failed\"} 0\n$"))
+    end
     gateway:expect_quiet()
   end, 30000))
+
+  it("are asked for by HEAD, and by HTTP/1.0", h.test(function()
+    local gateway = h.gateway { upstreams = { echo = "builtin:echo" }, routes = { { path = "/", backends = "echo" } } }
+    local client = gateway:connect { port = gateway.admin_port }
+    client:send "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    local response = h.read_response(client, { method = "HEAD" })
+    assert.equal(200, response.status)
+    assert.is_nil(response.headers["content-length"])
+    client:send "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert.equal("ok\n", h.read_response(client).body)
+    client:close()
+    response = gateway:request("GET /metrics HTTP/1.0\r\n\r\n", { port = gateway.admin_port })
+    assert.is_nil(response.headers["transfer-encoding"])
+    assert.is_not_nil(response.body:find("\nmoongate_reloads_total{result=\"failed\"} 0\n$"), response.body:sub(-200))
+  end))
 
   it("tell endpoints apart, by what came of each attempt", h.test(function()
     local fine = h.backend(h.always(h.http1.response("204 No Content")))

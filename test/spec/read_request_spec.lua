@@ -626,9 +626,9 @@ describe("a filter that fails", function()
       local id = response.headers["x-request-id"]
       assert.equal(500, response.status)
       assert.equal(32, #id)
-      assert.equal(("500 Internal Server Error: a filter failed (request id %s)\n"):format(id), response.body)
+      assert.equal(("500 Internal Server Error: a plugin or function failed (request id %s)\n"):format(id), response.body)
       local json = gateway:get("/", "Accept: application/json\r\n")
-      assert.equal(('{"status":500,"error":"Internal Server Error","reason":"a filter failed","request_id":"%s"}\n'):format(
+      assert.equal(('{"status":500,"error":"Internal Server Error","reason":"a plugin or function failed","request_id":"%s"}\n'):format(
         json.headers["x-request-id"]), json.body)
       assert.are_not.equal(id, json.headers["x-request-id"])
       finish(gateway, 0, 0)

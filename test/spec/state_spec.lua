@@ -184,4 +184,77 @@ end
     gateway:expect_log "."
     assert.equal("b20000", gateway:get("/r20000").body)
   end, 60000))
+
+  -- Functions, a module, a plugin of its own with a schema, the environment, a file with odd bytes, the time and chance.
+  local RUNS = HEAD .. [[
+    moongate.settings { workers = 2 }
+    local words = require "words"
+    local word = os.getenv "MOONGATE_SPEC_WORD" or "nothing"
+    local file = assert(io.open((debug.getinfo(1, "S").source:sub(2):gsub("gateway.lua$", "odd.bin"))))
+    local odd = #file:read "*a"
+    file:close()
+    local started = os.time() .. "/" .. math.random(1e9)
+    moongate.route { path = "/", name = "all", access = function(exchange)
+      exchange:respond(200, table.concat({ words.first, word, odd, started }, " "))
+    end }
+    moongate.route { path = "/plugin", plugins = { { "polite", word = "hello" } } }
+  ]]
+
+  local function place_of_functions()
+    local at = place(RUNS)
+    local dir = at.script:match "^(.*)/"
+    write(dir .. "/words.lua", 'return { first = "first" }\n')
+    write(dir .. "/odd.bin", "a\0b\n\r\n12 0 3 4\n\255")
+    assert(uv.fs_mkdir(dir .. "/moongate", 448))
+    assert(uv.fs_mkdir(dir .. "/moongate/plugins", 448))
+    assert(uv.fs_mkdir(dir .. "/moongate/plugins/polite", 448))
+    write(dir .. "/moongate/plugins/polite/handler.lua",
+      'return { name = "polite", version = "1", api = 1, access = function(exchange, conf) exchange:respond(200, conf.word) end }\n')
+    write(dir .. "/moongate/plugins/polite/schema.lua", 'return { word = { type = "string" } }\n')
+    return at, dir
+  end
+
+  it("has functions, and sees what the script saw", h.test(function()
+    local at, dir = place_of_functions()
+    uv.os_setenv("MOONGATE_SPEC_WORD", "word of then")
+    local first = start(at)
+    uv.os_unsetenv "MOONGATE_SPEC_WORD"
+    first:wait_log "the last good configuration is kept in"
+    local before = first:get("/").body
+    assert.is_not_nil(before:find "^first word of then 16 %d+/%d+$", before)
+    first:stop()
+    local kept = read(at.kept)
+    assert.equal(384, uv.fs_stat(at.kept).mode % 512) -- 0600: there may be secrets in it
+    write(at.script, "moongate.listener {\n")
+    os.remove(dir .. "/words.lua")
+    os.remove(dir .. "/odd.bin")
+    os.remove(dir .. "/moongate/plugins/polite/handler.lua")
+    for _ = 1, 2 do
+      local gateway = start(at)
+      gateway:expect_log "."
+      assert.equal("last-good", gateway:ask_json("/status").source)
+      assert.equal(before, gateway:get("/").body)
+      assert.equal("hello", gateway:get("/plugin").body)
+      assert.equal(kept, read(at.kept))
+      gateway:stop()
+    end
+    -- What was cut does not serve.
+    for _, len in ipairs { #kept - 1, #kept - 40, math.floor(#kept / 2), 200 } do
+      write(at.kept, kept:sub(1, len))
+      local result = h.exec { "run", at.script, "--control", at.state .. "/control.sock", "--state", at.state }
+      assert.equal(1, result.code, result.stderr)
+      assert.is_not_nil(result.stderr:find(at.kept .. ": it is not whole", 1, true), result.stderr)
+    end
+  end))
+
+  it("is data again when a reload has taken the functions away", h.test(function()
+    local at = place_of_functions()
+    local gateway = start(at)
+    gateway:wait_log "the last good configuration is kept in"
+    write(at.script, marker_script "two")
+    assert.equal(0, gateway:ask("reload").code)
+    gateway:stop()
+    assert.is_not_nil(read(at.kept):find('"two"', 1, true))
+    assert.is_nil(read(at.kept):find("words", 1, true))
+  end))
 end)

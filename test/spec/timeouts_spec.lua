@@ -72,6 +72,34 @@ describe("timeouts:", function()
     gateway:expect_quiet()
   end))
 
+  -- Two upstreams, of which the second has times of its own.
+  local OWN = [[
+    local moongate = require "moongate"
+    moongate.settings { workers = 1, timeouts = { connect = 20, response = 20 } }
+    moongate.listener { port = 0, address = "127.0.0.1" }
+    moongate.upstream { name = "mute", endpoints = { "127.0.0.1:%d" }, timeouts = { response = 0.3 } }
+    moongate.upstream { name = "deaf", endpoints = { "127.0.0.1:%d" }, timeouts = { connect = 0.3 } }
+    moongate.upstream { name = "late", endpoints = { "127.0.0.1:%d" } }
+    moongate.route { path = "/mute", backends = "mute" }
+    moongate.route { path = "/patient", backends = "mute", timeouts = { response = 1 } }
+    moongate.route { path = "/deaf", backends = "deaf" }
+    moongate.route { path = "/late", backends = "late" }
+  ]]
+
+  it("an upstream has its own, where it says so", h.test(function()
+    local mute = h.backend(h.once())
+    local late = h.backend(h.each(function()
+      h.pass(600)
+      return h.http1.response("200 OK", "late")
+    end))
+    local gateway = h.gateway { config = OWN:format(mute.port, h.black_hole(), late.port) }
+    assert.equal(504, h.takes(280, 450, function() return gateway:get "/mute" end).status)
+    assert.equal(504, h.takes(950, 1200, function() return gateway:get "/patient" end).status)
+    assert.equal(504, h.takes(250, 450, function() return gateway:get "/deaf" end).status)
+    assert.equal(200, gateway:get("/late").status)
+    gateway:expect_quiet()
+  end))
+
   it("the time for a response begins when the request is whole", h.test(function()
     local backend = h.backend()
     local gateway = h.gateway { backend = backend, settings = { timeouts = { response = 0.6 } } }

@@ -161,7 +161,8 @@ function gateway.exec(args, options)
 end
 
 -- Starts `moongate run`. options as for gateway.config, or config = text, or file = path; args = more arguments;
--- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3;
+-- shell = text put before the command in a shell ("ulimit -n 64;"); under = words put before it, a program that becomes it
+-- ({ "fiu-run", "-x" }); inherit = descriptor that becomes its number 3;
 -- is_admin = false for none; is_test = true for the binary with test filters.
 function gateway.start(options)
   local self = blank(options)
@@ -177,7 +178,12 @@ function gateway.start(options)
     args[#args + 1] = "127.0.0.1:0"
   end
   for _, arg in ipairs(options.args or {}) do args[#args + 1] = arg end
-  if options.shell then
+  if options.under then
+    local words = { unpack(options.under) }
+    words[#words + 1] = gateway.binary(options)
+    for _, arg in ipairs(args) do words[#words + 1] = arg end
+    spawn(self, table.remove(words, 1), words)
+  elseif options.shell then
     table.insert(args, 1, gateway.binary(options))
     for i, arg in ipairs(args) do args[i] = "'" .. arg .. "'" end
     spawn(self, "/bin/sh", { "-c", options.shell .. " exec " .. table.concat(args, " ") })
@@ -338,6 +344,16 @@ function Gateway:rss_kb()
   local text = file:read "*a"
   file:close()
   return tonumber(text:match "VmRSS:%s+(%d+)")
+end
+
+-- Sockets that the process has open.
+function Gateway:socket_count()
+  local path = "/proc/" .. self.pid .. "/fd"
+  local count, dir = 0, assert(uv.fs_scandir(path))
+  for name in function() return (uv.fs_scandir_next(dir)) end do
+    if (uv.fs_readlink(path .. "/" .. name) or ""):find "^socket:" then count = count + 1 end
+  end
+  return count
 end
 
 function Gateway:signal(name)

@@ -217,6 +217,14 @@ function h.spawn(path, options)
   return adopt(self)
 end
 
+-- Runs another program to its end: { code, output }.
+function h.exec_program(path, args)
+  local self, err = h.spawn(path, { args = args })
+  if not self then return { code = -1, output = err } end
+  self:wait_exit()
+  return self
+end
+
 function h.now_ms()
   return uv.hrtime() / 1e6
 end

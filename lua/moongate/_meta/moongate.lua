@@ -93,11 +93,16 @@ moongate.listener = nil
 ---@field healthy? integer checks in a row that bring an endpoint back; default 2
 ---@field unhealthy? integer failures in a row that take it out; default 3. The first check of an endpoint decides alone
 
+---@class moongate.UpstreamTimeouts
+---@field connect? number seconds, TLS included; default: timeouts.connect of the settings
+---@field response? number seconds of silence, before and inside a response; default: timeouts.response of the settings. A route's that is longer wins
+
 ---@class moongate.Upstream
 ---@field name string unique
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
+---@field timeouts? moongate.UpstreamTimeouts default: the settings'
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
 ---@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
 ---@field health? moongate.Health default: none, every endpoint serves
