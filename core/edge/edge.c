@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "edge/census.h"
+#include "edge/choice.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
 #include "edge/udp.h"
@@ -32,6 +33,7 @@ struct connection {
     struct moon_link *link;           // NULL: not yet
     struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
     struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
+    struct moon_choice *choice;       // of the handshake's certificate; NULL: nobody has a say
     struct moon_proxied *proxied;     // until the link has it
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
@@ -95,6 +97,7 @@ static void on_closed(void *owner)
     if (connection->census)
         moon_census_leave(edge->budget->census, connection->census);
     free(connection->census);
+    moon_choice_free(connection->choice);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -132,24 +135,28 @@ static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct connection *connection = owner;
     connection->handshake = NULL;
+    moon_choice_free(connection->choice);
+    connection->choice = NULL;
     if (stream)
         link_start(connection, stream);
     else
         on_closed(connection);
 }
 
-static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+static struct moon_hold *hold_of(const struct acceptor *acceptor)
 {
     const struct moon_arrival *arrival = &acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-    return &hold->listeners->binds[arrival->bind];
+    return arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+}
+
+static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+{
+    return &hold_of(acceptor)->listeners->binds[acceptor->arrival.bind];
 }
 
 static const struct moon_front *front_of(const struct acceptor *acceptor)
 {
-    const struct moon_arrival *arrival = &acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-    return moon_bind_front(hold->listeners, bind_of(acceptor));
+    return moon_bind_front(hold_of(acceptor)->listeners, bind_of(acceptor));
 }
 
 static void tcp_start(struct connection *connection, struct moon_stream *stream)
@@ -178,6 +185,8 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
         return;
     }
     stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
+    connection->choice = moon_choice_new(res, hold_of(connection->acceptor),
+                                         connection->acceptor->arrival.bind, stream);
     connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
 

@@ -51,6 +51,10 @@ static _Atomic uint64_t *counter_of(struct moon_counters *counters, enum moon_tl
         return &counters->tls_failures_refused;
     case MOON_TLS_CERTIFICATE:
         return &counters->tls_failures_certificate;
+    case MOON_TLS_DECLINED:
+        return &counters->tls_failures_declined;
+    case MOON_TLS_UNCHOSEN:
+        return &counters->tls_failures_script;
     case MOON_TLS_FINE:
     case MOON_TLS_PROTOCOL:
         break;

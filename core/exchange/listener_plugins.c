@@ -16,6 +16,7 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
+    {.name = "certificate", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = NULL},
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
@@ -45,6 +46,27 @@ static bool check_sum(const struct moon_compile *compile, const struct moon_obje
     return false;
 }
 
+// A function of a listener is known by the listener's name, and runs where there is something for it.
+static bool check_functions(const struct moon_compile *compile, const struct moon_object *listener)
+{
+    const struct moon_value *table = &listener->value;
+    struct moon_slice protocol = moon_value_string(table, "protocol", MOON_SLICE("http"));
+    const char *title = moon_object_title(compile->model, listener);
+    if (!moon_value_get(table, "certificate"))
+        return true;
+    if (!moon_value_get(table, "name"))
+        moon_report_addf(compile->report, listener->place, title, "certificate",
+                         "add name = \"edge\": a function is known by the name of its listener",
+                         "a listener with a function has no name");
+    else if (!moon_slice_equal(protocol, MOON_SLICE("https")))
+        moon_report_addf(compile->report, listener->place, title, "certificate",
+                         "it runs in TLS handshakes: add protocol = \"https\"",
+                         "has no meaning with \"%.*s\"", MOON_SLICE_ARG(protocol));
+    else
+        return true;
+    return false;
+}
+
 static int listener_plugins_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listener_plugins *all = calloc(1, sizeof *all);
@@ -60,7 +82,8 @@ static int listener_plugins_compile(const struct moon_compile *compile, void **p
             moon_value_string(&compile->objects[i]->value, "name", MOON_SLICE(""));
         struct moon_plugins_args args = {compile, compile->objects[i], name, false};
         is_fine = moon_plugins_compile(&args, chain, &answers) &&
-                  check_sum(compile, compile->objects[i], chain->count) && is_fine;
+                  check_sum(compile, compile->objects[i], chain->count) &&
+                  check_functions(compile, compile->objects[i]) && is_fine;
     }
     if (!is_fine) {
         listener_plugins_unref(all);
@@ -88,4 +111,10 @@ const struct moon_chain *moon_listener_plugins_at(const struct moon_listener_plu
                                                   int index)
 {
     return all->chains[index].count ? &all->chains[index] : NULL;
+}
+
+const struct moon_chain *moon_listener_plugins_certificate(const struct moon_listener_plugins *all,
+                                                           int index)
+{
+    return all->chains[index].has_certificate ? &all->chains[index] : NULL;
 }

@@ -16,6 +16,7 @@ struct moon_chain {
     bool has_request_body, has_response_body; // some filter reads that body
     bool has_messages;                        // some filter reads WebSocket messages
     bool is_code;                             // some filter stands on code
+    bool has_certificate;                     // some filter has a say about certificates
     uint8_t phases;  // bit 1 << enum moon_phase: some filter has a hook for it
     bool may_answer; // some filter may: backends are optional
 };

@@ -46,6 +46,7 @@ void moon_tls_hub_poll(struct moon_tls_hub *hub,
 
 struct moon_tls_pair {
     const char *cert, *key; // paths of PEM files; cert: the chain, its own certificate first
+    const char *name;       // by which it is known; NULL: its path
 };
 
 struct moon_tls_options {
@@ -124,6 +125,8 @@ enum moon_tls_failure {
     MOON_TLS_REFUSED,     // the peer sent an alert
     MOON_TLS_CERTIFICATE, // the peer's certificate is missing, or not accepted
     MOON_TLS_PROTOCOL,    // the rest: nothing in common, broken messages
+    MOON_TLS_DECLINED,    // whoever chooses the certificate wants no connection by that name
+    MOON_TLS_UNCHOSEN,    // whoever chooses the certificate has failed
 };
 
 // What is known of a connection once its handshake is done; refcounted on its worker.
@@ -155,6 +158,38 @@ struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worke
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
                                      const char *host);
+// ---- choosing: who sets a chooser has a say about the certificate of a handshake, and may take its time.
+
+struct moon_tls_hello {
+    size_t terms;          // which of the server's the name has chosen, as they were given to moon_tls_server_new
+    struct moon_slice sni; // lower case; empty: none
+    // what the client offers as it sends it: each with a byte before it that says how long it is; well-formed (RFC 7301 3.1)
+    struct moon_slice alpn;
+};
+
+enum moon_tls_choice {
+    MOON_TLS_CHOICE_MADE,     // go on, with what was given, else with what the name has chosen
+    MOON_TLS_CHOICE_LATER,    // call again after moon_tls_choose_again
+    MOON_TLS_CHOICE_DECLINED, // the alert unrecognized_name
+    MOON_TLS_CHOICE_FAILED,   // the alert internal_error
+};
+
+// What a chooser gives: the name of a certificate of the terms, or else the texts of one.
+struct moon_tls_gift {
+    struct moon_slice name, cert, key;
+};
+
+typedef enum moon_tls_choice moon_tls_choose_fn(void *owner, const struct moon_tls_hello *hello);
+
+// Asked once for each ClientHello, until it has chosen; never under a call of the owner's. Of a stream from moon_tls_accept,
+// before its handshake. A peer that goes away meanwhile fails the handshake at once.
+void moon_tls_set_chooser(struct moon_stream *stream, moon_tls_choose_fn *choose, void *owner);
+// From the chooser: the connection gets this certificate and no other. NULL, or why not, static ("key: ..." about the key): then
+// the handshake cannot be made. Texts are parsed once for each worker, as long as they are among the last 256.
+const char *moon_tls_give(struct moon_stream *stream, const struct moon_tls_gift *gift);
+// It was LATER: the chooser is asked again, soon.
+void moon_tls_choose_again(struct moon_stream *stream);
+
 // NULL: the stream is no TLS stream of ours.
 const char *moon_tls_why(const struct moon_stream *stream);
 enum moon_tls_failure moon_tls_failure_of(const struct moon_stream *stream);

@@ -13,6 +13,7 @@ static void seat_init(struct moon_tls_hub *hub, struct tls_seat *seat)
     seat->scratch = malloc(TLS_SCRATCH_LEN);
     if (!seat->library || !seat->scratch)
         abort();
+    moon_list_init(&seat->given);
     tls_tickets_sit(hub->tickets, seat);
 }
 
@@ -67,6 +68,7 @@ void moon_tls_hub_free(struct moon_tls_hub *hub)
         return;
     for (size_t i = 0; i < hub->seat_count; i++) {
         tls_tickets_stand(hub->seats[i]);
+        tls_given_drop(hub->seats[i]);
         OSSL_LIB_CTX_free(hub->seats[i]->library);
         free(hub->seats[i]->scratch);
         free(hub->seats[i]);

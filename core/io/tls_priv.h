@@ -1,7 +1,8 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
-//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way
+//   tls_choose.c  who has a say
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_pem.c  certificates and keys as text
 #pragma once
 
 #include "base/list.h"
@@ -21,6 +22,7 @@ enum {
     TLS_SCRATCH_LEN = 69632,      // what TLS_PLAIN_LEN becomes
     TLS_PENDING_MAX_LEN = 131072, // ciphertext that the peer does not take
     TLS_SNI_MAX_LEN = 255,
+    TLS_DIGEST_LEN = 32, // SHA-256
 };
 
 struct tls_stream;
@@ -34,6 +36,8 @@ struct tls_seat {
     struct tls_tickets *tickets;
     struct tls_ticket_keys *keys; // as this worker has seen them last
     EVP_CIPHER *cipher;           // of tickets
+    struct moon_list given;       // pairs that functions have given, used last first
+    size_t given_count;
 };
 
 struct moon_tls_hub {
@@ -63,6 +67,7 @@ struct tls_file {
 };
 
 struct tls_certificate {
+    char *name; // by which functions and orders know it
     struct tls_file cert, key;
     int type;     // EVP_PKEY_
     char **names; // lower case, "*.example.org" as it is
@@ -101,14 +106,36 @@ extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
 // A context with the settings of the terms, without certificates. NULL: OpenSSL says no, see its queue.
 SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
-// Adds a certificate with its chain and its key. NULL, or what is wrong ("key: ..." where it is the key), static.
-const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
-                            const struct tls_certificate *certificate);
 // Whether the files are still those that were read. Blocks.
 bool tls_terms_are_read(const struct moon_tls_terms *terms);
 // The same settings and files, read anew.
 int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
                      struct moon_tls_terms **out);
+
+// ---- tls_pem.c
+
+// A certificate with its chain and its key, of one library.
+struct tls_pair {
+    X509 *own;
+    STACK_OF(X509) * chain;
+    EVP_PKEY *key;
+};
+
+BIO *tls_pem_open(struct moon_slice bytes);
+// The next one; NULL: there is none.
+X509 *tls_pem_certificate(BIO *bio, OSSL_LIB_CTX *library);
+X509_CRL *tls_pem_crl(BIO *bio, OSSL_LIB_CTX *library);
+// NULL and *out, or what is wrong ("key: ..." where it is the key), static.
+const char *tls_pair_read(struct tls_pair *out, OSSL_LIB_CTX *library, struct moon_slice cert,
+                          struct moon_slice key);
+void tls_pair_fini(struct tls_pair *pair);
+// Adds a certificate with its chain and its key; results as of tls_pair_read.
+const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
+                            const struct tls_certificate *certificate);
+// As tls_pair_read; the pair is the seat's, good until the next call.
+const char *tls_given_read(struct tls_seat *seat, struct moon_slice cert, struct moon_slice key,
+                           const struct tls_pair **out);
+void tls_given_drop(struct tls_seat *seat);
 
 // ---- tls_server.c
 
@@ -140,8 +167,16 @@ struct tls_contexts *tls_server_contexts(struct moon_tls_server *server, size_t 
 void tls_contexts_unref(struct tls_contexts *contexts);
 // The context that a connection begins with.
 SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts);
+// A certificate of the terms that a connection has got; NULL: there is none of that name.
+const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
+                                                       size_t host, struct moon_slice name);
 // The id of the terms that a connection has got.
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host);
+
+// ---- tls_choose.c
+
+// Asks the stream's chooser: what the ClientHello callback returns, with the alert where it fails.
+int tls_choose_ask(struct tls_stream *stream, SSL *ssl, int *alert);
 
 // ---- tls_tickets.c
 
@@ -190,6 +225,8 @@ struct tls_stream {
     const char *failure_text;       // static
     char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
     struct moon_tls_client *client; // a reference; NULL: the server role
+    moon_tls_choose_fn *choose;     // NULL: nobody
+    void *choose_owner;
     char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
     uint32_t hello_at, hello_len;
     char *pending; // ciphertext that the stream below did not take; NULL: none
@@ -208,8 +245,11 @@ struct tls_stream {
     bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
+    bool has_hello : 1;    // a ClientHello has been read
+    bool is_choosing : 1;  // the chooser takes its time
+    uint8_t choice : 2;    // enum moon_tls_choice, what the chooser said last
     struct moon_task task; // frees
-    struct moon_task more; // tells of room
+    struct moon_task more; // tells of room, or goes on where the chooser waited
 };
 
 // A stream without a role yet, and without OpenSSL's part.

@@ -193,31 +193,39 @@ static void apply(SSL *ssl, const struct moon_tls_terms *terms, SSL_CTX *context
         SSL_set_options(ssl, SSL_OP_NO_TICKET);
 }
 
+// What the name says; it is the stream's from here on.
+static void choose_by_name(struct tls_stream *stream, SSL *ssl, const char *sni)
+{
+    const struct tls_contexts *contexts = stream->contexts;
+    size_t chosen = choose_host(contexts, sni);
+    const struct tls_host *host = &contexts->hosts[chosen];
+    const struct tls_group *group = choose_group(host, sni);
+    stream->has_hello = true;
+    stream->host = (uint16_t)chosen;
+    if (sni[0])
+        stream->sni = strdup(sni);
+    if (chosen != 0)
+        apply(ssl, host->terms, group->context);
+    else if (group != &host->groups[0])
+        SSL_set_SSL_CTX(ssl, group->context);
+}
+
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
     (void)arg;
     struct tls_stream *stream = SSL_get_app_data(ssl);
-    const struct tls_contexts *contexts = stream->contexts;
     char sni[TLS_SNI_MAX_LEN + 1];
     if (!read_sni(ssl, sni)) {
         *alert = SSL_AD_DECODE_ERROR;
         return SSL_CLIENT_HELLO_ERROR;
     }
-    size_t chosen = sni[0] ? choose_host(contexts, sni) : choose_host(contexts, "");
-    const struct tls_host *host = &contexts->hosts[chosen];
-    const struct tls_group *group = choose_group(host, sni);
-    stream->host = (uint16_t)chosen;
-    if (sni[0]) {
-        free(stream->sni);
-        stream->sni = strdup(sni);
+    if (!stream->has_hello) {
+        choose_by_name(stream, ssl, sni);
+    } else if (strcmp(sni, stream->sni ? stream->sni : "") != 0) { // RFC 8446 4.1.2
+        *alert = SSL_AD_ILLEGAL_PARAMETER;
+        return SSL_CLIENT_HELLO_ERROR;
     }
-    if (chosen == 0) {
-        if (group != &host->groups[0])
-            SSL_set_SSL_CTX(ssl, group->context);
-    } else {
-        apply(ssl, host->terms, group->context);
-    }
-    return SSL_CLIENT_HELLO_SUCCESS;
+    return stream->choose ? tls_choose_ask(stream, ssl, alert) : SSL_CLIENT_HELLO_SUCCESS;
 }
 
 // Says that the name was understood, as clients like to hear (RFC 6066 3).
@@ -317,6 +325,16 @@ static struct tls_contexts *contexts_new(struct moon_tls_terms *const *terms, si
 SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts)
 {
     return contexts->hosts[0].groups[0].context;
+}
+
+const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
+                                                       size_t host, struct moon_slice name)
+{
+    const struct moon_tls_terms *terms = contexts->hosts[host].terms;
+    for (size_t i = 0; i < terms->certificate_count; i++)
+        if (moon_slice_equal(moon_slice_from(terms->certificates[i].name), name))
+            return &terms->certificates[i];
+    return NULL;
 }
 
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host)

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -32,13 +31,6 @@ int tls_refuse(struct moon_tls_problem *problem, const char *path, const char *f
     va_end(args);
     ERR_clear_error();
     return MOON_ECONFIG;
-}
-
-// What OpenSSL says last of all.
-static const char *reason(void)
-{
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
-    return text ? text : "OpenSSL does not say why";
 }
 
 // ---- files
@@ -84,90 +76,7 @@ void tls_file_fini(struct tls_file *file)
     free(file->path);
 }
 
-static BIO *bio_of(const struct tls_file *file)
-{
-    BIO *bio = BIO_new_mem_buf(file->bytes.ptr, (int)file->bytes.len);
-    if (!bio)
-        abort();
-    return bio;
-}
-
-// A key with a passphrase is refused: nobody is there to type it.
-static int no_passphrase(char *to, int cap, int is_writing, void *owner)
-{
-    (void)to;
-    (void)cap;
-    (void)is_writing;
-    *(bool *)owner = true;
-    return -1;
-}
-
-static X509 *read_certificate(BIO *bio, OSSL_LIB_CTX *library)
-{
-    bool was_asked = false;
-    X509 *certificate = X509_new_ex(library, NULL);
-    if (certificate && !PEM_read_bio_X509(bio, &certificate, no_passphrase, &was_asked)) {
-        X509_free(certificate);
-        return NULL;
-    }
-    return certificate;
-}
-
-static X509_CRL *read_crl(BIO *bio, OSSL_LIB_CTX *library)
-{
-    bool was_asked = false;
-    X509_CRL *crl = X509_CRL_new_ex(library, NULL);
-    if (crl && !PEM_read_bio_X509_CRL(bio, &crl, no_passphrase, &was_asked)) {
-        X509_CRL_free(crl);
-        return NULL;
-    }
-    return crl;
-}
-
-static EVP_PKEY *read_key(const struct tls_file *file, OSSL_LIB_CTX *library, bool *is_encrypted)
-{
-    BIO *bio = bio_of(file);
-    *is_encrypted = false;
-    EVP_PKEY *key =
-        PEM_read_bio_PrivateKey_ex(bio, NULL, no_passphrase, is_encrypted, library, NULL);
-    BIO_free(bio);
-    return key;
-}
-
 // ---- certificates
-
-const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
-                            const struct tls_certificate *certificate)
-{
-    OSSL_LIB_CTX *library = seat->library;
-    const char *problem = "holds no certificate in PEM";
-    bool is_encrypted = false;
-    STACK_OF(X509) *chain = sk_X509_new_null();
-    BIO *bio = bio_of(&certificate->cert);
-    X509 *own = read_certificate(bio, library), *next;
-    EVP_PKEY *key = NULL;
-    if (!own)
-        goto fail;
-    while ((next = read_certificate(bio, library)) != NULL)
-        if (!sk_X509_push(chain, next))
-            abort();
-    key = read_key(&certificate->key, library, &is_encrypted);
-    problem = is_encrypted ? "key: is encrypted; a key without a passphrase is needed"
-                           : "key: holds no private key in PEM";
-    if (!key)
-        goto fail;
-    problem = "key: does not belong to the certificate";
-    if (!X509_check_private_key(own, key))
-        goto fail;
-    problem = SSL_CTX_use_cert_and_key(context, own, key, chain, 1) ? NULL : reason();
-fail:
-    sk_X509_pop_free(chain, X509_free);
-    X509_free(own);
-    EVP_PKEY_free(key);
-    BIO_free(bio);
-    ERR_clear_error();
-    return problem;
-}
 
 static void add_name(struct tls_certificate *out, const unsigned char *text, int len)
 {
@@ -261,10 +170,10 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
 size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
                      STACK_OF(X509_NAME) * names)
 {
-    BIO *bio = bio_of(file);
+    BIO *bio = tls_pem_open(file->bytes);
     X509 *ca;
     size_t count = 0;
-    while ((ca = read_certificate(bio, seat->library)) != NULL) {
+    while ((ca = tls_pem_certificate(bio, seat->library)) != NULL) {
         X509_NAME *name = names ? X509_NAME_dup(X509_get_subject_name(ca)) : NULL;
         if (!X509_STORE_add_cert(store, ca) || (names && !sk_X509_NAME_push(names, name)))
             abort();
@@ -278,10 +187,10 @@ size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_
 
 static size_t add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat)
 {
-    BIO *bio = bio_of(file);
+    BIO *bio = tls_pem_open(file->bytes);
     X509_CRL *crl;
     size_t count = 0;
-    for (; (crl = read_crl(bio, seat->library)) != NULL; count++) {
+    for (; (crl = tls_pem_crl(bio, seat->library)) != NULL; count++) {
         X509_STORE_add_crl(store, crl);
         X509_CRL_free(crl);
     }
@@ -404,6 +313,8 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
     for (size_t i = 0; i < options->pair_count && !err; i++) {
         struct tls_certificate *certificate = &terms->certificates[terms->certificate_count++];
         snprintf(key, sizeof key, "certificates[%zu].cert", i + 1);
+        certificate->name =
+            strdup(options->pairs[i].name ? options->pairs[i].name : options->pairs[i].cert);
         err = tls_file_read(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
         snprintf(key, sizeof key, "certificates[%zu].key", i + 1);
         if (!err)
@@ -453,8 +364,9 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
     if (!pairs)
         abort();
     for (size_t i = 0; i < terms->certificate_count; i++)
-        pairs[i] = (struct moon_tls_pair){terms->certificates[i].cert.path,
-                                          terms->certificates[i].key.path};
+        pairs[i] = (struct moon_tls_pair){.cert = terms->certificates[i].cert.path,
+                                          .key = terms->certificates[i].key.path,
+                                          .name = terms->certificates[i].name};
     struct moon_tls_options options = {
         .hostname = moon_slice_from(terms->hostname),
         .pairs = pairs,
@@ -490,6 +402,7 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
         for (size_t k = 0; k < certificate->name_count; k++)
             free(certificate->names[k]);
         free((void *)certificate->names);
+        free(certificate->name);
     }
     tls_file_fini(&terms->ca);
     tls_file_fini(&terms->crl);

@@ -67,6 +67,8 @@
     X(tls_failures_certificate, "counter", "TLS handshakes of clients that failed")               \
     X(tls_failures_protocol, "counter", "TLS handshakes of clients that failed")                  \
     X(tls_failures_timeout, "counter", "TLS handshakes of clients that failed")                   \
+    X(tls_failures_declined, "counter", "TLS handshakes of clients that failed")                  \
+    X(tls_failures_script, "counter", "TLS handshakes of clients that failed")                    \
     X(tls_on_plain_total, "counter", "Connections that spoke TLS to a port without it")           \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                       \
     X(responses_1xx, "counter", "Interim responses sent")                                         \

@@ -20,6 +20,9 @@ static const struct moon_schema_key pair_keys[] = {
      .types = MOON_TYPE_STRING,
      .is_required = true,
      .expected = "the path of a PEM file: the private key"},
+    {.name = "name",
+     .types = MOON_TYPE_STRING,
+     .expected = "a name, for functions and orders that speak of it; default: `cert`"},
     {.name = NULL},
 };
 static const struct moon_schema pair_schema = {pair_keys, NULL, NULL};
@@ -138,6 +141,35 @@ static bool read_client(struct reading *at, const struct moon_value *table,
                            "missing: whose certificates are accepted?");
 }
 
+static bool read_pair(struct reading *at, const struct moon_value *table,
+                      struct moon_tls_pair *out)
+{
+    out->cert = path_at(at, table, "cert");
+    out->key = path_at(at, table, "key");
+    if (!out->cert || !out->key)
+        return tell(at, "certificates", NULL, "an empty path");
+    out->name =
+        moon_value_string(table, "name", moon_value_string(table, "cert", MOON_SLICE(""))).ptr;
+    return out->name[0] || tell(at, "certificates", NULL, "an empty name");
+}
+
+// Names that were given stand for one certificate each.
+static bool check_names(struct reading *at, const struct moon_value *list,
+                        const struct moon_tls_pair *pairs, size_t count)
+{
+    char path[64];
+    for (size_t i = 1; i < count; i++)
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(pairs[i].name, pairs[k].name) != 0 ||
+                !moon_value_get(&list->table.items[i], "name"))
+                continue;
+            snprintf(path, sizeof path, "certificates[%zu].name", i + 1);
+            return tell(at, path, "names of certificates are unique in a listener",
+                        "another certificate has this name");
+        }
+    return true;
+}
+
 static bool read_options(struct reading *at, const struct moon_value *tls,
                          struct moon_tls_pair *pairs, struct moon_tls_options *out)
 {
@@ -148,12 +180,11 @@ static bool read_options(struct reading *at, const struct moon_value *tls,
     if (count == 0 || count > PAIR_MAX_COUNT)
         return tell(at, "certificates", "{ { cert = \"site.crt\", key = \"site.key\" } }",
                     count ? "more than 1024 certificates" : "an empty list");
-    for (size_t i = 0; i < count; i++) {
-        pairs[i].cert = path_at(at, &list->table.items[i], "cert");
-        pairs[i].key = path_at(at, &list->table.items[i], "key");
-        if (!pairs[i].cert || !pairs[i].key)
-            return tell(at, "certificates", NULL, "an empty path");
-    }
+    for (size_t i = 0; i < count; i++)
+        if (!read_pair(at, &list->table.items[i], &pairs[i]))
+            return false;
+    if (!check_names(at, list, pairs, count))
+        return false;
     out->pairs = pairs;
     out->pair_count = count;
     out->min_version = version_of(tls, "min_version");

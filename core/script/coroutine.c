@@ -197,7 +197,8 @@ void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
 {
     static const char *const phases[] = {"evaluation",    "rewrite",     "access",
                                          "header_filter", "body_filter", "log",
-                                         "init_worker",   "timer",       "websocket_frame"};
+                                         "init_worker",   "timer",       "websocket_frame",
+                                         "certificate"};
     const struct moon_vm *vm = coroutine->vm;
     if (vm->seat.counters)
         moon_count_up(&vm->seat.counters->script_errors_total);
