@@ -1,6 +1,8 @@
 -- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
 local cjson = require "cjson"
 local h = require "test.support.harness"
+local certs = require "test.support.certs"
+local tls = require "test.support.tls"
 local websocket = require "test.support.websocket"
 local uv = require "luv"
 
@@ -162,6 +164,34 @@ does["chat_filter.lua"] = function()
   client:send(websocket.close(1008, "", { masked = true }))
   client:wait_end()
   gateway:wait_log "left"
+end
+
+does["certificates.lua"] = function()
+  if not certs.is_there() then return end
+  local set = certs.new()
+  local default = set:issue { name = "default", sans = "DNS:default.example" }
+  set:issue { name = "shop", sans = "DNS:shop.example" }
+  local asked = {}
+  local store = h.backend(function(connection)
+    while true do
+      local request = connection:read_request()
+      if not request then return end
+      asked[#asked + 1] = request.target
+      local is_there = request.target == "/shop.example"
+      connection:send(h.http1.response(is_there and "200 OK" or "404 Not Found",
+        is_there and set:read "shop.crt" .. set:read "shop.key" or ""))
+    end
+  end)
+  local gateway = start("certificates.lua", { CERT = default.cert, KEY = default.key, STORE = "http://" .. store:address() .. "/" },
+    { args = { "--workers", "1" } })
+  for _ = 1, 2 do
+    local output, code = tls.curl(gateway, set.ca, "shop.example")
+    assert.equal(0, code, output)
+    output, code = tls.curl(gateway, set.ca, "default.example")
+    assert.equal(0, code, output)
+  end
+  assert.same({ "/shop.example", "/default.example" }, asked)
+  set:remove()
 end
 
 does["rate_limit.lua"] = function()

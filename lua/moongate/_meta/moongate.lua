@@ -12,6 +12,7 @@ local moongate = {}
 ---@class moongate.CertificateFiles paths; relative ones are from where the script is
 ---@field cert string PEM: the certificate, and its chain behind it
 ---@field key string PEM: its private key, without a passphrase
+---@field name? string unique in the listener; for the phase `certificate`; default: `cert`, as it is written here
 
 ---@class moongate.ClientCertificates
 ---@field verify? "required"|"optional"|"none" default "required"
@@ -27,6 +28,16 @@ local moongate = {}
 ---@field ciphers? string of TLS 1.2, as OpenSSL lists them; default: forward secrecy and AEAD
 ---@field tickets? boolean sessions are resumed by ticket; default true
 ---@field client? moongate.ClientCertificates default: none is asked for
+
+---@class moongate.Connection what is known in the phase `certificate`
+---@field sni? string the host name that the client asks for, in lower case
+---@field alpn string[] the protocols that it offers: "h2", "http/1.1"
+---@field client? { address: string, port: integer } nil: it came by a unix socket
+---@field listener string the name of the listener that the name has chosen
+
+---@class moongate.CertificateTexts
+---@field cert string PEM: the certificate, and its chain behind it
+---@field key string PEM: its private key, without a passphrase
 
 ---@class moongate.ProxyProtocol
 ---@field trusted string[] who may send a PROXY header, and is served at all: "10.0.0.0/8", "127.0.0.1", "unix:"
@@ -45,7 +56,8 @@ local moongate = {}
 ---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
 ---@field tls? moongate.ListenerTls with "https"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
----@field name? string unique; for logs, and for the `listeners` of routes
+---@field certificate? fun(connection: moongate.Connection): string|moongate.CertificateTexts|false|nil with "https", and a name: chooses the certificate of a handshake; may wait. The name of one of `tls.certificates`, PEM, false: no connection, nil: as the name says
+---@field name? string unique; for logs, functions, and the `listeners` of routes
 
 --- Takes connections on a port. Of several on one port the most specific hostname that takes a request's host has it.
 ---@type fun(listener: moongate.Listener)
