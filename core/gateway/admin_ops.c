@@ -1,6 +1,7 @@
 // What the admin surfaces show of the gateway and ask of it. On the control thread; no worker is asked, its counters are read.
 #include "base/json.h"
 #include "conf/conf.h"
+#include "gateway/certificates.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/file.h"
@@ -140,6 +141,9 @@ static char *document(void *owner, enum moon_admin_document which, struct moon_s
     case MOON_ADMIN_EXPLAIN:
         write_explanation(gateway, query, out);
         break;
+    case MOON_ADMIN_CERTIFICATES:
+        moon_certificates_write(gateway, out);
+        break;
     }
     if (fclose(out) != 0)
         abort();
@@ -216,6 +220,13 @@ static void drain(void *owner)
         moon_gateway_drain(gateway);
 }
 
+static const char *set_certificate(void *owner, struct moon_slice name, struct moon_slice text,
+                                   char problem[static MOON_ADMIN_PROBLEM_LEN])
+{
+    struct moon_slice texts[] = {name, text, text};
+    return moon_certificates_set(owner, texts, problem);
+}
+
 static bool set_log_level(void *owner, struct moon_slice level)
 {
     struct moon_gateway *gateway = owner;
@@ -240,6 +251,7 @@ void moon_admin_ops_init(struct moon_gateway *gateway)
                                                  .reload = reload,
                                                  .connections = connections,
                                                  .drain = drain,
+                                                 .set_certificate = set_certificate,
                                                  .set_log_level = set_log_level,
                                                  .owner = gateway};
 }

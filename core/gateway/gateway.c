@@ -179,6 +179,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                     .on_retired = on_retired,
                                     .tls = gateway->tls,
                                     .names = gateway->name_desk,
+                                    .certificates = gateway->certificate_orders,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
@@ -304,6 +305,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     moon_gateway_scripts_init(gateway);
+    moon_certificates_init(gateway);
     int link_err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
     if (args->is_refused)
         *args->is_refused = link_err != 0;
@@ -408,6 +410,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_last_good_fini(&gateway->last_good);
     moon_discovery_free(gateway->discovery);
     moon_gateway_scripts_fini(gateway);
+    moon_certificates_fini(gateway);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);

@@ -47,6 +47,8 @@ struct moon_gateway {
     struct moon_registry *registry; // what is known of upstreams beyond any snapshot
     struct moon_tls_hub *tls;       // certificates and sessions beyond any snapshot
     struct moon_timer tls_poll;     // looks for files that have changed
+    struct moon_mailbox *certificate_orders;
+    struct moon_certificate_window *certificate_window; // of control's scripts
     struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
     struct moon_telemetry *telemetry;                // outlives snapshots and workers
     struct moon_ports ports;

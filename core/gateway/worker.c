@@ -12,6 +12,7 @@
 #include "exchange/exchange.h"
 #include "exchange/relay.h"
 #include "exchange/survey.h"
+#include "gateway/certificates.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "io/world.h"
@@ -51,6 +52,7 @@ struct moon_worker {
     struct moon_heartbeat heartbeat;
     struct moon_histogram turns;
     struct moon_edge *edge;
+    struct moon_certificate_window *certificates; // NULL: no script gives any
     struct moon_mailbox *mailbox, *switches, *starts, *surveys;
     struct moon_message orders[ORDER_COUNT]; // each is posted at most once
     atomic_bool is_posted[ORDER_COUNT];
@@ -80,6 +82,10 @@ static struct moon_vm_seat seat_of(struct moon_worker *worker)
 {
     return (struct moon_vm_seat){.loop = worker->args.loop,
                                  .service = &worker->service,
+                                 .certificates =
+                                     worker->certificates
+                                         ? moon_certificate_window_ops(worker->certificates)
+                                         : NULL,
                                  .counters = &worker->counters,
                                  .log = worker->args.log,
                                  .worker = worker->args.index};
@@ -439,6 +445,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->switches = moon_mailbox_new(args->loop, on_switch, worker);
     worker->starts = moon_mailbox_new(args->loop, on_start, worker);
     worker->surveys = moon_mailbox_new(args->loop, on_survey, worker);
+    if (args->certificates)
+        worker->certificates = moon_certificate_window_new(args->loop, args->certificates);
     worker->drain_check.fn = on_drain_check;
     worker->retired_check.fn = on_retired_check;
     args->loop->owner = worker;
@@ -465,6 +473,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_mailbox_free(worker->switches);
     moon_mailbox_free(worker->starts);
     moon_mailbox_free(worker->surveys);
+    moon_certificate_window_free(worker->certificates);
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);

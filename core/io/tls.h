@@ -42,6 +42,29 @@ int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path);
 void moon_tls_hub_poll(struct moon_tls_hub *hub,
                        void (*tell)(void *owner, bool is_fine, const char *text), void *owner);
 
+// What is told of a certificate that serves.
+struct moon_tls_certificate_facts {
+    const char *name, *hostname;   // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
+    const char *const *hosts;      // that it is for
+    size_t host_count;
+    const char *path;              // of its file
+    bool is_given;                 // it is not what the file holds, but was given by moon_tls_hub_set
+    int64_t expires_s;             // since 1970
+};
+
+struct moon_tls_gift;
+struct moon_tls_problem;
+
+// Puts a certificate (PEM) in the place of those of that name, of all servers, without a reload: new connections get it from now
+// on, until their files change. 0 and how many there were; -ENOENT: none has that name; MOON_ECONFIG and the problem: nothing
+// has changed. On control.
+int moon_tls_hub_set(struct moon_tls_hub *hub, const struct moon_tls_gift *gift,
+                     struct moon_tls_problem *problem, size_t *count);
+// Tells of all certificates that serve; nothing of what is told is kept. On control.
+void moon_tls_hub_each(struct moon_tls_hub *hub,
+                       void (*tell)(void *owner, const struct moon_tls_certificate_facts *facts),
+                       void *owner);
+
 // ---- terms
 
 struct moon_tls_pair {

@@ -51,6 +51,7 @@ struct moon_tls_hub {
     pthread_mutex_t lock;      // of servers
     struct moon_list servers;  // of struct moon_tls_server
     struct moon_list clients;  // of struct moon_tls_client; under the lock too
+    struct tls_overrides *overrides;
 };
 
 // ---- tls_hub.c
@@ -69,7 +70,8 @@ struct tls_file {
 struct tls_certificate {
     char *name; // by which functions and orders know it
     struct tls_file cert, key;
-    int type;     // EVP_PKEY_
+    uint64_t override_id; // of what was given in place of the files; 0: nothing was
+    int type;             // EVP_PKEY_
     char **names; // lower case, "*.example.org" as it is
     size_t name_count;
     int64_t expires_s; // 1970
@@ -111,6 +113,24 @@ bool tls_terms_are_read(const struct moon_tls_terms *terms);
 // The same settings and files, read anew.
 int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
                      struct moon_tls_terms **out);
+
+// Whether a pair can serve. 0, or MOON_ECONFIG with the problem, which speaks of certificate->name.
+int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
+                          struct moon_tls_problem *problem);
+void tls_certificate_fini(struct tls_certificate *certificate);
+void tls_file_stat(const char *path, struct tls_file *out);
+
+// ---- tls_override.c
+
+struct tls_overrides *tls_overrides_new(void);
+void tls_overrides_free(struct tls_overrides *overrides);
+// From now on `gift` stands in the place of that certificate's files, as long as they are as they were when it was read.
+void tls_override_add(struct tls_overrides *overrides, const struct tls_certificate *certificate,
+                      const struct moon_tls_gift *gift);
+// The id of what stands in its place now; 0: nothing does. Thread safe.
+uint64_t tls_override_find(struct tls_overrides *overrides, const struct tls_certificate *certificate);
+// Its paths and times of change are filled in: takes what stands in the place of its files, if anything does.
+bool tls_override_take(struct tls_overrides *overrides, struct tls_certificate *certificate);
 
 // ---- tls_pem.c
 

@@ -35,7 +35,7 @@ int tls_refuse(struct moon_tls_problem *problem, const char *path, const char *f
 
 // ---- files
 
-static void stat_file(const char *path, struct tls_file *out)
+void tls_file_stat(const char *path, struct tls_file *out)
 {
     struct stat at;
     out->mtime_ns = out->size = -1;
@@ -50,7 +50,7 @@ bool tls_file_is_fresh(const struct tls_file *file)
     struct tls_file now;
     if (!file->path)
         return true;
-    stat_file(file->path, &now);
+    tls_file_stat(file->path, &now);
     return now.mtime_ns == file->mtime_ns && now.size == file->size;
 }
 
@@ -62,7 +62,7 @@ int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, s
     out->path = strdup(path);
     if (!out->path)
         abort();
-    stat_file(path, out);
+    tls_file_stat(path, out);
     int err = moon_world_read_file(hub->world, path, FILE_MAX_LEN, &text, &len);
     if (err)
         return tls_refuse(problem, key, "cannot read %s: %s", path, moon_err_text(err));
@@ -146,15 +146,18 @@ static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *k
     return 0;
 }
 
-// The certificate and its key, together and each for itself.
-static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, size_t index,
+// The certificate and its key, together and each for itself. `index` -1: what is given stands under its name.
+static int check_certificate(struct moon_tls_hub *hub, SSL_CTX *context,
+                             struct tls_certificate *certificate, int index,
                              struct moon_tls_problem *problem)
 {
-    struct tls_certificate *certificate = &terms->certificates[index];
     char key[64];
-    const char *wrong = tls_context_add(context, terms->hub->seats[0], certificate);
+    const char *wrong = tls_context_add(context, hub->seats[0], certificate);
     bool is_key = wrong && strncmp(wrong, "key: ", 5) == 0;
-    snprintf(key, sizeof key, "certificates[%zu].%s", index + 1, is_key ? "key" : "cert");
+    snprintf(key, sizeof key, "certificates[%d].%s", index + 1, is_key ? "key" : "cert");
+    if (wrong && index < 0)
+        return tls_refuse(problem, key, "what was given for %s: the %s %s", certificate->name,
+                          is_key ? "key" : "certificate", is_key ? wrong + 5 : wrong);
     if (wrong)
         return tls_refuse(problem, key, "%s %s",
                           is_key ? certificate->key.path : certificate->cert.path,
@@ -162,7 +165,29 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
-    return check_dates(terms->hub, x509, key, certificate, problem);
+    return check_dates(hub, x509, key, certificate, problem);
+}
+
+int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
+                          struct moon_tls_problem *problem)
+{
+    SSL_CTX *context = SSL_CTX_new_ex(hub->seats[0]->library, NULL, TLS_server_method());
+    if (!context)
+        abort();
+    int err = check_certificate(hub, context, certificate, -1, problem);
+    SSL_CTX_free(context);
+    return err;
+}
+
+void tls_certificate_fini(struct tls_certificate *certificate)
+{
+    OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
+    tls_file_fini(&certificate->cert);
+    tls_file_fini(&certificate->key);
+    for (size_t k = 0; k < certificate->name_count; k++)
+        free(certificate->names[k]);
+    free((void *)certificate->names);
+    free(certificate->name);
 }
 
 // ---- clients' certificates
@@ -274,7 +299,7 @@ static int check(struct moon_tls_terms *terms, struct moon_tls_problem *problem)
     else if (wrong)
         err = tls_refuse(problem, "client.crl", "%s holds no CRL in PEM", terms->crl.path);
     for (size_t i = 0; i < terms->certificate_count && !err; i++)
-        err = check_certificate(terms, context, i, problem);
+        err = check_certificate(terms->hub, context, &terms->certificates[i], (int)i, problem);
     SSL_CTX_free(context);
     return err;
 }
@@ -305,21 +330,41 @@ static void make_id(struct moon_tls_terms *terms)
     EVP_MD_CTX_free(digest);
 }
 
+static char *duplicate(const char *text)
+{
+    char *out = strdup(text);
+    if (!out)
+        abort();
+    return out;
+}
+
+static int read_pair(struct moon_tls_hub *hub, const struct moon_tls_pair *pair, size_t index,
+                     struct tls_certificate *out, struct moon_tls_problem *problem)
+{
+    char key[64];
+    out->name = duplicate(pair->name ? pair->name : pair->cert);
+    out->cert.path = duplicate(pair->cert);
+    out->key.path = duplicate(pair->key);
+    tls_file_stat(pair->cert, &out->cert);
+    tls_file_stat(pair->key, &out->key);
+    if (tls_override_take(hub->overrides, out))
+        return 0;
+    tls_file_fini(&out->cert);
+    tls_file_fini(&out->key);
+    out->key = out->cert = (struct tls_file){.path = NULL};
+    snprintf(key, sizeof key, "certificates[%zu].cert", index + 1);
+    int err = tls_file_read(hub, key, pair->cert, &out->cert, problem);
+    snprintf(key, sizeof key, "certificates[%zu].key", index + 1);
+    return err ? err : tls_file_read(hub, key, pair->key, &out->key, problem);
+}
+
 static int read_files(struct moon_tls_terms *terms, const struct moon_tls_options *options,
                       struct moon_tls_problem *problem)
 {
-    char key[64];
     int err = 0;
-    for (size_t i = 0; i < options->pair_count && !err; i++) {
-        struct tls_certificate *certificate = &terms->certificates[terms->certificate_count++];
-        snprintf(key, sizeof key, "certificates[%zu].cert", i + 1);
-        certificate->name =
-            strdup(options->pairs[i].name ? options->pairs[i].name : options->pairs[i].cert);
-        err = tls_file_read(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
-        snprintf(key, sizeof key, "certificates[%zu].key", i + 1);
-        if (!err)
-            err = tls_file_read(terms->hub, key, options->pairs[i].key, &certificate->key, problem);
-    }
+    for (size_t i = 0; i < options->pair_count && !err; i++)
+        err = read_pair(terms->hub, &options->pairs[i], i,
+                        &terms->certificates[terms->certificate_count++], problem);
     if (!err && options->ca)
         err = tls_file_read(terms->hub, "client.ca", options->ca, &terms->ca, problem);
     if (!err && options->crl)
@@ -394,16 +439,8 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
 {
     if (!terms || atomic_fetch_sub_explicit(&terms->ref_count, 1, memory_order_acq_rel) > 1)
         return;
-    for (size_t i = 0; i < terms->certificate_count; i++) {
-        struct tls_certificate *certificate = &terms->certificates[i];
-        OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
-        tls_file_fini(&certificate->cert);
-        tls_file_fini(&certificate->key);
-        for (size_t k = 0; k < certificate->name_count; k++)
-            free(certificate->names[k]);
-        free((void *)certificate->names);
-        free(certificate->name);
-    }
+    for (size_t i = 0; i < terms->certificate_count; i++)
+        tls_certificate_fini(&terms->certificates[i]);
     tls_file_fini(&terms->ca);
     tls_file_fini(&terms->crl);
     free(terms->certificates);
@@ -412,11 +449,16 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
     free(terms);
 }
 
+static bool is_read(struct moon_tls_hub *hub, const struct tls_certificate *certificate)
+{
+    return tls_file_is_fresh(&certificate->cert) && tls_file_is_fresh(&certificate->key) &&
+           tls_override_find(hub->overrides, certificate) == certificate->override_id;
+}
+
 bool tls_terms_are_read(const struct moon_tls_terms *terms)
 {
     for (size_t i = 0; i < terms->certificate_count; i++)
-        if (!tls_file_is_fresh(&terms->certificates[i].cert) ||
-            !tls_file_is_fresh(&terms->certificates[i].key))
+        if (!is_read(terms->hub, &terms->certificates[i]))
             return false;
     return tls_file_is_fresh(&terms->ca) && tls_file_is_fresh(&terms->crl);
 }

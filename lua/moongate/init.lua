@@ -275,7 +275,7 @@ moongate.wait_all = task.wait_all
 moongate.wait_any = task.wait_any
 
 -- Loaded at their first use, all of them before the first request.
-local nouns = { "log", "timer", "json", "shared", "http", "regex" }
+local nouns = { "log", "timer", "json", "shared", "http", "regex", "certificates" }
 local is_noun = {}
 for _, name in ipairs(nouns) do is_noun[name] = true end
 
