@@ -43,6 +43,9 @@ struct moon_admin_facts {
     size_t snapshot_count, generation_count; // alive
     uint64_t reload_fine_count, reload_failed_count;
     bool is_log_stuck;
+    size_t staple_count,
+        staple_missing_count; // certificates with an OCSP response; that should have one
+    uint64_t ocsp_fine_count, ocsp_failed_count; // answers of responders
 };
 
 // Filled in by gateway/; all on the control thread.

@@ -433,6 +433,14 @@ static void write_facts(struct text *text, const struct moon_admin_ops *ops)
                 facts.generation_count);
     write_gauge(text, "moongate_access_log_stuck", "1 while the access log cannot be written",
                 facts.is_log_stuck);
+    head(text, "moongate_tls_staples", "gauge", "Certificates with an OCSP response, or without");
+    putf(text, "moongate_tls_staples{state=\"valid\"} %zu\n", facts.staple_count);
+    putf(text, "moongate_tls_staples{state=\"missing\"} %zu\n", facts.staple_missing_count);
+    head(text, "moongate_ocsp_fetches_total", "counter", "OCSP responses asked for, by result");
+    putf(text, "moongate_ocsp_fetches_total{result=\"fine\"} %llu\n",
+         (unsigned long long)facts.ocsp_fine_count);
+    putf(text, "moongate_ocsp_fetches_total{result=\"failed\"} %llu\n",
+         (unsigned long long)facts.ocsp_failed_count);
     head(text, "moongate_reloads_total", "counter", "Reloads asked for, by result");
     putf(text, "moongate_reloads_total{result=\"fine\"} %llu\n",
          (unsigned long long)facts.reload_fine_count);

@@ -129,6 +129,8 @@ static void on_ready(void *owner, unsigned ready)
     moon_count_up(&counters->tls_handshakes_total);
     if (moon_stream_tls(handshake->stream)->is_resumed)
         moon_count_up(&counters->tls_resumed_total);
+    if (moon_stream_tls(handshake->stream)->is_stapled)
+        moon_count_up(&counters->tls_stapled_total);
     finish(handshake, handshake->stream);
 }
 

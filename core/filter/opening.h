@@ -37,8 +37,8 @@ struct moon_opening {
     bool is_declined;
     // the runner's
     const struct moon_chain *chain;
-    uint16_t at;    // the filter that runs or waits
-    void *state;    // what its hook keeps while it waits
+    uint16_t at; // the filter that runs or waits
+    void *state; // what its hook keeps while it waits
     bool is_waiting;
 };
 

@@ -6,6 +6,7 @@
 #include "gateway/gateway_priv.h"
 #include "io/file.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "obs/heartbeat.h"
 #include "obs/log.h"
@@ -58,6 +59,9 @@ static void find_facts(void *owner, struct moon_admin_facts *facts)
     facts->generation_count = facts->snapshot_count; // no code is kept apart from its snapshot yet
     facts->reload_fine_count = gateway->reload.fine_count;
     facts->reload_failed_count = gateway->reload.failed_count;
+    facts->ocsp_fine_count = gateway->ocsp_fine_count;
+    facts->ocsp_failed_count = gateway->ocsp_failed_count;
+    moon_tls_ocsp_count(gateway->tls, &facts->staple_count, &facts->staple_missing_count);
     facts->is_log_stuck = moon_telemetry_is_stuck(gateway->telemetry);
 }
 

@@ -104,8 +104,8 @@ int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report)
         return 0;
     moon_admin_ops_init(gateway);
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
-    moon_sections_init(&gateway->admin_sections, moon_admin_filters, gateway->registry, gateway->tls,
-                       &gateway->admin_builtin, NULL);
+    moon_sections_init(&gateway->admin_sections, moon_admin_filters, gateway->registry,
+                       gateway->tls, &gateway->admin_builtin, NULL);
     int err = moon_sections_compile(&gateway->admin_sections, admin_model(), NULL, report,
                                     &gateway->admin_snapshot);
     if (!err)

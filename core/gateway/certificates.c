@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/staples.h"
 #include "io/loop.h"
 #include "io/mailbox.h"
 #include "io/tls.h"
@@ -46,10 +47,22 @@ static void tell(void *owner, bool is_fine, const char *text)
                        text);
 }
 
+static void tell_missing(struct moon_gateway *gateway)
+{
+    size_t good, missing;
+    moon_tls_ocsp_count(gateway->tls, &good, &missing);
+    if (missing > gateway->staples_missing_count)
+        moon_log_warn(gateway->args.log,
+                      "%zu of the certificates have no valid OCSP response to staple", missing);
+    gateway->staples_missing_count = missing;
+}
+
 static void on_poll(struct moon_timer *timer)
 {
     struct moon_gateway *gateway = MOON_CONTAINER(timer, struct moon_gateway, tls_poll);
     moon_tls_hub_poll(gateway->tls, tell, gateway);
+    moon_staples_ask(gateway);
+    tell_missing(gateway);
     if (moon_tls_hub_is_used(gateway->tls))
         moon_loop_timer_add(gateway->control.loop, timer, POLL_MS);
 }
@@ -59,12 +72,14 @@ void moon_certificates_watch(struct moon_gateway *gateway)
     gateway->tls_poll.fn = on_poll;
     if (moon_tls_hub_is_used(gateway->tls) && !moon_timer_is_armed(&gateway->tls_poll))
         moon_loop_timer_add(gateway->control.loop, &gateway->tls_poll, POLL_MS);
+    moon_staples_ask(gateway);
 }
 
 void moon_certificates_stop(struct moon_gateway *gateway)
 {
     if (gateway->control.loop)
         moon_loop_timer_del(gateway->control.loop, &gateway->tls_poll);
+    moon_staples_stop(gateway);
 }
 
 // ---- certificates that are given
@@ -183,8 +198,8 @@ static void write_one(void *owner, const struct moon_tls_certificate_facts *fact
     struct writing *at = owner;
     fprintf(at->out, "%s{", at->comma);
     moon_json_member(at->out, "name", facts->name);
-    fprintf(at->out, ",\"hostname\":\"%s%s\",\"hosts\":[",
-            facts->hostname[0] == '.' ? "*" : "", facts->hostname);
+    fprintf(at->out, ",\"hostname\":\"%s%s\",\"hosts\":[", facts->hostname[0] == '.' ? "*" : "",
+            facts->hostname);
     for (size_t i = 0; i < facts->host_count; i++) {
         fputs(i ? "," : "", at->out);
         moon_json_text(at->out, moon_slice_from(facts->hosts[i]));
@@ -206,6 +221,7 @@ void moon_certificates_write(struct moon_gateway *gateway, FILE *out)
 
 void moon_certificates_init(struct moon_gateway *gateway)
 {
+    moon_list_init(&gateway->fetches);
     gateway->certificate_orders = moon_mailbox_new(gateway->control.loop, on_order, gateway);
     gateway->certificate_window =
         moon_certificate_window_new(gateway->control.loop, gateway->certificate_orders);

@@ -258,6 +258,14 @@ void moon_gateway_size_budgets(struct moon_gateway *gateway)
     atomic_store(&gateway->admin_connections.max_count, CONNECTIONS_MIN);
 }
 
+void moon_gateway_log_warnings(const struct moon_log *log, const struct moon_report *report)
+{
+    char *text = moon_report_warnings(report), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        moon_log_warn(log, "%s", line);
+    free(text);
+}
+
 static int open_key_log(struct moon_gateway *gateway, struct moon_report *report)
 {
     const char *path = moon_snapshot_settings(gateway->snapshot)->tls_key_log;
@@ -330,6 +338,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         err = moon_admin_open(gateway, report);
     if (err)
         goto fail;
+    moon_gateway_log_warnings(args->log, report);
     *out = gateway;
     return 0;
 fail:

@@ -80,15 +80,14 @@ static struct moon_vm *vm_of(const struct moon_worker *worker, struct moon_gener
 
 static struct moon_vm_seat seat_of(struct moon_worker *worker)
 {
-    return (struct moon_vm_seat){.loop = worker->args.loop,
-                                 .service = &worker->service,
-                                 .certificates =
-                                     worker->certificates
-                                         ? moon_certificate_window_ops(worker->certificates)
-                                         : NULL,
-                                 .counters = &worker->counters,
-                                 .log = worker->args.log,
-                                 .worker = worker->args.index};
+    return (struct moon_vm_seat){
+        .loop = worker->args.loop,
+        .service = &worker->service,
+        .certificates =
+            worker->certificates ? moon_certificate_window_ops(worker->certificates) : NULL,
+        .counters = &worker->counters,
+        .log = worker->args.log,
+        .worker = worker->args.index};
 }
 
 static void count_states(struct moon_worker *worker)

@@ -30,10 +30,10 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
-    struct moon_tls_hub *tls;      // outlives the worker
-    struct moon_name_desk *names;  // resolves what calls go to; freed before the worker
+    struct moon_tls_hub *tls;          // outlives the worker
+    struct moon_name_desk *names;      // resolves what calls go to; freed before the worker
     struct moon_mailbox *certificates; // takes orders of scripts; NULL: none can be given
-    struct moon_ring *access_ring; // NULL: no access log
+    struct moon_ring *access_ring;     // NULL: no access log
     // the VMs of its snapshot, or NULL; the worker takes a reference of its own
     struct moon_generation *generation;
     // Told when what scripts do at the start is done, with an error when that failed: on the worker's thread, or under

@@ -44,12 +44,13 @@ void moon_tls_hub_poll(struct moon_tls_hub *hub,
 
 // What is told of a certificate that serves.
 struct moon_tls_certificate_facts {
-    const char *name, *hostname;   // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
-    const char *const *hosts;      // that it is for
+    const char *name,
+        *hostname; // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
+    const char *const *hosts; // that it is for
     size_t host_count;
-    const char *path;              // of its file
-    bool is_given;                 // it is not what the file holds, but was given by moon_tls_hub_set
-    int64_t expires_s;             // since 1970
+    const char *path;  // of its file
+    bool is_given;     // it is not what the file holds, but was given by moon_tls_hub_set
+    int64_t expires_s; // since 1970
 };
 
 struct moon_tls_gift;
@@ -65,11 +66,32 @@ void moon_tls_hub_each(struct moon_tls_hub *hub,
                        void (*tell)(void *owner, const struct moon_tls_certificate_facts *facts),
                        void *owner);
 
+// ---- OCSP: what is to be asked of responders, by whoever speaks HTTP, on control
+
+struct tls_proof;
+
+struct moon_tls_question {
+    const char *name, *url;    // of the certificate's file, of the responder
+    struct moon_slice request; // DER, to be sent by POST as application/ocsp-request
+    struct tls_proof *proof;
+};
+
+// The next one that is due; false: none. It wants an answer, in the end.
+bool moon_tls_ocsp_next(struct moon_tls_hub *hub, struct moon_tls_question *out);
+// The response; ptr NULL: none came. NULL: it serves from now on; or what is wrong with it, static: it "has expired". The question is
+// over either way.
+const char *moon_tls_ocsp_answer(struct moon_tls_question *question, struct moon_slice der);
+// Certificates that have a response to staple; that should have one and have none.
+void moon_tls_ocsp_count(struct moon_tls_hub *hub, size_t *good, size_t *missing);
+
 // ---- terms
 
 struct moon_tls_pair {
     const char *cert, *key; // paths of PEM files; cert: the chain, its own certificate first
     const char *name;       // by which it is known; NULL: its path
+    // of a file with an OCSP response in DER; NULL: it is fetched from the responder that the certificate names, if any
+    const char *ocsp;
+    bool has_no_ocsp; // nothing is stapled
 };
 
 struct moon_tls_options {
@@ -98,6 +120,9 @@ struct moon_tls_terms *moon_tls_terms_ref(struct moon_tls_terms *terms);
 void moon_tls_terms_unref(struct moon_tls_terms *terms);
 // Whether the files are still those that were read, and no certificate has expired meanwhile. Blocks.
 bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms);
+
+// What is not as its owner may think, of a certificate (an index of the options): static, NULL: nothing.
+const char *moon_tls_terms_warning(const struct moon_tls_terms *terms, size_t index);
 
 // What decides whom a connection may speak to: the hostname and what is asked of clients. Sessions are bound to it.
 enum { MOON_TLS_ID_LEN = 32 };
@@ -157,6 +182,7 @@ struct moon_tls_facts {
     unsigned ref_count;
     const char *version, *cipher; // static: "TLSv1.3"
     bool is_resumed;
+    bool is_stapled;             // an OCSP response went to the client
     bool is_verified;            // the client has shown a certificate that was accepted
     uint8_t id[MOON_TLS_ID_LEN]; // of the terms
     struct moon_slice sni, alpn; // sni is lower case
@@ -184,7 +210,8 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
 // ---- choosing: who sets a chooser has a say about the certificate of a handshake, and may take its time.
 
 struct moon_tls_hello {
-    size_t terms;          // which of the server's the name has chosen, as they were given to moon_tls_server_new
+    size_t
+        terms; // which of the server's the name has chosen, as they were given to moon_tls_server_new
     struct moon_slice sni; // lower case; empty: none
     // what the client offers as it sends it: each with a byte before it that says how long it is; well-formed (RFC 7301 3.1)
     struct moon_slice alpn;

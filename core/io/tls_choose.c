@@ -73,11 +73,13 @@ const char *moon_tls_give(struct moon_stream *s, const struct moon_tls_gift *gif
     struct tls_stream *stream = (struct tls_stream *)s;
     struct moon_slice cert = gift->cert, key = gift->key;
     const struct tls_pair *pair;
+    int index = TLS_GIVEN_TEXT;
     if (gift->name.len) {
-        const struct tls_certificate *own =
-            tls_contexts_certificate(stream->contexts, stream->host, gift->name);
-        if (!own)
+        index = tls_contexts_find(stream->contexts, stream->host, gift->name);
+        if (index < 0)
             return "there is no certificate of that name";
+        const struct tls_certificate *own =
+            tls_contexts_certificate(stream->contexts, stream->host, index);
         cert = own->cert.bytes;
         key = own->key.bytes;
     }
@@ -91,5 +93,6 @@ const char *moon_tls_give(struct moon_stream *s, const struct moon_tls_gift *gif
         ERR_clear_error();
         return "is refused by OpenSSL";
     }
+    stream->given = (int16_t)index;
     return NULL;
 }

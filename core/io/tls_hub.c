@@ -29,6 +29,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world)
     moon_list_init(&hub->clients);
     hub->tickets = tls_tickets_new(world);
     hub->overrides = tls_overrides_new();
+    hub->proofs = tls_proofs_new(world);
     hub->bio = tls_bio_new();
     hub->worker_count = 1;
     return hub;
@@ -78,6 +79,7 @@ void moon_tls_hub_free(struct moon_tls_hub *hub)
     BIO_meth_free(hub->bio);
     tls_tickets_free(hub->tickets);
     tls_overrides_free(hub->overrides);
+    tls_proofs_free(hub->proofs);
     if (hub->key_log)
         fclose(hub->key_log);
     pthread_mutex_destroy(&hub->lock);
@@ -140,7 +142,8 @@ static int refresh(struct moon_tls_server *server, struct moon_tls_problem *prob
     for (size_t i = 0; i < server->term_count; i++)
         moon_tls_terms_unref(fresh[i]);
     free((void *)fresh);
-    return result == 1 ? tls_refuse(problem, "", "OpenSSL refuses what it accepted before") : result;
+    return result == 1 ? tls_refuse(problem, "", "OpenSSL refuses what it accepted before")
+                       : result;
 }
 
 static void look(struct moon_tls_server *server,
@@ -244,14 +247,13 @@ static void tell_terms(const struct moon_tls_server *server, const struct moon_t
         const struct tls_certificate *certificate = &terms->certificates[i];
         if (is_told(server, terms, i))
             continue;
-        struct moon_tls_certificate_facts facts = {
-            .name = certificate->name,
-            .hostname = terms->hostname,
-            .hosts = (const char *const *)certificate->names,
-            .host_count = certificate->name_count,
-            .path = certificate->cert.path,
-            .is_given = certificate->override_id != 0,
-            .expires_s = certificate->expires_s};
+        struct moon_tls_certificate_facts facts = {.name = certificate->name,
+                                                   .hostname = terms->hostname,
+                                                   .hosts = (const char *const *)certificate->names,
+                                                   .host_count = certificate->name_count,
+                                                   .path = certificate->cert.path,
+                                                   .is_given = certificate->override_id != 0,
+                                                   .expires_s = certificate->expires_s};
         tell(owner, &facts);
     }
 }

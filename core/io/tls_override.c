@@ -12,7 +12,8 @@
 struct override {
     struct moon_list node;
     uint64_t id;
-    struct tls_certificate certificate; // name, paths and times as those that it stands in for; the texts that were given
+    struct tls_certificate
+        certificate; // name, paths and times as those that it stands in for; the texts that were given
 };
 
 struct tls_overrides {
@@ -88,8 +89,7 @@ static struct override *find_valid(const struct tls_overrides *overrides,
                                    const struct tls_certificate *certificate)
 {
     struct override *override = find(overrides, certificate);
-    bool is_valid = override &&
-                    is_as_it_was(&override->certificate.cert, &certificate->cert) &&
+    bool is_valid = override && is_as_it_was(&override->certificate.cert, &certificate->cert) &&
                     is_as_it_was(&override->certificate.key, &certificate->key);
     return is_valid ? override : NULL;
 }
@@ -112,7 +112,8 @@ void tls_override_add(struct tls_overrides *overrides, const struct tls_certific
     pthread_mutex_unlock(&overrides->lock);
 }
 
-uint64_t tls_override_find(struct tls_overrides *overrides, const struct tls_certificate *certificate)
+uint64_t tls_override_find(struct tls_overrides *overrides,
+                           const struct tls_certificate *certificate)
 {
     pthread_mutex_lock(&overrides->lock);
     const struct override *override = find_valid(overrides, certificate);

@@ -118,8 +118,8 @@ const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
                             const struct tls_certificate *certificate)
 {
     struct tls_pair pair;
-    const char *problem = tls_pair_read(&pair, seat->library, certificate->cert.bytes,
-                                        certificate->key.bytes);
+    const char *problem =
+        tls_pair_read(&pair, seat->library, certificate->cert.bytes, certificate->key.bytes);
     if (problem)
         return problem;
     if (!SSL_CTX_use_cert_and_key(context, pair.own, pair.key, pair.chain, 1))

@@ -1,7 +1,7 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
-//   tls_choose.c  who has a say
+//   tls_choose.c  who has a say   tls_ocsp.c  staples   tls_override.c  certificates that are given
 //   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_pem.c  certificates and keys as text
 #pragma once
 
@@ -52,6 +52,7 @@ struct moon_tls_hub {
     struct moon_list servers;  // of struct moon_tls_server
     struct moon_list clients;  // of struct moon_tls_client; under the lock too
     struct tls_overrides *overrides;
+    struct tls_proofs *proofs; // of certificates, by OCSP
 };
 
 // ---- tls_hub.c
@@ -70,9 +71,13 @@ struct tls_file {
 struct tls_certificate {
     char *name; // by which functions and orders know it
     struct tls_file cert, key;
-    uint64_t override_id; // of what was given in place of the files; 0: nothing was
-    int type;             // EVP_PKEY_
-    char **names; // lower case, "*.example.org" as it is
+    struct tls_file ocsp; // path NULL: none
+    bool has_ocsp;     // a response is fetched from the responder that it names, or is in the file
+    bool has_old_ocsp; // what is in the file has expired
+    struct tls_proof *proof; // a reference
+    uint64_t override_id;    // of what was given in place of the files; 0: nothing was
+    int type;                // EVP_PKEY_
+    char **names;            // lower case, "*.example.org" as it is
     size_t name_count;
     int64_t expires_s; // 1970
 };
@@ -120,6 +125,35 @@ int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *cert
 void tls_certificate_fini(struct tls_certificate *certificate);
 void tls_file_stat(const char *path, struct tls_file *out);
 
+int64_t tls_time_s(const ASN1_TIME *time);
+
+// ---- tls_ocsp.c
+
+struct tls_proof;
+struct tls_staple;
+
+// What one worker has seen of a proof.
+struct tls_view {
+    unsigned version;
+    struct tls_staple *staple; // a reference
+};
+
+struct tls_proofs *tls_proofs_new(struct moon_world *world);
+void tls_proofs_free(struct tls_proofs *proofs);
+// A reference to that of the certificate that comes first; the issuer is looked for behind it. `name`: for messages. NULL: the
+// text holds no certificate. Thread safe.
+struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name);
+void tls_proof_unref(struct tls_proof *proof);
+// It is fetched from its responder from now on.
+void tls_proof_want(struct tls_proof *proof);
+// A response that serves from now on. NULL, or why not, static: "has expired".
+const char *tls_proof_take(struct tls_proof *proof, struct moon_slice der);
+// What is wrong without being an error, static; NULL: nothing.
+const char *tls_proof_warning(const struct tls_proof *proof, bool is_fetched, bool has_file);
+void tls_view_fini(struct tls_view *view);
+// Hands OpenSSL what there is. False: nothing, or its time is over.
+bool tls_view_staple(struct tls_view *view, struct tls_proof *proof, SSL *ssl, int64_t wall_s);
+
 // ---- tls_override.c
 
 struct tls_overrides *tls_overrides_new(void);
@@ -128,7 +162,8 @@ void tls_overrides_free(struct tls_overrides *overrides);
 void tls_override_add(struct tls_overrides *overrides, const struct tls_certificate *certificate,
                       const struct moon_tls_gift *gift);
 // The id of what stands in its place now; 0: nothing does. Thread safe.
-uint64_t tls_override_find(struct tls_overrides *overrides, const struct tls_certificate *certificate);
+uint64_t tls_override_find(struct tls_overrides *overrides,
+                           const struct tls_certificate *certificate);
 // Its paths and times of change are filled in: takes what stands in the place of its files, if anything does.
 bool tls_override_take(struct tls_overrides *overrides, struct tls_certificate *certificate);
 
@@ -187,9 +222,10 @@ struct tls_contexts *tls_server_contexts(struct moon_tls_server *server, size_t 
 void tls_contexts_unref(struct tls_contexts *contexts);
 // The context that a connection begins with.
 SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts);
-// A certificate of the terms that a connection has got; NULL: there is none of that name.
+// A certificate of the terms that a connection has got, by name: its index, or TLS_GIVEN_NONE.
+int tls_contexts_find(const struct tls_contexts *contexts, size_t host, struct moon_slice name);
 const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
-                                                       size_t host, struct moon_slice name);
+                                                       size_t host, int index);
 // The id of the terms that a connection has got.
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host);
 
@@ -233,6 +269,8 @@ void tls_scratch_flush(struct tls_stream *stream);
 void tls_pending_flush(struct tls_stream *stream);
 void tls_pending_drop(struct tls_stream *stream);
 
+enum { TLS_GIVEN_NONE = -1, TLS_GIVEN_TEXT = -2 };
+
 struct tls_stream {
     struct moon_stream base; // first
     struct moon_stream *inner;
@@ -247,15 +285,16 @@ struct tls_stream {
     struct moon_tls_client *client; // a reference; NULL: the server role
     moon_tls_choose_fn *choose;     // NULL: nobody
     void *choose_owner;
-    char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
+    char *hello; // a client's first record, until OpenSSL has it; NULL: none
     uint32_t hello_at, hello_len;
     char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
-    int error;              // it failed with
-    uint32_t odd_count;     // records since the last that was the caller's
-    uint16_t host;          // index of the terms, while there are contexts
+    int error;          // it failed with
+    uint32_t odd_count; // records since the last that was the caller's
+    uint16_t host;      // index of the terms, while there are contexts
+    int16_t given; // index of the certificate of the terms that the chooser has named, TLS_GIVEN_
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
     bool is_dry : 1;        // nothing to decrypt before something comes
     bool wants_write : 1;
@@ -265,8 +304,9 @@ struct tls_stream {
     bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
-    bool has_hello : 1;    // a ClientHello has been read
-    bool is_choosing : 1;  // the chooser takes its time
+    bool has_hello : 1;   // a ClientHello has been read
+    bool is_choosing : 1; // the chooser takes its time
+    bool is_stapled : 1;
     uint8_t choice : 2;    // enum moon_tls_choice, what the chooser said last
     struct moon_task task; // frees
     struct moon_task more; // tells of room, or goes on where the chooser waited

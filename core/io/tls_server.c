@@ -27,6 +27,7 @@ struct tls_host {
     size_t group_count;
     struct tls_name *names; // sorted
     size_t name_count;
+    struct tls_view *views; // of each certificate's proof
 };
 
 struct tls_slot {
@@ -253,6 +254,37 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
     return SSL_TLSEXT_ERR_OK;
 }
 
+static int group_certificate(const struct tls_host *host, const SSL *ssl)
+{
+    const X509 *x509 =
+        SSL_get_certificate(ssl); // the one of its kinds of key that OpenSSL has chosen
+    const SSL_CTX *context = SSL_get_SSL_CTX(ssl);
+    int type = x509 ? EVP_PKEY_get_base_id(X509_get0_pubkey(x509)) : EVP_PKEY_NONE;
+    for (size_t i = 0; i < host->group_count; i++)
+        for (int k = 0; host->groups[i].context == context && k < TLS_KEY_TYPE_COUNT; k++) {
+            int index = host->groups[i].certificates[k];
+            if (index >= 0 && host->terms->certificates[index].type == type)
+                return index;
+        }
+    return TLS_GIVEN_NONE;
+}
+
+// The client would like to hear that the certificate is not revoked (RFC 6066 8).
+static int on_status(SSL *ssl, void *arg)
+{
+    struct tls_stream *stream = SSL_get_app_data(ssl);
+    const struct tls_host *host = &stream->contexts->hosts[stream->host];
+    int index = stream->given == TLS_GIVEN_NONE ? group_certificate(host, ssl) : stream->given;
+    (void)arg;
+    if (index < 0 || !host->terms->certificates[index].has_ocsp ||
+        !host->terms->certificates[index].proof)
+        return SSL_TLSEXT_ERR_NOACK;
+    stream->is_stapled =
+        tls_view_staple(&host->views[index], host->terms->certificates[index].proof, ssl,
+                        (int64_t)(moon_loop_wall_ms(stream->loop) / 1000));
+    return stream->is_stapled ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 static void on_key_line(const SSL *ssl, const char *line)
 {
     const struct tls_stream *stream = SSL_get_app_data(ssl);
@@ -276,6 +308,7 @@ static bool group_build(struct tls_group *group, const struct moon_tls_terms *te
     SSL_CTX_set_client_hello_cb(group->context, on_client_hello, NULL);
     SSL_CTX_set_tlsext_servername_callback(group->context, on_server_name);
     SSL_CTX_set_alpn_select_cb(group->context, on_alpn, NULL);
+    SSL_CTX_set_tlsext_status_cb(group->context, on_status);
     if (terms->hub->key_log)
         SSL_CTX_set_keylog_callback(group->context, on_key_line);
     return true;
@@ -289,6 +322,9 @@ void tls_contexts_unref(struct tls_contexts *contexts)
         struct tls_host *host = &contexts->hosts[i];
         for (size_t k = 0; k < host->group_count; k++)
             SSL_CTX_free(host->groups[k].context);
+        for (size_t k = 0; k < host->terms->certificate_count; k++)
+            tls_view_fini(&host->views[k]);
+        free(host->views);
         free(host->groups);
         free(host->names);
         moon_tls_terms_unref(host->terms);
@@ -310,6 +346,9 @@ static struct tls_contexts *contexts_new(struct moon_tls_terms *const *terms, si
     for (size_t i = 0; i < count; i++) {
         struct tls_host *host = &hosts[contexts->host_count++];
         host->terms = moon_tls_terms_ref(terms[i]);
+        host->views = calloc(terms[i]->certificate_count + 1, sizeof *host->views);
+        if (!host->views)
+            abort();
         index_names(host);
         for (size_t k = 0; k < host->group_count; k++) {
             if (group_build(&host->groups[k], terms[i], seat))
@@ -327,14 +366,19 @@ SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts)
     return contexts->hosts[0].groups[0].context;
 }
 
-const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
-                                                       size_t host, struct moon_slice name)
+int tls_contexts_find(const struct tls_contexts *contexts, size_t host, struct moon_slice name)
 {
     const struct moon_tls_terms *terms = contexts->hosts[host].terms;
     for (size_t i = 0; i < terms->certificate_count; i++)
         if (moon_slice_equal(moon_slice_from(terms->certificates[i].name), name))
-            return &terms->certificates[i];
-    return NULL;
+            return (int)i;
+    return TLS_GIVEN_NONE;
+}
+
+const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
+                                                       size_t host, int index)
+{
+    return &contexts->hosts[host].terms->certificates[index];
 }
 
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host)

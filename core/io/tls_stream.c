@@ -117,6 +117,7 @@ static void handshake_done(struct tls_stream *stream)
     const uint8_t *id = stream->contexts ? tls_contexts_id(stream->contexts, stream->host) : NULL;
     stream->state = TLS_OPEN;
     stream->facts = tls_facts_new(stream->ssl, sni, id);
+    stream->facts->is_stapled = stream->is_stapled;
     tls_contexts_unref(stream->contexts);
     stream->contexts = NULL;
     if (stream->client)
@@ -519,6 +520,7 @@ struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *sea
     stream->loop = loop;
     stream->hub = hub;
     stream->seat = seat;
+    stream->given = TLS_GIVEN_NONE;
     stream->task.fn = tls_free;
     stream->more.fn = on_more;
     moon_stream_set_owner(inner, on_ready, stream);

@@ -111,7 +111,7 @@ static void read_names(const X509 *x509, struct tls_certificate *out)
     add_name(out, ASN1_STRING_get0_data(text), ASN1_STRING_length(text));
 }
 
-static int64_t seconds_of(const ASN1_TIME *time)
+int64_t tls_time_s(const ASN1_TIME *time)
 {
     int days = 0, seconds = 0;
     ASN1_TIME *zero = ASN1_TIME_set(NULL, 0);
@@ -134,16 +134,39 @@ static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *k
 {
     char text[64];
     int64_t now_s = (int64_t)(moon_world_wall_ms(hub->world) / 1000);
-    out->expires_s = seconds_of(X509_get0_notAfter(x509));
+    out->expires_s = tls_time_s(X509_get0_notAfter(x509));
     if (out->expires_s < now_s) {
         format_time(X509_get0_notAfter(x509), text);
         return tls_refuse(problem, key, "%s has expired: %s", out->cert.path, text);
     }
-    if (seconds_of(X509_get0_notBefore(x509)) > now_s) {
+    if (tls_time_s(X509_get0_notBefore(x509)) > now_s) {
         format_time(X509_get0_notBefore(x509), text);
         return tls_refuse(problem, key, "%s is not valid before %s", out->cert.path, text);
     }
     return 0;
+}
+
+// What the file says serves; one that has expired is no error, it is just not served.
+static int check_ocsp(struct moon_tls_hub *hub, struct tls_certificate *certificate, int index,
+                      struct moon_tls_problem *problem)
+{
+    char key[64];
+    certificate->proof =
+        tls_proof_get(hub->proofs, certificate->cert.bytes, certificate->cert.path);
+    if (!certificate->has_ocsp || !certificate->proof)
+        return 0;
+    if (!certificate->ocsp.path) {
+        tls_proof_want(certificate->proof);
+        return 0;
+    }
+    const char *wrong = tls_proof_take(certificate->proof, certificate->ocsp.bytes);
+    certificate->has_old_ocsp = wrong && strcmp(wrong, "has expired") == 0;
+    if (certificate->override_id) // the file is about the certificate that it stands in for
+        return 0;
+    snprintf(key, sizeof key, "certificates[%d].ocsp", index + 1);
+    return wrong && !certificate->has_old_ocsp
+               ? tls_refuse(problem, key, "%s %s", certificate->ocsp.path, wrong)
+               : 0;
 }
 
 // The certificate and its key, together and each for itself. `index` -1: what is given stands under its name.
@@ -165,7 +188,8 @@ static int check_certificate(struct moon_tls_hub *hub, SSL_CTX *context,
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
-    return check_dates(hub, x509, key, certificate, problem);
+    int err = check_dates(hub, x509, key, certificate, problem);
+    return err || index < 0 ? err : check_ocsp(hub, certificate, index, problem);
 }
 
 int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
@@ -184,6 +208,8 @@ void tls_certificate_fini(struct tls_certificate *certificate)
     OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
     tls_file_fini(&certificate->cert);
     tls_file_fini(&certificate->key);
+    tls_file_fini(&certificate->ocsp);
+    tls_proof_unref(certificate->proof);
     for (size_t k = 0; k < certificate->name_count; k++)
         free(certificate->names[k]);
     free((void *)certificate->names);
@@ -343,6 +369,11 @@ static int read_pair(struct moon_tls_hub *hub, const struct moon_tls_pair *pair,
 {
     char key[64];
     out->name = duplicate(pair->name ? pair->name : pair->cert);
+    out->has_ocsp = !pair->has_no_ocsp;
+    snprintf(key, sizeof key, "certificates[%zu].ocsp", index + 1);
+    int err = pair->ocsp ? tls_file_read(hub, key, pair->ocsp, &out->ocsp, problem) : 0;
+    if (err)
+        return err;
     out->cert.path = duplicate(pair->cert);
     out->key.path = duplicate(pair->key);
     tls_file_stat(pair->cert, &out->cert);
@@ -353,7 +384,7 @@ static int read_pair(struct moon_tls_hub *hub, const struct moon_tls_pair *pair,
     tls_file_fini(&out->key);
     out->key = out->cert = (struct tls_file){.path = NULL};
     snprintf(key, sizeof key, "certificates[%zu].cert", index + 1);
-    int err = tls_file_read(hub, key, pair->cert, &out->cert, problem);
+    err = tls_file_read(hub, key, pair->cert, &out->cert, problem);
     snprintf(key, sizeof key, "certificates[%zu].key", index + 1);
     return err ? err : tls_file_read(hub, key, pair->key, &out->key, problem);
 }
@@ -411,7 +442,9 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
     for (size_t i = 0; i < terms->certificate_count; i++)
         pairs[i] = (struct moon_tls_pair){.cert = terms->certificates[i].cert.path,
                                           .key = terms->certificates[i].key.path,
-                                          .name = terms->certificates[i].name};
+                                          .name = terms->certificates[i].name,
+                                          .ocsp = terms->certificates[i].ocsp.path,
+                                          .has_no_ocsp = !terms->certificates[i].has_ocsp};
     struct moon_tls_options options = {
         .hostname = moon_slice_from(terms->hostname),
         .pairs = pairs,
@@ -452,6 +485,7 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
 static bool is_read(struct moon_tls_hub *hub, const struct tls_certificate *certificate)
 {
     return tls_file_is_fresh(&certificate->cert) && tls_file_is_fresh(&certificate->key) &&
+           tls_file_is_fresh(&certificate->ocsp) &&
            tls_override_find(hub->overrides, certificate) == certificate->override_id;
 }
 
@@ -480,4 +514,13 @@ const uint8_t *moon_tls_terms_id(const struct moon_tls_terms *terms)
 bool moon_tls_terms_verify(const struct moon_tls_terms *terms)
 {
     return terms->verify != MOON_TLS_VERIFY_NONE;
+}
+
+const char *moon_tls_terms_warning(const struct moon_tls_terms *terms, size_t index)
+{
+    const struct tls_certificate *certificate = &terms->certificates[index];
+    if (certificate->has_old_ocsp)
+        return "the OCSP response in the file has expired: it is not served";
+    return tls_proof_warning(certificate->proof, certificate->has_ocsp,
+                             certificate->ocsp.path != NULL);
 }

@@ -61,6 +61,7 @@
     X(refused_client_limit, "counter", "Connections closed before a request")                     \
     X(tls_handshakes_total, "counter", "TLS handshakes of clients that were done")                \
     X(tls_resumed_total, "counter", "Of these, sessions resumed by ticket")                       \
+    X(tls_stapled_total, "counter", "Of these, with an OCSP response")                            \
     X(tls_failures_plaintext, "counter", "TLS handshakes of clients that failed")                 \
     X(tls_failures_closed, "counter", "TLS handshakes of clients that failed")                    \
     X(tls_failures_refused, "counter", "TLS handshakes of clients that failed")                   \

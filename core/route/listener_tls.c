@@ -23,6 +23,9 @@ static const struct moon_schema_key pair_keys[] = {
     {.name = "name",
      .types = MOON_TYPE_STRING,
      .expected = "a name, for functions and orders that speak of it; default: `cert`"},
+    {.name = "ocsp",
+     .types = MOON_TYPE_STRING | MOON_TYPE_BOOL,
+     .expected = "the path of an OCSP response in DER, or false"},
     {.name = NULL},
 };
 static const struct moon_schema pair_schema = {pair_keys, NULL, NULL};
@@ -83,7 +86,7 @@ const struct moon_schema moon_listener_tls_schema = {tls_keys, NULL, NULL};
 struct reading {
     const struct moon_compile *compile;
     const struct moon_object *object;
-    char *paths[2 + 2 * 1024]; // malloc'd
+    char *paths[2 + 3 * 1024]; // malloc'd
     size_t path_count;
 };
 
@@ -141,8 +144,7 @@ static bool read_client(struct reading *at, const struct moon_value *table,
                            "missing: whose certificates are accepted?");
 }
 
-static bool read_pair(struct reading *at, const struct moon_value *table,
-                      struct moon_tls_pair *out)
+static bool read_pair(struct reading *at, const struct moon_value *table, struct moon_tls_pair *out)
 {
     out->cert = path_at(at, table, "cert");
     out->key = path_at(at, table, "key");
@@ -150,6 +152,9 @@ static bool read_pair(struct reading *at, const struct moon_value *table,
         return tell(at, "certificates", NULL, "an empty path");
     out->name =
         moon_value_string(table, "name", moon_value_string(table, "cert", MOON_SLICE(""))).ptr;
+    const struct moon_value *ocsp = moon_value_get(table, "ocsp");
+    out->ocsp = ocsp && ocsp->kind == MOON_VALUE_STRING ? path_of(at, ocsp->string) : NULL;
+    out->has_no_ocsp = !moon_value_bool(table, "ocsp", true);
     return out->name[0] || tell(at, "certificates", NULL, "an empty name");
 }
 
@@ -196,6 +201,18 @@ static bool read_options(struct reading *at, const struct moon_value *tls,
     return read_client(at, moon_value_get(tls, "client"), out);
 }
 
+static void warn(const struct reading *at, const struct moon_tls_terms *terms, size_t index)
+{
+    const char *warning = moon_tls_terms_warning(terms, index);
+    char path[64];
+    snprintf(path, sizeof path, "tls.certificates[%zu]", index + 1);
+    if (warning)
+        moon_report_warn(at->compile->report,
+                         &(struct moon_problem){at->object->place,
+                                                moon_object_title(at->compile->model, at->object),
+                                                path, warning, NULL});
+}
+
 bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
                             struct moon_slice hostname, struct moon_tls_terms **out)
 {
@@ -213,6 +230,8 @@ bool moon_listener_tls_read(const struct moon_compile *compile, const struct moo
     bool is_fine = read_options(at, tls, pairs, &options);
     if (is_fine && moon_tls_terms_load(hub, &options, &problem, out) < 0)
         is_fine = tell(at, problem.path, NULL, problem.text);
+    for (size_t i = 0; is_fine && i < options.pair_count; i++)
+        warn(at, *out, i);
     while (at->path_count)
         free(at->paths[--at->path_count]);
     free(pairs);

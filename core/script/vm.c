@@ -19,7 +19,7 @@
 enum { START_MAX_MS = 10000 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
-    NULL,  "rewrite",     "access", "header_filter",  "body_filter",
+    NULL,  "rewrite",     "access", "header_filter",   "body_filter",
     "log", "init_worker", NULL,     "websocket_frame", "certificate"};
 
 // ---- making

@@ -37,8 +37,8 @@ enum { MOON_CERTIFICATE_NAME, MOON_CERTIFICATE_CERT, MOON_CERTIFICATE_KEY }; // 
 // Where a VM runs.
 struct moon_vm_seat {
     struct moon_loop *loop;
-    struct moon_service *service;   // for requests of its own; NULL: it makes none
-    struct moon_counters *counters; // NULL: nothing is counted
+    struct moon_service *service;                    // for requests of its own; NULL: it makes none
+    struct moon_counters *counters;                  // NULL: nothing is counted
     const struct moon_certificate_ops *certificates; // NULL: none can be given
     const struct moon_log *log;
     unsigned worker;

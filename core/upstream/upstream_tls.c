@@ -121,7 +121,7 @@ static bool read_client(struct reading *at, struct moon_upstream *out)
     if (options.is_unverified && (options.ca || options.san_count))
         return tell(at, "verify", "leave it out, or take `ca` and `sans` away",
                     "nobody looks at `ca` and `sans` where it is false");
-    struct moon_tls_pair pair = {at->cert, at->key, NULL};
+    struct moon_tls_pair pair = {.cert = at->cert, .key = at->key};
     options.pair = at->cert ? &pair : NULL;
     if (moon_tls_client_get(parts->tls, &options, &problem, &out->tls) < 0)
         return tell(at, problem.path, NULL, problem.text);

@@ -12,6 +12,7 @@ local moongate = {}
 ---@class moongate.CertificateFiles paths; relative ones are from where the script is
 ---@field cert string PEM: the certificate, and its chain behind it
 ---@field key string PEM: its private key, without a passphrase
+---@field ocsp? string|boolean path of an OCSP response in DER, or false: nothing is stapled; default: it is fetched from the responder that the certificate names
 ---@field name? string unique in the listener; for the phase `certificate`; default: `cert`, as it is written here
 
 ---@class moongate.ClientCertificates
