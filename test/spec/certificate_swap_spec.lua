@@ -17,7 +17,7 @@ teardown(function()
   if set then set:remove() end
 end)
 
-local function test(body) return tls.test(function() return set end, body) end
+local function test(body, ms) return tls.test(function() return set end, body, ms) end
 
 local function pair() return { certificates = { { name = "main", cert = set:path "live.crt", key = set:path "live.key" } } } end
 
@@ -63,7 +63,7 @@ describe("a certificate that is given by order", function()
     assert.same({ "site.example", "next.example" }, list[1].hosts)
     assert.is_true(list[1].given)
     assert.is_true(list[1].expires > os.time())
-  end), 60000)
+  end, 60000))
 
   it("outlives reloads, and gives way to files that change", test(function()
     fresh()
@@ -83,7 +83,7 @@ describe("a certificate that is given by order", function()
     gateway:wait_log("what is in %S+live.crt", 8000)
     assert.equal("third", subject(gateway))
     assert.is_false(gateway:ask_json("/certificates").certificates[1].given)
-  end), 60000)
+  end, 60000))
 
   it("is known by its file where it has no name", test(function()
     fresh()

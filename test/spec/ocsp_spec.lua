@@ -23,7 +23,7 @@ teardown(function()
   if set then set:remove() end
 end)
 
-local function test(body) return tls.test(function() return set end, body) end
+local function test(body, ms) return tls.test(function() return set end, body, ms) end
 
 local function pair(name, ocsp)
   return { cert = set:path(name .. ".chain"), key = set:path(name .. ".key"), ocsp = ocsp }
@@ -81,7 +81,7 @@ describe("an OCSP response in a file", function()
     local found, after = status(gateway)
     assert.equal("good", found)
     assert.not_equal(before:match "This Update: ([^\n]+)", after:match "This Update: ([^\n]+)")
-  end), 60000)
+  end, 60000))
 
   it("is not served once its time is over", test(function()
     if os.execute "faketime -f -1s true" ~= 0 then return pending "there is no faketime" end
@@ -95,7 +95,7 @@ describe("an OCSP response in a file", function()
     local again = tls.serve { certificates = { pair("site", path) } } -- no error: it is just not served
     again:wait_log "warn .*tls.certificates%[1%]: the OCSP response in the file has expired"
     assert.equal("none", (status(again)))
-  end), 60000)
+  end, 60000))
 
   it("that is no good is an error of the configuration", test(function()
     local function refused(name, path, why)
@@ -132,7 +132,7 @@ describe("the OCSP responder of a certificate", function()
     assert.equal(0, gateway:ask("reload").code) -- what was fetched is kept
     assert.equal("good", (status(gateway)))
     assert.equal(1, gateway:metrics()['moongate_ocsp_fetches_total{result="fine"}'])
-  end), 60000)
+  end, 60000))
 
   it("that does not answer delays nobody, and is asked again", test(function()
     local port = h.dead_port()
@@ -143,7 +143,7 @@ describe("the OCSP responder of a certificate", function()
     assert.is_true(gateway:metrics()['moongate_ocsp_fetches_total{result="failed"}'] >= 1)
     h.spawn("/usr/bin/openssl", { args = set:responder(port) })
     wait_status(gateway, "good", 15000)
-  end), 60000)
+  end, 60000))
 
   it("that hangs holds up no handshake and no end of the gateway", test(function()
     local hole = h.backend(function(connection) connection:read_request() h.pass(60000) end)
@@ -179,7 +179,7 @@ describe("the OCSP responder of a certificate", function()
     for _, answer in ipairs { answers[1], answers[2] } do gateway:wait_log(answer[3], 10000) end
     assert.equal("none", (status(gateway)))
     assert.is_true(responder and asked >= 2)
-  end), 60000)
+  end, 60000))
 
   it("is asked before the time of its answer is over", test(function()
     if os.execute "faketime -f -1s true" ~= 0 then return pending "there is no faketime" end
@@ -204,7 +204,7 @@ describe("the OCSP responder of a certificate", function()
     h.pass(6000) -- beyond the first
     assert.equal("good", (status(gateway)))
     assert.equal(2, asked)
-  end), 60000)
+  end, 60000))
 
   it("is not asked where `ocsp` is false", test(function()
     local port = h.dead_port()
