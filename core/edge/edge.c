@@ -531,6 +531,31 @@ void moon_edge_drain(struct moon_edge *edge)
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
 }
 
+// Whether any listener of its port takes requests from it.
+static bool is_at_home(const struct connection *connection, const struct moon_tls_facts *tls)
+{
+    const struct moon_listeners *all = hold_of(connection->acceptor)->listeners;
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    for (uint32_t i = 0; i < bind->member_count; i++)
+        if (moon_listener_takes(&all->listeners[bind->members[i]], tls->id, tls->is_verified,
+                                tls->sni))
+            return true;
+    return false;
+}
+
+void moon_edge_settle(struct moon_edge *edge)
+{
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
+         at = next) {
+        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
+        const struct moon_tls_facts *tls =
+            connection->link ? moon_link_tls(connection->link) : NULL;
+        next = at->next;
+        if (tls && !is_at_home(connection, tls))
+            moon_link_drain(connection->link);
+    }
+}
+
 void moon_edge_close_all(struct moon_edge *edge)
 {
     for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;

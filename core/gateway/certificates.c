@@ -37,6 +37,8 @@ struct moon_certificate_window {
 static void tell(void *owner, bool is_fine, const char *text)
 {
     const struct moon_gateway *gateway = owner;
+    for (unsigned i = 0; is_fine && i < gateway->seat_count; i++)
+        moon_worker_settle(gateway->seats[i].worker);
     if (is_fine)
         moon_log_info(gateway->args.log,
                       "certificates changed: new connections get what is in %s "

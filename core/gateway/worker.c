@@ -42,7 +42,7 @@ struct retired {
     uint64_t deadline_ms;
 };
 
-enum order { ORDER_DRAIN, ORDER_STOP, ORDER_COUNT };
+enum order { ORDER_DRAIN, ORDER_STOP, ORDER_SETTLE, ORDER_COUNT };
 
 struct moon_worker {
     struct moon_worker_args args;
@@ -54,7 +54,7 @@ struct moon_worker {
     struct moon_edge *edge;
     struct moon_certificate_window *certificates; // NULL: no script gives any
     struct moon_mailbox *mailbox, *switches, *starts, *surveys;
-    struct moon_message orders[ORDER_COUNT]; // each is posted at most once
+    struct moon_message orders[ORDER_COUNT]; // each is posted at most once at a time
     atomic_bool is_posted[ORDER_COUNT];
     struct moon_timer drain_check;
     uint64_t drain_deadline_ms;
@@ -284,6 +284,7 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
     worker->res.access_ring = change->access_ring;
     for (size_t i = 0; i < change->kept_count; i++)
         moon_edge_rebind(worker->edge, change->kept[i].socket, change->kept[i].bind);
+    moon_edge_settle(worker->edge);
     for (size_t i = 0; i < change->added_count; i++) {
         const struct moon_worker_socket *added = &change->added[i];
         int err = worker->is_draining ? -ECANCELED
@@ -299,6 +300,11 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
 static void on_order(void *owner, struct moon_message *message)
 {
     struct moon_worker *worker = owner;
+    if (message == &worker->orders[ORDER_SETTLE]) {
+        atomic_store(&worker->is_posted[ORDER_SETTLE], false);
+        moon_edge_settle(worker->edge);
+        return;
+    }
     bool is_stop = message == &worker->orders[ORDER_STOP];
     begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
 }
@@ -396,6 +402,11 @@ void moon_worker_drain(struct moon_worker *worker)
 void moon_worker_stop(struct moon_worker *worker)
 {
     post(worker, ORDER_STOP);
+}
+
+void moon_worker_settle(struct moon_worker *worker)
+{
+    post(worker, ORDER_SETTLE);
 }
 
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change)

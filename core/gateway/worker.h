@@ -118,5 +118,7 @@ void moon_worker_stop(struct moon_worker *worker);
 void moon_worker_start(struct moon_worker *worker, struct moon_worker_start *start);
 // Thread safe.
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);
+// Thread safe: what TLS asks of clients has changed beside reloads.
+void moon_worker_settle(struct moon_worker *worker);
 // Thread safe.
 void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey);

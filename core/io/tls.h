@@ -124,7 +124,8 @@ bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms);
 // What is not as its owner may think, of a certificate (an index of the options): static, NULL: nothing.
 const char *moon_tls_terms_warning(const struct moon_tls_terms *terms, size_t index);
 
-// What decides whom a connection may speak to: the hostname and what is asked of clients. Sessions are bound to it.
+// What decides whom a connection may speak to: the hostname and what is asked of clients. Sessions are bound to it. It is that of
+// the files as they serve now, not as they were when the terms were loaded. Thread safe.
 enum { MOON_TLS_ID_LEN = 32 };
 const uint8_t *moon_tls_terms_id(const struct moon_tls_terms *terms);
 bool moon_tls_terms_verify(const struct moon_tls_terms *terms);

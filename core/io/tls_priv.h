@@ -82,8 +82,12 @@ struct tls_certificate {
     int64_t expires_s; // 1970
 };
 
+// Ids that terms of one origin have had, one after another: files change, listeners stay.
+struct tls_lineage;
+
 struct moon_tls_terms {
     atomic_uint ref_count;
+    struct tls_lineage *lineage; // a reference
     struct moon_tls_hub *hub;
     char *hostname;
     struct tls_certificate *certificates;
@@ -115,7 +119,9 @@ extern const char tls_suites[], tls_groups[], tls_ciphers[];
 SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
 // Whether the files are still those that were read. Blocks.
 bool tls_terms_are_read(const struct moon_tls_terms *terms);
-// The same settings and files, read anew.
+// They serve from now on: their id is the one that connections are held to.
+void tls_terms_prevail(const struct moon_tls_terms *terms);
+// The same settings and files, read anew; of the same lineage.
 int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
                      struct moon_tls_terms **out);
 

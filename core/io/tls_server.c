@@ -486,6 +486,8 @@ bool tls_server_swap(struct moon_tls_server *server, struct moon_tls_terms **ter
         made++;
     }
     bool is_fine = made == server->slot_count;
+    for (size_t i = 0; is_fine && i < server->term_count; i++)
+        tls_terms_prevail(terms[i]);
     for (size_t i = 0; i < made; i++) {
         struct tls_contexts *old = fresh[i];
         if (is_fine) {

@@ -330,6 +330,59 @@ static int check(struct moon_tls_terms *terms, struct moon_tls_problem *problem)
     return err;
 }
 
+// ---- lineage
+
+struct tls_id {
+    struct tls_id *before;
+    uint8_t bytes[MOON_TLS_ID_LEN];
+};
+
+// Ids are kept as long as somebody may compare with them; there is one for each change of CAs or CRLs.
+struct tls_lineage {
+    atomic_uint ref_count;
+    _Atomic(struct tls_id *) current;
+};
+
+static struct tls_lineage *lineage_new(void)
+{
+    struct tls_lineage *lineage = calloc(1, sizeof *lineage);
+    if (!lineage)
+        abort();
+    atomic_init(&lineage->ref_count, 1);
+    return lineage;
+}
+
+static struct tls_lineage *lineage_ref(struct tls_lineage *lineage)
+{
+    atomic_fetch_add_explicit(&lineage->ref_count, 1, memory_order_relaxed);
+    return lineage;
+}
+
+static void lineage_unref(struct tls_lineage *lineage)
+{
+    if (!lineage || atomic_fetch_sub_explicit(&lineage->ref_count, 1, memory_order_acq_rel) > 1)
+        return;
+    for (struct tls_id *at = atomic_load(&lineage->current), *before; at; at = before) {
+        before = at->before;
+        free(at);
+    }
+    free(lineage);
+}
+
+void tls_terms_prevail(const struct moon_tls_terms *terms)
+{
+    struct tls_lineage *lineage = terms->lineage;
+    struct tls_id *now = atomic_load(&lineage->current);
+    if (now && memcmp(now->bytes, terms->id, sizeof terms->id) == 0)
+        return;
+    struct tls_id *id = calloc(1, sizeof *id);
+    if (!id)
+        abort();
+    memcpy(id->bytes, terms->id, sizeof id->bytes);
+    id->before = now;
+    atomic_store_explicit(&lineage->current, id, memory_order_release);
+}
+
 // ---- terms
 
 int tls_version(int version, int absent)
@@ -403,8 +456,10 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
     return err;
 }
 
-int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
-                        struct moon_tls_problem *problem, struct moon_tls_terms **out)
+// Takes the reference to the lineage.
+static int load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
+                struct tls_lineage *lineage, struct moon_tls_problem *problem,
+                struct moon_tls_terms **out)
 {
     struct moon_tls_terms *terms = calloc(1, sizeof *terms);
     struct tls_certificate *certificates = calloc(options->pair_count + 1, sizeof *certificates);
@@ -413,6 +468,7 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
     tls_hub_fill(hub);
     atomic_init(&terms->ref_count, 1);
     terms->hub = hub;
+    terms->lineage = lineage;
     terms->certificates = certificates;
     terms->hostname =
         strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
@@ -430,6 +486,15 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
         moon_tls_terms_unref(terms);
     else
         *out = terms;
+    return err;
+}
+
+int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
+                        struct moon_tls_problem *problem, struct moon_tls_terms **out)
+{
+    int err = load(hub, options, lineage_new(), problem, out);
+    if (!err)
+        tls_terms_prevail(*out);
     return err;
 }
 
@@ -457,7 +522,7 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
         .ca = terms->ca.path,
         .crl = terms->crl.path,
         .depth = terms->depth};
-    int err = moon_tls_terms_load(terms->hub, &options, problem, out);
+    int err = load(terms->hub, &options, lineage_ref(terms->lineage), problem, out);
     free(pairs);
     return err;
 }
@@ -474,6 +539,7 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
         return;
     for (size_t i = 0; i < terms->certificate_count; i++)
         tls_certificate_fini(&terms->certificates[i]);
+    lineage_unref(terms->lineage);
     tls_file_fini(&terms->ca);
     tls_file_fini(&terms->crl);
     free(terms->certificates);
@@ -508,7 +574,7 @@ bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms)
 
 const uint8_t *moon_tls_terms_id(const struct moon_tls_terms *terms)
 {
-    return terms->id;
+    return atomic_load_explicit(&terms->lineage->current, memory_order_acquire)->bytes;
 }
 
 bool moon_tls_terms_verify(const struct moon_tls_terms *terms)
