@@ -191,8 +191,7 @@ static struct tls_proof *proof_new(struct tls_proofs *proofs, BIO *bio, X509 *ow
     return proof;
 }
 
-static struct tls_proof *find(const struct tls_proofs *proofs,
-                              const uint8_t digest[TLS_DIGEST_LEN])
+static struct tls_proof *find(const struct tls_proofs *proofs, const uint8_t digest[TLS_DIGEST_LEN])
 {
     for (struct moon_list *at = proofs->list.next; at != &proofs->list; at = at->next) {
         struct tls_proof *proof = MOON_CONTAINER(at, struct tls_proof, node);

@@ -3,14 +3,14 @@
 local h = require "test.support.harness"
 local tls = require "test.support.tls"
 
-local set, site, other, rsa
+local set, site, other
 
 setup(function()
   set = tls.certs()
   if not set then return end
   site = set:issue { name = "site", sans = "DNS:site.example" }
   other = set:issue { name = "other", sans = "DNS:other.example,DNS:site.example" }
-  rsa = set:issue { name = "rsa", kind = "rsa", sans = "DNS:site.example" }
+  set:issue { name = "rsa", kind = "rsa", sans = "DNS:site.example" }
   set:issue { name = "old", from = "20200101000000Z", to = "20200201000000Z" }
 end)
 

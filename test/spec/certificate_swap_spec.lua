@@ -143,7 +143,8 @@ describe("a certificate that a script gives", function()
         local ok, err = moongate.certificates.set(exchange.request.args.name, { cert = text, key = text })
         exchange:respond(200, tostring(ok) .. " " .. tostring(err)) end }]], 3)
     local function order(name, what)
-      return (tls.run("curl -sk --max-time 15 --resolve site.example:%d:127.0.0.1 --data-binary @- 'https://site.example:%d/?name=%s' <<'.'\n%s\n.",
+      return (tls.run("curl -sk --max-time 15 --resolve site.example:%d:127.0.0.1 --data-binary @- " ..
+        "'https://site.example:%d/?name=%s' <<'.'\n%s\n.",
         gateway.port, gateway.port, name, what))
     end
     assert.equal("true nil", order("main", pem "next"))

@@ -177,9 +177,9 @@ does["certificates.lua"] = function()
       local request = connection:read_request()
       if not request then return end
       asked[#asked + 1] = request.target
-      local is_there = request.target == "/shop.example"
-      connection:send(h.http1.response(is_there and "200 OK" or "404 Not Found",
-        is_there and set:read "shop.crt" .. set:read "shop.key" or ""))
+      local is_known = request.target == "/shop.example"
+      connection:send(h.http1.response(is_known and "200 OK" or "404 Not Found",
+        is_known and set:read "shop.crt" .. set:read "shop.key" or ""))
     end
   end)
   local gateway = start("certificates.lua", { CERT = default.cert, KEY = default.key, STORE = "http://" .. store:address() .. "/" },
