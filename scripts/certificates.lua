@@ -25,9 +25,12 @@ local function find(name)
   local own = kept[name]
   if own and own.until_ > moongate.now() then return own.pem end
   local response, err = moongate.http.request { url = store .. name, timeout = 3 }
-  if response and response.status == 200 then return keep(name, { cert = response.body, key = response.body }) end
+  if response and response.status == 200 then
+    return keep(name, { cert = response.body, key = response.body })
+  end
   if response and response.status == 404 then return keep(name, false) end
-  moongate.log.warn("no answer of the store", { name = name, err = err, status = response and response.status })
+  local status = response and response.status
+  moongate.log.warn("no answer of the store", { name = name, err = err, status = status })
   return own and own.pem -- an old one is better than none
 end
 

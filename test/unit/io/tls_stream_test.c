@@ -179,7 +179,7 @@ static int setup(void **state)
     moon_list_init(&f->loop.tasks);
     f->world = moon_world_new_real();
     f->hub = moon_tls_hub_new(f->world);
-    struct moon_tls_pair pair = {f->cert, f->key};
+    struct moon_tls_pair pair = {.cert = f->cert, .key = f->key};
     struct moon_tls_options options = {
         .hostname = MOON_SLICE(""), .pairs = &pair, .pair_count = 1, .has_tickets = true};
     assert_int_equal(moon_tls_terms_load(f->hub, &options, &problem, &f->terms), 0);
