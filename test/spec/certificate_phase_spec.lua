@@ -259,6 +259,12 @@ describe("the phase certificate", function()
     for _ = 1, 4 do assert.equal("other", subject(gateway, "-servername plugin.example")) end
     assert.truthy(select(2, subject(gateway, "-servername else.example")):find "alert number 112")
     gateway:stop()
+    local file = assert(io.open(path, "a"))
+    file:write '\nmoongate.route { path = "/x", backends = "backend", plugins = { { "vault", name = "x", when = "y" } } }\n'
+    file:close()
+    local result = h.exec { "check", path }
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find('plugins[1]: the plugin "vault" runs in handshakes alone', 1, true), result.stderr)
     os.execute("rm -r " .. dir)
   end))
 

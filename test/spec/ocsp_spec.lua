@@ -70,9 +70,9 @@ describe("an OCSP response in a file", function()
     assert.equal(0, staples(gateway, "missing"))
   end))
 
-  it("is taken into use when it changes", test(function()
+  it("is taken into use when it changes #threads", test(function()
     local path = set:ocsp "site"
-    local gateway = tls.serve { certificates = { pair("site", path) } }
+    local gateway = tls.serve({ certificates = { pair("site", path) } }, { settings = { workers = 2 } })
     assert.equal("good", (status(gateway)))
     local _, before = status(gateway)
     os.execute "sleep 1.1"
@@ -121,11 +121,11 @@ describe("an OCSP response in a file", function()
 end)
 
 describe("the OCSP responder of a certificate", function()
-  it("is asked, and what it says is stapled", test(function()
+  it("is asked, and what it says is stapled #threads", test(function()
     local port = h.dead_port()
     local certificate = issue("live", port)
     h.spawn("/usr/bin/openssl", { args = set:responder(port) })
-    local gateway = tls.serve { certificates = { certificate } }
+    local gateway = tls.serve({ certificates = { certificate } }, { settings = { workers = 2 } })
     wait_status(gateway, "good")
     assert.equal(1, staples(gateway, "valid"))
     assert.is_true(gateway:metrics()['moongate_ocsp_fetches_total{result="fine"}'] >= 1)
