@@ -138,9 +138,8 @@ static bool check_place(const struct compiling *at, const struct moon_filter_typ
 {
     struct moon_chain alone = {.count = 0};
     moon_chain_note(&alone, type);
-    bool is_idle = alone.has_certificate && !alone.phases && !alone.has_request_body &&
-                   !alone.has_response_body && !alone.has_messages;
-    if (!is_idle || strcmp(at->object->kind, "route") != 0)
+    if (!alone.has_certificate || !moon_chain_is_idle(&alone) ||
+        strcmp(at->object->kind, "route") != 0)
         return true;
     moon_report_addf(at->compile->report, at->object->place, at->title, path,
                      "list it in the `plugins` of a listener",

@@ -28,6 +28,13 @@ typedef ssize_t moon_chain_sink_fn(struct moon_flow *flow, enum moon_direction d
 // Adds what a filter's type has to what the chain knows of its filters.
 void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *type);
 
+// Whether no filter has anything to do with exchanges: of plugins that have a say about connections alone.
+static inline bool moon_chain_is_idle(const struct moon_chain *chain)
+{
+    return !chain->phases && !chain->has_request_body && !chain->has_response_body &&
+           !chain->has_messages;
+}
+
 struct moon_chain_run {
     const struct moon_filter *front, *back; // the filters of the listener, and those of the route
     uint16_t front_count, count;            // of the first, of both

@@ -131,6 +131,33 @@ describe("the phase certificate", function()
     assert.equal(1, count)
   end))
 
+  it("is not fooled by a client that asks for another host the second time", test(function() -- RFC 8446 4.1.2
+    local hellos = {}
+    local mirror = h.backend(function(connection)
+      local head = connection:read(5)
+      hellos[#hellos + 1] = head .. connection:read(head:byte(4) * 256 + head:byte(5))
+      connection:close()
+    end)
+    for _, args in ipairs { "-groups P-521:P-384 -servername site.example", "-groups P-384 -servername site.example",
+      "-groups P-384 -servername evil.example" } do
+      tls.run("openssl s_client -tls1_3 -connect %s %s </dev/null", mirror:address(), args)
+    end
+    local gateway = serve [[ return connection.sni == "site.example" and "second" or false ]]
+    for second, wanted in pairs { [2] = 22, [3] = 21 } do -- a ServerHello, an alert
+      local client = gateway:connect()
+      client:send(hellos[1])
+      local head = client:read(5)
+      assert.equal(22, head:byte()) -- the HelloRetryRequest
+      client:read(head:byte(4) * 256 + head:byte(5))
+      assert.equal("\20\3\3\0\1\1", client:read(6))
+      client:send(hellos[second])
+      local record = client:read(7)
+      assert.equal(wanted, record:byte())
+      if second == 3 then assert.equal("\2\47", record:sub(6)) end -- illegal_parameter
+      client:close()
+    end
+  end))
+
   it("runs for resumed sessions, too", test(function()
     local gateway = serve [[ moongate.log.info "asked" return "second" ]]
     local session = set:path "session.pem"

@@ -58,6 +58,11 @@ local moongate = {}
 ---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
 ---@field tls? moongate.ListenerTls with "https"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
+---@field rewrite? fun(exchange: moongate.Exchange) the listener's own functions need a name; each runs behind its plugins, before those of the route
+---@field access? fun(exchange: moongate.Exchange)
+---@field header_filter? fun(exchange: moongate.Exchange)
+---@field body_filter? fun(exchange: moongate.Exchange)
+---@field log? fun(exchange: moongate.Exchange)
 ---@field certificate? fun(connection: moongate.Connection): string|moongate.CertificateTexts|false|nil with "https", and a name: chooses the certificate of a handshake; may wait. The name of one of `tls.certificates`, PEM, false: no connection, nil: as the name says
 ---@field name? string unique; for logs, functions, and the `listeners` of routes
 
