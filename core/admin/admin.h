@@ -18,6 +18,8 @@ struct moon_renewals;
 struct moon_series;
 struct moon_series_names;
 
+enum { MOON_ADMIN_PROBLEM_LEN = 400 };
+
 // Documents of the control surface, JSON.
 enum moon_admin_document {
     MOON_ADMIN_STATUS,
@@ -42,6 +44,9 @@ struct moon_admin_facts {
     size_t snapshot_count, generation_count; // alive
     uint64_t reload_fine_count, reload_failed_count;
     bool is_log_stuck;
+    size_t staple_count,
+        staple_missing_count; // certificates with an OCSP response; that should have one
+    uint64_t ocsp_fine_count, ocsp_failed_count; // answers of responders
 };
 
 // Filled in by gateway/; all on the control thread.
@@ -64,10 +69,15 @@ struct moon_admin_ops {
     // The document of connections. False: the query is not understood; then `wait` is never told.
     bool (*connections)(void *owner, struct moon_slice query, struct moon_admin_wait *wait);
     void (*drain)(void *owner);
+    // Certificates of that name become what the text (PEM, certificate, chain and key) says. NULL, or why not: in `problem`.
+    const char *(*set_certificate)(void *owner, struct moon_slice name, struct moon_slice text,
+                                   char problem[static MOON_ADMIN_PROBLEM_LEN]);
     // False: there is no such level.
     bool (*set_log_level)(void *owner, struct moon_slice level);
     void *owner;
 };
 
+// What the route to the built-in needs before it, NULL-terminated: reads the bodies of orders.
+extern const struct moon_filter_type *const moon_admin_filters[];
 // A built-in whose owner is `ops`, which outlives it.
 struct moon_builtin moon_admin_builtin(const struct moon_admin_ops *ops);

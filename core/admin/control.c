@@ -1,10 +1,14 @@
 // See control.h. Who may: judged by where the connection comes from, then by Host and Origin (DNS rebinding, cross-site forms).
 #include "admin/control.h"
 
+#include "admin/upload.h"
 #include "base/arena.h"
+#include "base/json.h"
 #include "http/head.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct order {
     const char *path;
@@ -126,6 +130,61 @@ static enum moon_verdict answer_log_level(struct moon_flow *flow, const struct m
     return refuse(flow, 400, MOON_SLICE("write ?level=debug, info, warn or error\n"));
 }
 
+// The value of the only parameter, decoded; false: it is another.
+static bool read_name(struct moon_slice query, char out[static 256], struct moon_slice *name)
+{
+    struct moon_slice key = MOON_SLICE("name=");
+    if (!moon_slice_starts(query, key) || query.len == key.len)
+        return false;
+    query = moon_slice_skip(query, key.len);
+    size_t len = 0;
+    for (size_t i = 0; i < query.len && len < 255; i++) {
+        char text[3] = "", *end;
+        if (query.ptr[i] != '%') {
+            out[len++] = query.ptr[i];
+            continue;
+        }
+        if (i + 2 >= query.len)
+            return false;
+        memcpy(text, query.ptr + i + 1, 2);
+        out[len++] = (char)strtoul(text, &end, 16);
+        if (*end)
+            return false;
+        i += 2;
+    }
+    *name = (struct moon_slice){out, len};
+    return true;
+}
+
+static enum moon_verdict answer_set_certificate(struct moon_flow *flow,
+                                                const struct moon_admin_ops *ops,
+                                                const struct order *order, void **state)
+{
+    char text[256], problem[MOON_ADMIN_PROBLEM_LEN] = "";
+    struct moon_slice name, body;
+    size_t len = 0;
+    (void)order;
+    (void)state;
+    if (!moon_admin_uploaded(flow, &body))
+        return refuse(flow, 413, MOON_SLICE("more than 256 KiB\n"));
+    if (!read_name(flow->request->target.query, text, &name) || body.len == 0)
+        return refuse(flow, 400,
+                      MOON_SLICE("write ?name=NAME, and send the certificate, its chain and its "
+                                 "key in PEM\n"));
+    const char *why = ops->set_certificate(ops->owner, name, body, problem);
+    char *json = NULL;
+    FILE *out = open_memstream(&json, &len);
+    if (!out)
+        abort();
+    fprintf(out, "{\"fine\":%s", why ? "false," : "true");
+    if (why)
+        moon_json_member(out, "text", why);
+    fputs("}\n", out);
+    if (fclose(out) != 0)
+        abort();
+    return respond_json(flow, why ? 422 : 200, json, len);
+}
+
 static const struct order orders[] = {
     {"/status", false, answer_document, MOON_ADMIN_STATUS},
     {"/config", false, answer_document, MOON_ADMIN_CONFIG},
@@ -135,6 +194,7 @@ static const struct order orders[] = {
     {"/errors", false, answer_document, MOON_ADMIN_ERRORS},
     {"/explain", false, answer_document, MOON_ADMIN_EXPLAIN},
     {"/certificates", false, answer_document, MOON_ADMIN_CERTIFICATES},
+    {"/certificates", true, answer_set_certificate, MOON_ADMIN_CERTIFICATES},
     {"/reload", true, answer_reload, MOON_ADMIN_STATUS},
     {"/drain", true, answer_drain, MOON_ADMIN_STATUS},
     {"/log-level", true, answer_log_level, MOON_ADMIN_STATUS},
@@ -172,31 +232,47 @@ static bool has_origin(const struct moon_flow *flow)
     return moon_headers_next(&flow->request->headers, MOON_SLICE("Origin"), &at) != NULL;
 }
 
-enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_admin_ops *ops,
-                                     void **state)
+bool moon_admin_may_control(const struct moon_flow *flow)
 {
-    const struct moon_head *request = flow->request;
+    return is_local_client(flow) && is_local_host(flow) && !has_origin(flow);
+}
+
+static const struct order *find_order(const struct moon_head *request, bool *is_path)
+{
     bool is_read = request->method_id == MOON_METHOD_GET || request->method_id == MOON_METHOD_HEAD,
          is_post = request->method_id == MOON_METHOD_POST;
-    if (!is_local_client(flow))
-        return refuse(flow, 403, MOON_SLICE("only /metrics, /healthz and /readyz from afar\n"));
-    if (!is_local_host(flow) || has_origin(flow))
-        return refuse(flow, 403, MOON_SLICE("control takes Host: localhost and no Origin\n"));
+    *is_path = false;
     for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
         const struct order *order = &orders[i];
         if (!moon_slice_equal(request->target.path, moon_slice_from(order->path)))
             continue;
-        if (order->is_post ? !is_post : !is_read)
-            return refuse(flow, 405,
-                          order->is_post ? MOON_SLICE("POST orders, GET reads: POST\n")
-                                         : MOON_SLICE("POST orders, GET reads: GET\n"));
-        return order->answer(flow, ops, order, state);
+        *is_path = true;
+        if (order->is_post ? is_post : is_read)
+            return order;
     }
-    return refuse(
-        flow, 404,
-        MOON_SLICE(
-            "GET /metrics /healthz /readyz /status /config /routes /upstreams "
-            "/connections /certificates /explain /errors, POST /reload /drain /log-level\n"));
+    return NULL;
+}
+
+enum moon_verdict moon_admin_control(struct moon_flow *flow, const struct moon_admin_ops *ops,
+                                     void **state)
+{
+    bool is_path;
+    if (!is_local_client(flow))
+        return refuse(flow, 403, MOON_SLICE("only /metrics, /healthz and /readyz from afar\n"));
+    if (!moon_admin_may_control(flow))
+        return refuse(flow, 403, MOON_SLICE("control takes Host: localhost and no Origin\n"));
+    const struct order *order = find_order(flow->request, &is_path);
+    if (order)
+        return order->answer(flow, ops, order, state);
+    if (is_path)
+        return refuse(flow, 405,
+                      flow->request->method_id == MOON_METHOD_POST
+                          ? MOON_SLICE("POST orders, GET reads: GET\n")
+                          : MOON_SLICE("POST orders, GET reads: POST\n"));
+    return refuse(flow, 404,
+                  MOON_SLICE("GET /metrics /healthz /readyz /status /config /routes /upstreams "
+                             "/connections /explain /errors /certificates, POST /reload /drain "
+                             "/log-level /certificates\n"));
 }
 
 void moon_admin_control_cancel(struct moon_flow *flow, void *owner, void *state)

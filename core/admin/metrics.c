@@ -423,6 +423,17 @@ static void write_facts(struct moon_text *text, const struct moon_admin_ops *ops
                 facts.generation_count);
     write_gauge(text, "moongate_access_log_stuck", "1 while the access log cannot be written",
                 facts.is_log_stuck);
+    moon_text_head(text, "moongate_tls_staples", "gauge",
+                   "Certificates with an OCSP response, or without");
+    moon_text_putf(text, "moongate_tls_staples{state=\"valid\"} %zu\n", facts.staple_count);
+    moon_text_putf(text, "moongate_tls_staples{state=\"missing\"} %zu\n",
+                   facts.staple_missing_count);
+    moon_text_head(text, "moongate_ocsp_fetches_total", "counter",
+                   "OCSP responses asked for, by result");
+    moon_text_putf(text, "moongate_ocsp_fetches_total{result=\"fine\"} %llu\n",
+                   (unsigned long long)facts.ocsp_fine_count);
+    moon_text_putf(text, "moongate_ocsp_fetches_total{result=\"failed\"} %llu\n",
+                   (unsigned long long)facts.ocsp_failed_count);
     moon_text_head(text, "moongate_reloads_total", "counter", "Reloads asked for, by result");
     moon_text_putf(text, "moongate_reloads_total{result=\"fine\"} %llu\n",
                    (unsigned long long)facts.reload_fine_count);

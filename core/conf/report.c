@@ -12,6 +12,8 @@ enum { PROBLEM_MAX_COUNT = 50, NAME_MAX_LEN = 63 };
 struct moon_report {
     struct moon_problem problems[PROBLEM_MAX_COUNT];
     size_t count; // kept and not kept
+    struct moon_problem warnings[PROBLEM_MAX_COUNT];
+    size_t warning_count; // kept
 };
 
 struct moon_report *moon_report_new(void)
@@ -27,16 +29,21 @@ static size_t kept(const struct moon_report *report)
     return report->count < PROBLEM_MAX_COUNT ? report->count : PROBLEM_MAX_COUNT;
 }
 
+static void problem_fini(struct moon_problem *problem)
+{
+    free((void *)problem->place.file);
+    free((void *)problem->object);
+    free((void *)problem->path);
+    free((void *)problem->message);
+    free((void *)problem->hint);
+}
+
 void moon_report_free(struct moon_report *report)
 {
-    for (size_t i = 0; report && i < kept(report); i++) {
-        struct moon_problem *problem = &report->problems[i];
-        free((void *)problem->place.file);
-        free((void *)problem->object);
-        free((void *)problem->path);
-        free((void *)problem->message);
-        free((void *)problem->hint);
-    }
+    for (size_t i = 0; report && i < kept(report); i++)
+        problem_fini(&report->problems[i]);
+    for (size_t i = 0; report && i < report->warning_count; i++)
+        problem_fini(&report->warnings[i]);
     free(report);
 }
 
@@ -48,16 +55,25 @@ static const char *copy(const char *text)
     return own;
 }
 
+static struct moon_problem copy_problem(const struct moon_problem *problem)
+{
+    return (struct moon_problem){{copy(problem->place.file), problem->place.line},
+                                 copy(problem->object),
+                                 copy(problem->path),
+                                 copy(problem->message),
+                                 copy(problem->hint)};
+}
+
 void moon_report_add(struct moon_report *report, const struct moon_problem *problem)
 {
-    if (report->count++ >= PROBLEM_MAX_COUNT)
-        return;
-    report->problems[report->count - 1] =
-        (struct moon_problem){{copy(problem->place.file), problem->place.line},
-                              copy(problem->object),
-                              copy(problem->path),
-                              copy(problem->message),
-                              copy(problem->hint)};
+    if (report->count++ < PROBLEM_MAX_COUNT)
+        report->problems[report->count - 1] = copy_problem(problem);
+}
+
+void moon_report_warn(struct moon_report *report, const struct moon_problem *warning)
+{
+    if (report->warning_count < PROBLEM_MAX_COUNT)
+        report->warnings[report->warning_count++] = copy_problem(warning);
 }
 
 void moon_report_addf(struct moon_report *report, struct moon_place place, const char *object,
@@ -110,6 +126,20 @@ char *moon_report_text(const struct moon_report *report)
         write_problem(out, &report->problems[i]);
     if (report->count > kept(report))
         fprintf(out, "and %zu more\n", report->count - kept(report));
+    if (fclose(out) != 0)
+        abort();
+    return text;
+}
+
+char *moon_report_warnings(const struct moon_report *report)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    if (!out)
+        abort();
+    for (size_t i = 0; i < report->warning_count; i++)
+        write_problem(out, &report->warnings[i]);
     if (fclose(out) != 0)
         abort();
     return text;

@@ -26,11 +26,15 @@ void moon_report_add(struct moon_report *report, const struct moon_problem *prob
 void moon_report_addf(struct moon_report *report, struct moon_place place, const char *object,
                       const char *path, const char *hint, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+// What is no error, but not as one may think; kept apart from the problems.
+void moon_report_warn(struct moon_report *report, const struct moon_problem *warning);
 size_t moon_report_count(const struct moon_report *report);
 const struct moon_problem *moon_report_at(const struct moon_report *report, size_t index);
 // The problems as a JSON list of { file, line, object, path, message, hint }.
 void moon_report_write_json(const struct moon_report *report, FILE *out);
 // One line a problem, as shown above; malloc'd, NUL-terminated.
 char *moon_report_text(const struct moon_report *report);
+// The warnings likewise; "" where there are none.
+char *moon_report_warnings(const struct moon_report *report);
 // The name of `choices` (NULL-terminated) nearest to `found` by edit distance, NULL when none is near (distance > 1/3).
 const char *moon_nearest_name(struct moon_slice found, const char *const *choices);

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "edge/census.h"
+#include "edge/choice.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
 #include "edge/udp.h"
@@ -33,6 +34,7 @@ struct connection {
     struct moon_link *link;           // NULL: not yet
     struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
     struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
+    struct moon_choice *choice;       // of the handshake's certificate; NULL: nobody has a say
     struct moon_proxied *proxied;     // until the link has it
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
@@ -96,6 +98,7 @@ static void on_closed(void *owner)
     if (connection->census)
         moon_census_leave(edge->budget->census, connection->census);
     free(connection->census);
+    moon_choice_free(connection->choice);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -133,24 +136,28 @@ static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct connection *connection = owner;
     connection->handshake = NULL;
+    moon_choice_free(connection->choice);
+    connection->choice = NULL;
     if (stream)
         link_start(connection, stream);
     else
         on_closed(connection);
 }
 
-static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+static struct moon_hold *hold_of(const struct acceptor *acceptor)
 {
     const struct moon_arrival *arrival = &acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-    return &hold->listeners->binds[arrival->bind];
+    return arrival->hold ? arrival->hold : acceptor->edge->service->hold;
+}
+
+static const struct moon_bind *bind_of(const struct acceptor *acceptor)
+{
+    return &hold_of(acceptor)->listeners->binds[acceptor->arrival.bind];
 }
 
 static const struct moon_front *front_of(const struct acceptor *acceptor)
 {
-    const struct moon_arrival *arrival = &acceptor->arrival;
-    const struct moon_hold *hold = arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-    return moon_bind_front(hold->listeners, bind_of(acceptor));
+    return moon_bind_front(hold_of(acceptor)->listeners, bind_of(acceptor));
 }
 
 static void tcp_start(struct connection *connection, struct moon_stream *stream)
@@ -179,6 +186,8 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
         return;
     }
     stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
+    connection->choice = moon_choice_new(res, hold_of(connection->acceptor),
+                                         connection->acceptor->arrival.bind, stream);
     connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
 
@@ -533,6 +542,31 @@ void moon_edge_drain(struct moon_edge *edge)
     }
     edge->acceptors = NULL;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
+}
+
+// Whether any listener of its port takes requests from it.
+static bool is_at_home(const struct connection *connection, const struct moon_tls_facts *tls)
+{
+    const struct moon_listeners *all = hold_of(connection->acceptor)->listeners;
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    for (uint32_t i = 0; i < bind->member_count; i++)
+        if (moon_listener_takes(&all->listeners[bind->members[i]], tls->id, tls->is_verified,
+                                tls->sni))
+            return true;
+    return false;
+}
+
+void moon_edge_settle(struct moon_edge *edge)
+{
+    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
+         at = next) {
+        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
+        const struct moon_tls_facts *tls =
+            connection->link ? moon_link_tls(connection->link) : NULL;
+        next = at->next;
+        if (tls && !is_at_home(connection, tls))
+            moon_link_drain(connection->link);
+    }
 }
 
 void moon_edge_close_all(struct moon_edge *edge)

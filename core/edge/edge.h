@@ -35,6 +35,8 @@ void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, 
 void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket);
 // Takes what has arrived already, then closes its sockets, so that new clients are refused at once; idle connections close, others after the answer under way.
 void moon_edge_drain(struct moon_edge *edge);
+// What listeners ask of clients may have changed: connections whose handshake is not worth a request any more drain.
+void moon_edge_settle(struct moon_edge *edge);
 // Closes every connection now.
 void moon_edge_close_all(struct moon_edge *edge);
 // The connections without an exchange, as moon_exchange_survey: one after another, the oldest first.

@@ -51,6 +51,10 @@ static _Atomic uint64_t *counter_of(struct moon_counters *counters, enum moon_tl
         return &counters->tls_failures_refused;
     case MOON_TLS_CERTIFICATE:
         return &counters->tls_failures_certificate;
+    case MOON_TLS_DECLINED:
+        return &counters->tls_failures_declined;
+    case MOON_TLS_UNCHOSEN:
+        return &counters->tls_failures_script;
     case MOON_TLS_FINE:
     case MOON_TLS_PROTOCOL:
         break;
@@ -125,6 +129,8 @@ static void on_ready(void *owner, unsigned ready)
     moon_count_up(&counters->tls_handshakes_total);
     if (moon_stream_tls(handshake->stream)->is_resumed)
         moon_count_up(&counters->tls_resumed_total);
+    if (moon_stream_tls(handshake->stream)->is_stapled)
+        moon_count_up(&counters->tls_stapled_total);
     finish(handshake, handshake->stream);
 }
 

@@ -18,6 +18,13 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "plugins",
      .types = MOON_TYPE_TABLE,
      .expected = "a list of { \"plugin\", key = value }"},
+    {.name = "certificate", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "rewrite", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "access", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "header_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "body_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "websocket_frame", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "log", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = NULL},
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
@@ -109,6 +116,42 @@ static bool check_excludes(const struct moon_compile *compile, const struct moon
     return is_fine;
 }
 
+// The first function among its keys; NULL: there is none.
+static const char *first_function(const struct moon_value *table)
+{
+    for (uint32_t i = 0; i < table->table.entry_count; i++)
+        if (table->table.entries[i].value.kind == MOON_VALUE_FUNCTION)
+            return table->table.entries[i].key.ptr;
+    return NULL;
+}
+
+// A function of a listener is known by the listener's name, and runs where there is something for it.
+static bool check_functions(const struct moon_compile *compile, const struct moon_object *listener)
+{
+    const struct moon_value *table = &listener->value;
+    struct moon_slice protocol = moon_value_string(table, "protocol", MOON_SLICE("http"));
+    const char *title = moon_object_title(compile->model, listener), *key = first_function(table);
+    bool is_http = moon_slice_starts(protocol, MOON_SLICE("http"));
+    if (!key)
+        return true;
+    if (!moon_value_get(table, "name"))
+        moon_report_addf(compile->report, listener->place, title, key,
+                         "add name = \"edge\": a function is known by the name of its listener",
+                         "a listener with a function has no name");
+    else if (!is_http)
+        moon_report_addf(compile->report, listener->place, title, key,
+                         "bytes pass as they are: remove it", "has no meaning with \"%.*s\"",
+                         MOON_SLICE_ARG(protocol));
+    else if (moon_value_get(table, "certificate") &&
+             !moon_slice_equal(protocol, MOON_SLICE("https")))
+        moon_report_addf(compile->report, listener->place, title, "certificate",
+                         "it runs in TLS handshakes: add protocol = \"https\"",
+                         "has no meaning with \"%.*s\"", MOON_SLICE_ARG(protocol));
+    else
+        return true;
+    return false;
+}
+
 static int listener_plugins_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_listener_plugins *all = calloc(1, sizeof *all);
@@ -126,7 +169,8 @@ static int listener_plugins_compile(const struct moon_compile *compile, void **p
         bool answers = false; // then no request of this listener sees the plugins of a route
         is_fine = moon_plugins_compile(&args, chain, &answers) &&
                   check_sum(compile, compile->objects[i], chain->count) &&
-                  (answers || check_excludes(compile, compile->objects[i], chain)) && is_fine;
+                  (answers || check_excludes(compile, compile->objects[i], chain)) &&
+                  check_functions(compile, compile->objects[i]) && is_fine;
     }
     if (!is_fine) {
         listener_plugins_unref(all);
@@ -153,5 +197,11 @@ moon_snapshot_listener_plugins(const struct moon_snapshot *snapshot)
 const struct moon_chain *moon_listener_plugins_at(const struct moon_listener_plugins *all,
                                                   int index)
 {
-    return all->chains[index].count ? &all->chains[index] : NULL;
+    return moon_chain_is_idle(&all->chains[index]) ? NULL : &all->chains[index];
+}
+
+const struct moon_chain *moon_listener_plugins_certificate(const struct moon_listener_plugins *all,
+                                                           int index)
+{
+    return all->chains[index].has_certificate ? &all->chains[index] : NULL;
 }

@@ -15,3 +15,6 @@ moon_snapshot_listener_plugins(const struct moon_snapshot *snapshot);
 // NULL: it has none.
 const struct moon_chain *moon_listener_plugins_at(const struct moon_listener_plugins *all,
                                                   int index);
+// The same chain where it has a say about certificates (filter/opening.h); NULL: it has none.
+const struct moon_chain *moon_listener_plugins_certificate(const struct moon_listener_plugins *all,
+                                                           int index);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Of a filter that takes no configuration.
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
@@ -131,6 +132,22 @@ static bool check_excludes(const struct compiling *at, const struct moon_filter 
     return true;
 }
 
+// What only has a say about connections does nothing in a route.
+static bool check_place(const struct compiling *at, const struct moon_filter_type *type,
+                        const char *path)
+{
+    struct moon_chain alone = {.count = 0};
+    moon_chain_note(&alone, type);
+    if (!alone.has_certificate || !moon_chain_is_idle(&alone) ||
+        strcmp(at->object->kind, "route") != 0)
+        return true;
+    moon_report_addf(at->compile->report, at->object->place, at->title, path,
+                     "list it in the `plugins` of a listener",
+                     "the plugin \"%s\" runs in handshakes alone, before there is a route",
+                     type->name);
+    return false;
+}
+
 // The functions that stand in the object itself come last.
 static bool add_functions(const struct compiling *at, struct moon_slice name,
                           struct moon_filter *filter)
@@ -172,7 +189,7 @@ bool moon_plugins_compile(const struct moon_plugins_args *args, struct moon_chai
         char path[32];
         snprintf(path, sizeof path, "plugins[%u]", i + 1);
         if (!compile_filter(&at, &list->table.items[i], path, &filters[i]) ||
-            !check_excludes(&at, filters, i, path)) {
+            !check_excludes(&at, filters, i, path) || !check_place(&at, filters[i].type, path)) {
             is_fine = false;
             continue;
         }

@@ -46,6 +46,7 @@ void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *ty
     chain->has_messages |= type->websocket_frame != NULL;
     chain->may_answer |= type->may_answer;
     chain->is_code |= type->is_code;
+    chain->has_certificate |= type->certificate != NULL;
 }
 
 static uint64_t bit_of(uint16_t at)

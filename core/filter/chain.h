@@ -16,6 +16,7 @@ struct moon_chain {
     bool has_request_body, has_response_body; // some filter reads that body
     bool has_messages;                        // some filter reads WebSocket messages
     bool is_code;                             // some filter stands on code
+    bool has_certificate;                     // some filter has a say about certificates
     uint8_t phases;  // bit 1 << enum moon_phase: some filter has a hook for it
     bool may_answer; // some filter may: backends are optional
 };
@@ -26,6 +27,13 @@ typedef ssize_t moon_chain_sink_fn(struct moon_flow *flow, enum moon_direction d
 
 // Adds what a filter's type has to what the chain knows of its filters.
 void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *type);
+
+// Whether no filter has anything to do with exchanges: of plugins that have a say about connections alone.
+static inline bool moon_chain_is_idle(const struct moon_chain *chain)
+{
+    return !chain->phases && !chain->has_request_body && !chain->has_response_body &&
+           !chain->has_messages;
+}
 
 struct moon_chain_run {
     const struct moon_filter *front, *back; // the filters of the listener, and those of the route

@@ -62,6 +62,7 @@ struct moon_flow;
 struct moon_head;
 struct moon_headers;
 struct moon_loop;
+struct moon_opening;
 struct moon_schema;
 struct moon_tls_facts;
 struct moon_value;
@@ -215,6 +216,9 @@ struct moon_filter_type {
                                          struct moon_websocket_message *message);
     // The exchange gives up while a hook of this filter waits: disarm timers, drop what is under way.
     void (*cancel)(struct moon_flow *flow, void *conf, void *state);
+    // Before there is an exchange (filter/opening.h); *state is NULL at first. Listed by listeners alone.
+    enum moon_verdict (*certificate)(struct moon_opening *opening, void *conf, void **state);
+    void (*cancel_opening)(struct moon_opening *opening, void *conf, void *state);
 };
 
 // One use of a filter in a route.

@@ -1,10 +1,12 @@
 // What the admin surfaces show of the gateway and ask of it. On the control thread; no worker is asked, its counters are read.
 #include "base/json.h"
 #include "conf/conf.h"
+#include "gateway/certificates.h"
 #include "gateway/explain.h"
 #include "gateway/gateway_priv.h"
 #include "io/file.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "io/world.h"
 #include "obs/heartbeat.h"
 #include "obs/log.h"
@@ -58,6 +60,9 @@ static void find_facts(void *owner, struct moon_admin_facts *facts)
     facts->generation_count = facts->snapshot_count; // no code is kept apart from its snapshot yet
     facts->reload_fine_count = gateway->reload.fine_count;
     facts->reload_failed_count = gateway->reload.failed_count;
+    facts->ocsp_fine_count = gateway->ocsp_fine_count;
+    facts->ocsp_failed_count = gateway->ocsp_failed_count;
+    moon_tls_ocsp_count(gateway->tls, &facts->staple_count, &facts->staple_missing_count);
     facts->is_log_stuck = moon_telemetry_is_stuck(gateway->telemetry);
 }
 
@@ -138,11 +143,11 @@ static char *document(void *owner, enum moon_admin_document which, struct moon_s
         else
             fputs("[]\n", out);
         break;
-    case MOON_ADMIN_CERTIFICATES:
-        moon_renewals_write_json(gateway->renewals, out);
-        break;
     case MOON_ADMIN_EXPLAIN:
         write_explanation(gateway, query, out);
+        break;
+    case MOON_ADMIN_CERTIFICATES:
+        moon_certificates_write(gateway, out);
         break;
     }
     if (fclose(out) != 0)
@@ -220,6 +225,13 @@ static void drain(void *owner)
         moon_gateway_drain(gateway);
 }
 
+static const char *set_certificate(void *owner, struct moon_slice name, struct moon_slice text,
+                                   char problem[static MOON_ADMIN_PROBLEM_LEN])
+{
+    struct moon_slice texts[] = {name, text, text};
+    return moon_certificates_set(owner, texts, problem);
+}
+
 static bool set_log_level(void *owner, struct moon_slice level)
 {
     struct moon_gateway *gateway = owner;
@@ -245,6 +257,7 @@ void moon_admin_ops_init(struct moon_gateway *gateway)
                                                  .reload = reload,
                                                  .connections = connections,
                                                  .drain = drain,
+                                                 .set_certificate = set_certificate,
                                                  .set_log_level = set_log_level,
                                                  .owner = gateway};
 }

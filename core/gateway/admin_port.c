@@ -26,7 +26,8 @@ static struct moon_model *admin_model(void)
     struct moon_model *model = moon_model_new();
     struct moon_value *item = moon_model_alloc(model, sizeof *item);
     struct moon_entry *upstream = moon_model_alloc(model, 2 * sizeof *upstream);
-    struct moon_entry *route = moon_model_alloc(model, sizeof *route);
+    struct moon_entry *route = moon_model_alloc(model, 2 * sizeof *route);
+    struct moon_value *plugin = moon_model_alloc(model, sizeof *plugin);
     struct moon_entry *listener = moon_model_alloc(model, sizeof *listener);
     *item = text_value(MOON_SLICE("builtin:admin"));
     upstream[0] = (struct moon_entry){MOON_SLICE("endpoints"), {.kind = MOON_VALUE_TABLE}};
@@ -34,9 +35,13 @@ static struct moon_model *admin_model(void)
     upstream[0].value.table.item_count = 1;
     upstream[1] = (struct moon_entry){MOON_SLICE("name"), text_value(MOON_SLICE("admin"))};
     route[0] = (struct moon_entry){MOON_SLICE("backends"), text_value(MOON_SLICE("admin"))};
+    *plugin = text_value(MOON_SLICE("upload"));
+    route[1] = (struct moon_entry){MOON_SLICE("plugins"), {.kind = MOON_VALUE_TABLE}};
+    route[1].value.table.items = plugin;
+    route[1].value.table.item_count = 1;
     listener[0] = (struct moon_entry){MOON_SLICE("port"), {.kind = MOON_VALUE_NUMBER, .number = 0}};
     add_entry(model, "upstream", upstream, 2);
-    add_entry(model, "route", route, 1);
+    add_entry(model, "route", route, 2);
     add_entry(model, "listener", listener, 1);
     return model;
 }
@@ -99,8 +104,8 @@ int moon_admin_open(struct moon_gateway *gateway, struct moon_report *report)
         return 0;
     moon_admin_ops_init(gateway);
     gateway->admin_builtin = moon_admin_builtin(&gateway->admin_ops);
-    moon_sections_init(&gateway->admin_sections, NULL, gateway->registry, gateway->tls,
-                       &gateway->admin_builtin, NULL);
+    moon_sections_init(&gateway->admin_sections, moon_admin_filters, gateway->registry,
+                       gateway->tls, &gateway->admin_builtin, NULL);
     int err = moon_sections_compile(&gateway->admin_sections, admin_model(), NULL, report,
                                     &gateway->admin_snapshot);
     if (!err)

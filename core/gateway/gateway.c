@@ -182,6 +182,7 @@ int moon_seat_fill(struct moon_gateway *gateway, struct moon_seat *seat,
                                     .on_retired = on_retired,
                                     .tls = gateway->tls,
                                     .names = gateway->name_desk,
+                                    .certificates = gateway->certificate_orders,
                                     .on_draining = on_draining,
                                     .access_ring = access_ring_of(gateway, seat),
                                     .on_drained = on_drained,
@@ -260,6 +261,14 @@ void moon_gateway_size_budgets(struct moon_gateway *gateway)
     atomic_store(&gateway->admin_connections.max_count, CONNECTIONS_MIN);
 }
 
+void moon_gateway_log_warnings(const struct moon_log *log, const struct moon_report *report)
+{
+    char *text = moon_report_warnings(report), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        moon_log_warn(log, "%s", line);
+    free(text);
+}
+
 static int open_key_log(struct moon_gateway *gateway, struct moon_report *report)
 {
     const char *path = moon_snapshot_settings(gateway->snapshot)->tls_key_log;
@@ -312,6 +321,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
     gateway->start_ms = moon_loop_now_ms(gateway->control.loop);
     gateway->mailbox = moon_mailbox_new(gateway->control.loop, on_message, gateway);
     moon_gateway_scripts_init(gateway);
+    moon_certificates_init(gateway);
     int link_err = moon_snapshot_link(gateway->snapshot, NULL, &gateway->scripts, report);
     if (args->is_refused)
         *args->is_refused = link_err != 0;
@@ -342,6 +352,7 @@ int moon_gateway_new(const struct moon_gateway_args *args, struct moon_report *r
         err = moon_admin_open(gateway, report);
     if (err)
         goto fail;
+    moon_gateway_log_warnings(args->log, report);
     *out = gateway;
     return 0;
 fail:
@@ -424,6 +435,7 @@ void moon_gateway_free(struct moon_gateway *gateway)
     moon_health_monitor_free(gateway->health);
     moon_discovery_free(gateway->discovery);
     moon_gateway_scripts_fini(gateway);
+    moon_certificates_fini(gateway);
     moon_mailbox_free(gateway->mailbox);
     moon_loop_free(gateway->control.loop);
     moon_ports_fini(&gateway->ports, NULL, false);

@@ -49,8 +49,14 @@ struct moon_gateway {
     struct moon_renewals *renewals; // certificates that it obtains
     struct moon_acme *acme;         // who obtains them, on the control loop; NULL: nobody yet
     struct moon_timer tls_poll;     // looks for files that have changed
-    struct moon_snapshot *snapshot, *admin_snapshot; // the newest; it owns its model
-    struct moon_telemetry *telemetry;                // outlives snapshots and workers
+    struct moon_list fetches;       // of OCSP responses
+    unsigned fetch_count;
+    uint64_t ocsp_fine_count, ocsp_failed_count;
+    size_t staples_missing_count; // as it was told last
+    struct moon_mailbox *certificate_orders;
+    struct moon_certificate_window *certificate_window; // of control's scripts
+    struct moon_snapshot *snapshot, *admin_snapshot;    // the newest; it owns its model
+    struct moon_telemetry *telemetry;                   // outlives snapshots and workers
     struct moon_ports ports;
     struct moon_admin_ops admin_ops;
     struct moon_builtin admin_builtin;
@@ -105,6 +111,7 @@ void moon_gateway_end_control(struct moon_gateway *gateway);
 void moon_gateway_bury(struct moon_gateway *gateway, struct moon_generation *generation);
 
 // gateway.c
+void moon_gateway_log_warnings(const struct moon_log *log, const struct moon_report *report);
 // Bounds of the process as the newest snapshot has them; workers may run.
 void moon_gateway_size_budgets(struct moon_gateway *gateway);
 // Of a snapshot with a model.

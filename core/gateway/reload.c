@@ -95,6 +95,8 @@ static void finish(struct moon_reload *reload, bool is_fine)
 {
     reload->state = MOON_RELOAD_IDLE;
     if (is_fine)
+        moon_gateway_log_warnings(log_of(reload), reload->report);
+    if (is_fine)
         reload->fine_count++;
     else
         reload->failed_count++;

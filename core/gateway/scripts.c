@@ -2,6 +2,7 @@
 // here, off the workers, once nobody stands on them.
 #include "base/dicts.h"
 #include "conf/conf.h"
+#include "gateway/certificates.h"
 #include "gateway/gateway_priv.h"
 #include "io/loop.h"
 #include "script/code.h"
@@ -66,6 +67,8 @@ void moon_gateway_run_control(struct moon_gateway *gateway)
     struct moon_worker *worker = gateway->control.worker;
     struct moon_vm_seat seat = {.loop = gateway->control.loop,
                                 .service = worker ? moon_worker_service(worker) : NULL,
+                                .certificates =
+                                    moon_certificate_window_ops(gateway->certificate_window),
                                 .log = gateway->args.log,
                                 .worker = gateway->seat_count,
                                 .is_control = true};

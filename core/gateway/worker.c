@@ -12,6 +12,7 @@
 #include "exchange/exchange.h"
 #include "exchange/relay.h"
 #include "exchange/survey.h"
+#include "gateway/certificates.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "io/world.h"
@@ -41,7 +42,7 @@ struct retired {
     uint64_t deadline_ms;
 };
 
-enum order { ORDER_DRAIN, ORDER_STOP, ORDER_COUNT };
+enum order { ORDER_DRAIN, ORDER_STOP, ORDER_SETTLE, ORDER_COUNT };
 
 struct moon_worker {
     struct moon_worker_args args;
@@ -51,8 +52,9 @@ struct moon_worker {
     struct moon_heartbeat heartbeat;
     struct moon_histogram turns;
     struct moon_edge *edge;
+    struct moon_certificate_window *certificates; // NULL: no script gives any
     struct moon_mailbox *mailbox, *switches, *starts, *surveys;
-    struct moon_message orders[ORDER_COUNT]; // each is posted at most once
+    struct moon_message orders[ORDER_COUNT]; // each is posted at most once at a time
     atomic_bool is_posted[ORDER_COUNT];
     struct moon_timer drain_check;
     uint64_t drain_deadline_ms;
@@ -78,11 +80,14 @@ static struct moon_vm *vm_of(const struct moon_worker *worker, struct moon_gener
 
 static struct moon_vm_seat seat_of(struct moon_worker *worker)
 {
-    return (struct moon_vm_seat){.loop = worker->args.loop,
-                                 .service = &worker->service,
-                                 .counters = &worker->counters,
-                                 .log = worker->args.log,
-                                 .worker = worker->args.index};
+    return (struct moon_vm_seat){
+        .loop = worker->args.loop,
+        .service = &worker->service,
+        .certificates =
+            worker->certificates ? moon_certificate_window_ops(worker->certificates) : NULL,
+        .counters = &worker->counters,
+        .log = worker->args.log,
+        .worker = worker->args.index};
 }
 
 static void count_states(struct moon_worker *worker)
@@ -279,6 +284,7 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
     worker->res.access_ring = change->access_ring;
     for (size_t i = 0; i < change->kept_count; i++)
         moon_edge_rebind(worker->edge, change->kept[i].socket, change->kept[i].bind);
+    moon_edge_settle(worker->edge);
     for (size_t i = 0; i < change->added_count; i++) {
         const struct moon_worker_socket *added = &change->added[i];
         int err = worker->is_draining ? -ECANCELED
@@ -294,6 +300,11 @@ static void take_switch(struct moon_worker *worker, struct moon_worker_switch *c
 static void on_order(void *owner, struct moon_message *message)
 {
     struct moon_worker *worker = owner;
+    if (message == &worker->orders[ORDER_SETTLE]) {
+        atomic_store(&worker->is_posted[ORDER_SETTLE], false);
+        moon_edge_settle(worker->edge);
+        return;
+    }
     bool is_stop = message == &worker->orders[ORDER_STOP];
     begin_drain(worker, is_stop ? 0 : worker->res.settings->timeouts.drain_ms);
 }
@@ -393,6 +404,11 @@ void moon_worker_stop(struct moon_worker *worker)
     post(worker, ORDER_STOP);
 }
 
+void moon_worker_settle(struct moon_worker *worker)
+{
+    post(worker, ORDER_SETTLE);
+}
+
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change)
 {
     moon_mailbox_post(worker->switches, &change->message);
@@ -439,6 +455,8 @@ struct moon_worker *moon_worker_new(const struct moon_worker_args *args)
     worker->switches = moon_mailbox_new(args->loop, on_switch, worker);
     worker->starts = moon_mailbox_new(args->loop, on_start, worker);
     worker->surveys = moon_mailbox_new(args->loop, on_survey, worker);
+    if (args->certificates)
+        worker->certificates = moon_certificate_window_new(args->loop, args->certificates);
     worker->drain_check.fn = on_drain_check;
     worker->retired_check.fn = on_retired_check;
     args->loop->owner = worker;
@@ -465,6 +483,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_mailbox_free(worker->switches);
     moon_mailbox_free(worker->starts);
     moon_mailbox_free(worker->surveys);
+    moon_certificate_window_free(worker->certificates);
     moon_loop_run_tasks(worker->args.loop); // links free themselves in one
     moon_buffer_pool_free(worker->res.buffers);
     moon_arena_pool_free(worker->res.arenas);

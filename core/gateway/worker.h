@@ -30,9 +30,10 @@ struct moon_worker_args {
     struct moon_buffer_budget *buffers;
     struct moon_connection_budget *connections;
     const struct moon_log *log;
-    struct moon_tls_hub *tls;      // outlives the worker
-    struct moon_name_desk *names;  // resolves what calls go to; freed before the worker
-    struct moon_ring *access_ring; // NULL: no access log
+    struct moon_tls_hub *tls;          // outlives the worker
+    struct moon_name_desk *names;      // resolves what calls go to; freed before the worker
+    struct moon_mailbox *certificates; // takes orders of scripts; NULL: none can be given
+    struct moon_ring *access_ring;     // NULL: no access log
     // the VMs of its snapshot, or NULL; the worker takes a reference of its own
     struct moon_generation *generation;
     // Told when what scripts do at the start is done, with an error when that failed: on the worker's thread, or under
@@ -117,5 +118,7 @@ void moon_worker_stop(struct moon_worker *worker);
 void moon_worker_start(struct moon_worker *worker, struct moon_worker_start *start);
 // Thread safe.
 void moon_worker_switch(struct moon_worker *worker, struct moon_worker_switch *change);
+// Thread safe: what TLS asks of clients has changed beside reloads.
+void moon_worker_settle(struct moon_worker *worker);
 // Thread safe.
 void moon_worker_survey(struct moon_worker *worker, struct moon_worker_survey *survey);

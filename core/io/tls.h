@@ -42,6 +42,48 @@ int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path);
 void moon_tls_hub_poll(struct moon_tls_hub *hub,
                        void (*tell)(void *owner, bool is_fine, const char *text), void *owner);
 
+// What is told of a certificate that serves.
+struct moon_tls_certificate_facts {
+    const char *name,
+        *hostname; // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
+    const char *const *hosts; // that it is for
+    size_t host_count;
+    const char *path;  // of its file
+    bool is_given;     // it is not what the file holds, but was given by moon_tls_hub_set
+    int64_t expires_s; // since 1970
+};
+
+struct moon_tls_gift;
+struct moon_tls_problem;
+
+// Puts a certificate (PEM) in the place of those of that name, of all servers, without a reload: new connections get it from now
+// on, until their files change. 0 and how many there were; -ENOENT: none has that name; MOON_ECONFIG and the problem: nothing
+// has changed. On control.
+int moon_tls_hub_set(struct moon_tls_hub *hub, const struct moon_tls_gift *gift,
+                     struct moon_tls_problem *problem, size_t *count);
+// Tells of all certificates that serve; nothing of what is told is kept. On control.
+void moon_tls_hub_each(struct moon_tls_hub *hub,
+                       void (*tell)(void *owner, const struct moon_tls_certificate_facts *facts),
+                       void *owner);
+
+// ---- OCSP: what is to be asked of responders, by whoever speaks HTTP, on control
+
+struct tls_proof;
+
+struct moon_tls_question {
+    const char *name, *url;    // of the certificate's file, of the responder
+    struct moon_slice request; // DER, to be sent by POST as application/ocsp-request
+    struct tls_proof *proof;
+};
+
+// The next one that is due; false: none. It wants an answer, in the end.
+bool moon_tls_ocsp_next(struct moon_tls_hub *hub, struct moon_tls_question *out);
+// The response; ptr NULL: none came. NULL: it serves from now on; or what is wrong with it, static: it "has expired". The question is
+// over either way.
+const char *moon_tls_ocsp_answer(struct moon_tls_question *question, struct moon_slice der);
+// Certificates that have a response to staple; that should have one and have none.
+void moon_tls_ocsp_count(struct moon_tls_hub *hub, size_t *good, size_t *missing);
+
 // ---- terms
 
 struct moon_tls_pair {
@@ -49,7 +91,11 @@ struct moon_tls_pair {
     // Of one that is obtained while the gateway runs, lower case: key and chain are one file then, `cert`. As long as it is
     // not there, or worth nothing, a certificate of our own making stands in its place, which nobody trusts. NULL: none such.
     const char *host;
-    bool is_known; // it was there before: then one that cannot be read is refused
+    bool is_known;    // it was there before: then one that cannot be read is refused
+    const char *name; // by which it is known; NULL: its path
+    // of a file with an OCSP response in DER; NULL: it is fetched from the responder that the certificate names, if any
+    const char *ocsp;
+    bool has_no_ocsp; // nothing is stapled
 };
 
 struct moon_tls_options {
@@ -79,7 +125,11 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms);
 // Whether the files are still those that were read, and no certificate has expired meanwhile. Blocks.
 bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms);
 
-// What decides whom a connection may speak to: the hostname and what is asked of clients. Sessions are bound to it.
+// What is not as its owner may think, of a certificate (an index of the options): static, NULL: nothing.
+const char *moon_tls_terms_warning(const struct moon_tls_terms *terms, size_t index);
+
+// What decides whom a connection may speak to: the hostname and what is asked of clients. Sessions are bound to it. It is that of
+// the files as they serve now, not as they were when the terms were loaded. Thread safe.
 enum { MOON_TLS_ID_LEN = 32 };
 const uint8_t *moon_tls_terms_id(const struct moon_tls_terms *terms);
 bool moon_tls_terms_verify(const struct moon_tls_terms *terms);
@@ -143,6 +193,8 @@ enum moon_tls_failure {
     MOON_TLS_REFUSED,     // the peer sent an alert
     MOON_TLS_CERTIFICATE, // the peer's certificate is missing, or not accepted
     MOON_TLS_PROTOCOL,    // the rest: nothing in common, broken messages
+    MOON_TLS_DECLINED,    // whoever chooses the certificate wants no connection by that name
+    MOON_TLS_UNCHOSEN,    // whoever chooses the certificate has failed
 };
 
 // What is known of a connection once its handshake is done; refcounted on its worker.
@@ -150,6 +202,7 @@ struct moon_tls_facts {
     unsigned ref_count;
     const char *version, *cipher; // static: "TLSv1.3"
     bool is_resumed;
+    bool is_stapled;             // an OCSP response went to the client
     bool is_verified;            // the client has shown a certificate that was accepted
     uint8_t id[MOON_TLS_ID_LEN]; // of the terms
     struct moon_slice sni, alpn; // sni is lower case
@@ -175,6 +228,40 @@ struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worke
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
                                      const char *host, struct moon_slice alpn);
+
+// ---- choosing: who sets a chooser has a say about the certificate of a handshake, and may take its time.
+
+struct moon_tls_hello {
+    size_t
+        terms; // which of the server's the name has chosen, as they were given to moon_tls_server_new
+    struct moon_slice sni; // lower case; empty: none
+    // what the client offers as it sends it: each with a byte before it that says how long it is; well-formed (RFC 7301 3.1)
+    struct moon_slice alpn;
+};
+
+enum moon_tls_choice {
+    MOON_TLS_CHOICE_MADE,     // go on, with what was given, else with what the name has chosen
+    MOON_TLS_CHOICE_LATER,    // call again after moon_tls_choose_again
+    MOON_TLS_CHOICE_DECLINED, // the alert unrecognized_name
+    MOON_TLS_CHOICE_FAILED,   // the alert internal_error
+};
+
+// What a chooser gives: the name of a certificate of the terms, or else the texts of one.
+struct moon_tls_gift {
+    struct moon_slice name, cert, key;
+};
+
+typedef enum moon_tls_choice moon_tls_choose_fn(void *owner, const struct moon_tls_hello *hello);
+
+// Asked once for each ClientHello, until it has chosen; never under a call of the owner's. Of a stream from moon_tls_accept,
+// before its handshake. A peer that goes away meanwhile fails the handshake at once.
+void moon_tls_set_chooser(struct moon_stream *stream, moon_tls_choose_fn *choose, void *owner);
+// From the chooser: the connection gets this certificate and no other. NULL, or why not, static ("key: ..." about the key): then
+// the handshake cannot be made. Texts are parsed once for each worker, as long as they are among the last 256.
+const char *moon_tls_give(struct moon_stream *stream, const struct moon_tls_gift *gift);
+// It was LATER: the chooser is asked again, soon.
+void moon_tls_choose_again(struct moon_stream *stream);
+
 // NULL: the stream is no TLS stream of ours.
 const char *moon_tls_why(const struct moon_stream *stream);
 enum moon_tls_failure moon_tls_failure_of(const struct moon_stream *stream);

@@ -1,8 +1,9 @@
 // The insides of TLS, shared by the tls_*.c of this room:
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
-//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_made.c  certificates of our own making
-//   tls_challenges.c  proofs for ACME
+//   tls_choose.c  who has a say   tls_ocsp.c  staples   tls_override.c  certificates that are given
+//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_pem.c  certificates and keys as text
+//   tls_made.c  certificates of our own making   tls_challenges.c  proofs for ACME
 #pragma once
 
 #include "base/list.h"
@@ -23,6 +24,7 @@ enum {
     TLS_SCRATCH_LEN = 69632,      // what TLS_PLAIN_LEN becomes
     TLS_PENDING_MAX_LEN = 131072, // ciphertext that the peer does not take
     TLS_SNI_MAX_LEN = 255,
+    TLS_DIGEST_LEN = 32, // SHA-256
 };
 
 struct tls_stream;
@@ -37,6 +39,8 @@ struct tls_seat {
     struct tls_tickets *tickets;
     struct tls_ticket_keys *keys; // as this worker has seen them last
     EVP_CIPHER *cipher;           // of tickets
+    struct moon_list given;       // pairs that functions have given, used last first
+    size_t given_count;
 };
 
 struct moon_tls_hub {
@@ -51,6 +55,8 @@ struct moon_tls_hub {
     pthread_mutex_t lock;      // of servers
     struct moon_list servers;  // of struct moon_tls_server
     struct moon_list clients;  // of struct moon_tls_client; under the lock too
+    struct tls_overrides *overrides;
+    struct tls_proofs *proofs; // of certificates, by OCSP
 };
 
 // ---- tls_hub.c
@@ -67,18 +73,28 @@ struct tls_file {
 };
 
 struct tls_certificate {
+    char *name; // by which functions and orders know it
     struct tls_file cert, key;
-    char *
-        host; // of one that is obtained while we run: both are one file, which may not be there yet; else NULL
+    // of one that is obtained while we run: both are one file, which may not be there yet; else NULL
+    char *host;
     bool is_placeholder;
-    int type;     // EVP_PKEY_
-    char **names; // lower case, "*.example.org" as it is
+    struct tls_file ocsp; // path NULL: none
+    bool has_ocsp;     // a response is fetched from the responder that it names, or is in the file
+    bool has_old_ocsp; // what is in the file has expired
+    struct tls_proof *proof; // a reference
+    uint64_t override_id;    // of what was given in place of the files; 0: nothing was
+    int type;                // EVP_PKEY_
+    char **names;            // lower case, "*.example.org" as it is
     size_t name_count;
     int64_t expires_s; // 1970
 };
 
+// Ids that terms of one origin have had, one after another: files change, listeners stay.
+struct tls_lineage;
+
 struct moon_tls_terms {
     atomic_uint ref_count;
+    struct tls_lineage *lineage; // a reference
     struct moon_tls_hub *hub;
     char *hostname;
     struct tls_certificate *certificates;
@@ -108,14 +124,86 @@ extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
 // A context with the settings of the terms, without certificates. NULL: OpenSSL says no, see its queue.
 SSL_CTX *tls_context_new(const struct moon_tls_terms *terms, struct tls_seat *seat);
-// Adds a certificate with its chain and its key. NULL, or what is wrong ("key: ..." where it is the key), static.
-const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
-                            const struct tls_certificate *certificate);
 // Whether the files are still those that were read. Blocks.
 bool tls_terms_are_read(const struct moon_tls_terms *terms);
-// The same settings and files, read anew.
+// They serve from now on: their id is the one that connections are held to.
+void tls_terms_prevail(const struct moon_tls_terms *terms);
+// The same settings and files, read anew; of the same lineage.
 int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
                      struct moon_tls_terms **out);
+
+// Whether a pair can serve. 0, or MOON_ECONFIG with the problem, which speaks of certificate->name.
+int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
+                          struct moon_tls_problem *problem);
+void tls_certificate_fini(struct tls_certificate *certificate);
+void tls_file_stat(const char *path, struct tls_file *out);
+
+int64_t tls_time_s(const ASN1_TIME *time);
+
+// ---- tls_ocsp.c
+
+struct tls_proof;
+struct tls_staple;
+
+// What one worker has seen of a proof.
+struct tls_view {
+    unsigned version;
+    struct tls_staple *staple; // a reference
+};
+
+struct tls_proofs *tls_proofs_new(struct moon_world *world);
+void tls_proofs_free(struct tls_proofs *proofs);
+// A reference to that of the certificate that comes first; the issuer is looked for behind it. `name`: for messages. NULL: the
+// text holds no certificate. Thread safe.
+struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name);
+void tls_proof_unref(struct tls_proof *proof);
+// It is fetched from its responder from now on.
+void tls_proof_want(struct tls_proof *proof);
+// A response that serves from now on. NULL, or why not, static: "has expired".
+const char *tls_proof_take(struct tls_proof *proof, struct moon_slice der);
+// What is wrong without being an error, static; NULL: nothing.
+const char *tls_proof_warning(const struct tls_proof *proof, bool is_fetched, bool has_file);
+void tls_view_fini(struct tls_view *view);
+// Hands OpenSSL what there is. False: nothing, or its time is over.
+bool tls_view_staple(struct tls_view *view, struct tls_proof *proof, SSL *ssl, int64_t wall_s);
+
+// ---- tls_override.c
+
+struct tls_overrides *tls_overrides_new(void);
+void tls_overrides_free(struct tls_overrides *overrides);
+// From now on `gift` stands in the place of that certificate's files, as long as they are as they were when it was read.
+void tls_override_add(struct tls_overrides *overrides, const struct tls_certificate *certificate,
+                      const struct moon_tls_gift *gift);
+// The id of what stands in its place now; 0: nothing does. Thread safe.
+uint64_t tls_override_find(struct tls_overrides *overrides,
+                           const struct tls_certificate *certificate);
+// Its paths and times of change are filled in: takes what stands in the place of its files, if anything does.
+bool tls_override_take(struct tls_overrides *overrides, struct tls_certificate *certificate);
+
+// ---- tls_pem.c
+
+// A certificate with its chain and its key, of one library.
+struct tls_pair {
+    X509 *own;
+    STACK_OF(X509) * chain;
+    EVP_PKEY *key;
+};
+
+BIO *tls_pem_open(struct moon_slice bytes);
+// The next one; NULL: there is none.
+X509 *tls_pem_certificate(BIO *bio, OSSL_LIB_CTX *library);
+X509_CRL *tls_pem_crl(BIO *bio, OSSL_LIB_CTX *library);
+// NULL and *out, or what is wrong ("key: ..." where it is the key), static.
+const char *tls_pair_read(struct tls_pair *out, OSSL_LIB_CTX *library, struct moon_slice cert,
+                          struct moon_slice key);
+void tls_pair_fini(struct tls_pair *pair);
+// Adds a certificate with its chain and its key; results as of tls_pair_read.
+const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
+                            const struct tls_certificate *certificate);
+// As tls_pair_read; the pair is the seat's, good until the next call.
+const char *tls_given_read(struct tls_seat *seat, struct moon_slice cert, struct moon_slice key,
+                           const struct tls_pair **out);
+void tls_given_drop(struct tls_seat *seat);
 
 // ---- tls_server.c
 
@@ -147,6 +235,10 @@ struct tls_contexts *tls_server_contexts(struct moon_tls_server *server, size_t 
 void tls_contexts_unref(struct tls_contexts *contexts);
 // The context that a connection begins with.
 SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts);
+// A certificate of the terms that a connection has got, by name: its index, or TLS_GIVEN_NONE.
+int tls_contexts_find(const struct tls_contexts *contexts, size_t host, struct moon_slice name);
+const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
+                                                       size_t host, int index);
 // The id of the terms that a connection has got.
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host);
 
@@ -172,6 +264,10 @@ void tls_challenges_free(struct tls_challenges *challenges);
 bool tls_challenge_answer(struct tls_stream *stream, const char *sni);
 // The protocol of such connections, for ALPN.
 void tls_challenge_protocol(const unsigned char **out, unsigned char *len);
+// ---- tls_choose.c
+
+// Asks the stream's chooser: what the ClientHello callback returns, with the alert where it fails.
+int tls_choose_ask(struct tls_stream *stream, SSL *ssl, int *alert);
 
 // ---- tls_tickets.c
 
@@ -208,6 +304,8 @@ void tls_scratch_flush(struct tls_stream *stream);
 void tls_pending_flush(struct tls_stream *stream);
 void tls_pending_drop(struct tls_stream *stream);
 
+enum { TLS_GIVEN_NONE = -1, TLS_GIVEN_TEXT = -2 };
+
 struct tls_stream {
     struct moon_stream base; // first
     struct moon_stream *inner;
@@ -220,15 +318,18 @@ struct tls_stream {
     const char *failure_text;       // static
     char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
     struct moon_tls_client *client; // a reference; NULL: the server role
-    char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
+    moon_tls_choose_fn *choose;     // NULL: nobody
+    void *choose_owner;
+    char *hello; // a client's first record, until OpenSSL has it; NULL: none
     uint32_t hello_at, hello_len;
     char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them
     uint32_t pending_plain_len;
-    int error;              // it failed with
-    uint32_t odd_count;     // records since the last that was the caller's
-    uint16_t host;          // index of the terms, while there are contexts
+    int error;          // it failed with
+    uint32_t odd_count; // records since the last that was the caller's
+    uint16_t host;      // index of the terms, while there are contexts
+    int16_t given; // index of the certificate of the terms that the chooser has named, TLS_GIVEN_
     uint8_t state, failure; // enum tls_state, enum moon_tls_failure
     bool is_dry : 1;        // nothing to decrypt before something comes
     bool wants_write : 1;
@@ -238,9 +339,13 @@ struct tls_stream {
     bool is_plain : 1;  // what came first was no TLS
     bool is_eof : 1;    // of the stream below
     bool is_closed : 1;
-    bool is_proof : 1;     // of TLS-ALPN-01: it ends with its handshake
+    bool is_proof : 1;    // of TLS-ALPN-01: it ends with its handshake
+    bool has_hello : 1;   // a ClientHello has been read
+    bool is_choosing : 1; // the chooser takes its time
+    bool is_stapled : 1;
+    uint8_t choice : 2;    // enum moon_tls_choice, what the chooser said last
     struct moon_task task; // frees
-    struct moon_task more; // tells of room
+    struct moon_task more; // tells of room, or goes on where the chooser waited
 };
 
 // A stream without a role yet, and without OpenSSL's part.

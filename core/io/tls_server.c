@@ -27,6 +27,7 @@ struct tls_host {
     size_t group_count;
     struct tls_name *names; // sorted
     size_t name_count;
+    struct tls_view *views; // of each certificate's proof
 };
 
 struct tls_slot {
@@ -193,11 +194,27 @@ static void apply(SSL *ssl, const struct moon_tls_terms *terms, SSL_CTX *context
         SSL_set_options(ssl, SSL_OP_NO_TICKET);
 }
 
+// What the name says; it is the stream's from here on.
+static void choose_by_name(struct tls_stream *stream, SSL *ssl, const char *sni)
+{
+    const struct tls_contexts *contexts = stream->contexts;
+    size_t chosen = choose_host(contexts, sni);
+    const struct tls_host *host = &contexts->hosts[chosen];
+    const struct tls_group *group = choose_group(host, sni);
+    stream->has_hello = true;
+    stream->host = (uint16_t)chosen;
+    if (sni[0])
+        stream->sni = strdup(sni);
+    if (chosen != 0)
+        apply(ssl, host->terms, group->context);
+    else if (group != &host->groups[0])
+        SSL_set_SSL_CTX(ssl, group->context);
+}
+
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
     (void)arg;
     struct tls_stream *stream = SSL_get_app_data(ssl);
-    const struct tls_contexts *contexts = stream->contexts;
     char sni[TLS_SNI_MAX_LEN + 1];
     if (!read_sni(ssl, sni)) {
         *alert = SSL_AD_DECODE_ERROR;
@@ -205,21 +222,13 @@ static int on_client_hello(SSL *ssl, int *alert, void *arg)
     }
     if (sni[0] && tls_challenge_answer(stream, sni))
         return SSL_CLIENT_HELLO_SUCCESS;
-    size_t chosen = sni[0] ? choose_host(contexts, sni) : choose_host(contexts, "");
-    const struct tls_host *host = &contexts->hosts[chosen];
-    const struct tls_group *group = choose_group(host, sni);
-    stream->host = (uint16_t)chosen;
-    if (sni[0]) {
-        free(stream->sni);
-        stream->sni = strdup(sni);
+    if (!stream->has_hello) {
+        choose_by_name(stream, ssl, sni);
+    } else if (strcmp(sni, stream->sni ? stream->sni : "") != 0) { // RFC 8446 4.1.2
+        *alert = SSL_AD_ILLEGAL_PARAMETER;
+        return SSL_CLIENT_HELLO_ERROR;
     }
-    if (chosen == 0) {
-        if (group != &host->groups[0])
-            SSL_set_SSL_CTX(ssl, group->context);
-    } else {
-        apply(ssl, host->terms, group->context);
-    }
-    return SSL_CLIENT_HELLO_SUCCESS;
+    return stream->choose ? tls_choose_ask(stream, ssl, alert) : SSL_CLIENT_HELLO_SUCCESS;
 }
 
 // Says that the name was understood, as clients like to hear (RFC 6066 3).
@@ -251,6 +260,37 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
     return SSL_TLSEXT_ERR_OK;
 }
 
+static int group_certificate(const struct tls_host *host, const SSL *ssl)
+{
+    const X509 *x509 =
+        SSL_get_certificate(ssl); // the one of its kinds of key that OpenSSL has chosen
+    const SSL_CTX *context = SSL_get_SSL_CTX(ssl);
+    int type = x509 ? EVP_PKEY_get_base_id(X509_get0_pubkey(x509)) : EVP_PKEY_NONE;
+    for (size_t i = 0; i < host->group_count; i++)
+        for (int k = 0; host->groups[i].context == context && k < TLS_KEY_TYPE_COUNT; k++) {
+            int index = host->groups[i].certificates[k];
+            if (index >= 0 && host->terms->certificates[index].type == type)
+                return index;
+        }
+    return TLS_GIVEN_NONE;
+}
+
+// The client would like to hear that the certificate is not revoked (RFC 6066 8).
+static int on_status(SSL *ssl, void *arg)
+{
+    struct tls_stream *stream = SSL_get_app_data(ssl);
+    const struct tls_host *host = &stream->contexts->hosts[stream->host];
+    int index = stream->given == TLS_GIVEN_NONE ? group_certificate(host, ssl) : stream->given;
+    (void)arg;
+    if (index < 0 || !host->terms->certificates[index].has_ocsp ||
+        !host->terms->certificates[index].proof)
+        return SSL_TLSEXT_ERR_NOACK;
+    stream->is_stapled =
+        tls_view_staple(&host->views[index], host->terms->certificates[index].proof, ssl,
+                        (int64_t)(moon_loop_wall_ms(stream->loop) / 1000));
+    return stream->is_stapled ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 static void on_key_line(const SSL *ssl, const char *line)
 {
     const struct tls_stream *stream = SSL_get_app_data(ssl);
@@ -274,6 +314,7 @@ static bool group_build(struct tls_group *group, const struct moon_tls_terms *te
     SSL_CTX_set_client_hello_cb(group->context, on_client_hello, NULL);
     SSL_CTX_set_tlsext_servername_callback(group->context, on_server_name);
     SSL_CTX_set_alpn_select_cb(group->context, on_alpn, NULL);
+    SSL_CTX_set_tlsext_status_cb(group->context, on_status);
     if (terms->hub->key_log)
         SSL_CTX_set_keylog_callback(group->context, on_key_line);
     return true;
@@ -287,6 +328,9 @@ void tls_contexts_unref(struct tls_contexts *contexts)
         struct tls_host *host = &contexts->hosts[i];
         for (size_t k = 0; k < host->group_count; k++)
             SSL_CTX_free(host->groups[k].context);
+        for (size_t k = 0; k < host->terms->certificate_count; k++)
+            tls_view_fini(&host->views[k]);
+        free(host->views);
         free(host->groups);
         free(host->names);
         moon_tls_terms_unref(host->terms);
@@ -308,6 +352,9 @@ static struct tls_contexts *contexts_new(struct moon_tls_terms *const *terms, si
     for (size_t i = 0; i < count; i++) {
         struct tls_host *host = &hosts[contexts->host_count++];
         host->terms = moon_tls_terms_ref(terms[i]);
+        host->views = calloc(terms[i]->certificate_count + 1, sizeof *host->views);
+        if (!host->views)
+            abort();
         index_names(host);
         for (size_t k = 0; k < host->group_count; k++) {
             if (group_build(&host->groups[k], terms[i], seat))
@@ -323,6 +370,21 @@ static struct tls_contexts *contexts_new(struct moon_tls_terms *const *terms, si
 SSL_CTX *tls_contexts_first(const struct tls_contexts *contexts)
 {
     return contexts->hosts[0].groups[0].context;
+}
+
+int tls_contexts_find(const struct tls_contexts *contexts, size_t host, struct moon_slice name)
+{
+    const struct moon_tls_terms *terms = contexts->hosts[host].terms;
+    for (size_t i = 0; i < terms->certificate_count; i++)
+        if (moon_slice_equal(moon_slice_from(terms->certificates[i].name), name))
+            return (int)i;
+    return TLS_GIVEN_NONE;
+}
+
+const struct tls_certificate *tls_contexts_certificate(const struct tls_contexts *contexts,
+                                                       size_t host, int index)
+{
+    return &contexts->hosts[host].terms->certificates[index];
 }
 
 const uint8_t *tls_contexts_id(const struct tls_contexts *contexts, size_t host)
@@ -430,6 +492,8 @@ bool tls_server_swap(struct moon_tls_server *server, struct moon_tls_terms **ter
         made++;
     }
     bool is_fine = made == server->slot_count;
+    for (size_t i = 0; is_fine && i < server->term_count; i++)
+        tls_terms_prevail(terms[i]);
     for (size_t i = 0; i < made; i++) {
         struct tls_contexts *old = fresh[i];
         if (is_fine) {

@@ -48,6 +48,10 @@ static enum moon_tls_failure failure_of(const struct tls_stream *stream, unsigne
         return MOON_TLS_PLAINTEXT;
     if (stream->is_eof || !error)
         return MOON_TLS_CLOSED;
+    if (stream->choice == MOON_TLS_CHOICE_DECLINED)
+        return MOON_TLS_DECLINED;
+    if (stream->choice == MOON_TLS_CHOICE_FAILED)
+        return MOON_TLS_UNCHOSEN;
     if (is_alert(error))
         return MOON_TLS_REFUSED;
     switch (ERR_GET_REASON(error)) {
@@ -69,6 +73,10 @@ static const char *text_of(const struct tls_stream *stream, unsigned long error)
         return X509_verify_cert_error_string(verified);
     if (stream->is_eof)
         return "the peer closed the connection";
+    if (stream->failure == MOON_TLS_DECLINED)
+        return "the function that chooses the certificate declines it";
+    if (stream->failure == MOON_TLS_UNCHOSEN)
+        return "the function that chooses the certificate has failed";
     return text ? text : stream->error ? moon_err_text(stream->error) : "broken TLS";
 }
 
@@ -109,6 +117,7 @@ static void handshake_done(struct tls_stream *stream)
     const uint8_t *id = stream->contexts ? tls_contexts_id(stream->contexts, stream->host) : NULL;
     stream->state = TLS_OPEN;
     stream->facts = tls_facts_new(stream->ssl, sni, id);
+    stream->facts->is_stapled = stream->is_stapled;
     tls_contexts_unref(stream->contexts);
     stream->contexts = NULL;
     if (stream->client)
@@ -145,7 +154,8 @@ static unsigned handshake(struct tls_stream *stream)
         handshake_done(stream);
         return MOON_READY_WRITE | MOON_READY_READ;
     }
-    if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) {
+    if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE ||
+        kind == SSL_ERROR_WANT_CLIENT_HELLO_CB) {
         tls_scratch_flush(stream);
         return 0;
     }
@@ -170,6 +180,23 @@ static void tell(struct tls_stream *stream, unsigned ready)
         stream->base.on_ready(stream->base.owner, ready);
 }
 
+// The peer has gone while the chooser takes its time.
+static unsigned leave(struct tls_stream *stream)
+{
+    stream->is_eof = true;
+    take_error(stream, SSL_ERROR_SYSCALL);
+    return MOON_READY_ERROR | MOON_READY_WRITE;
+}
+
+// Something has come in a handshake.
+static unsigned handshake_ready(struct tls_stream *stream, unsigned ready)
+{
+    unsigned up = stream->is_choosing ? 0 : handshake(stream);
+    if (stream->is_choosing && (ready & (MOON_READY_HUP | MOON_READY_ERROR)))
+        up = leave(stream);
+    return up;
+}
+
 static void on_ready(void *owner, unsigned ready)
 {
     struct tls_stream *stream = owner;
@@ -189,7 +216,7 @@ static void on_ready(void *owner, unsigned ready)
             return;
         if (err)
             fail(stream, err);
-        tell(stream, err ? MOON_READY_ERROR | MOON_READY_WRITE : handshake(stream));
+        tell(stream, err ? MOON_READY_ERROR | MOON_READY_WRITE : handshake_ready(stream, ready));
         return;
     }
     unsigned up = ready & ~(unsigned)MOON_READY_WRITE;
@@ -469,10 +496,15 @@ static const struct moon_stream_ops stream_ops = {
     .tls = tls_facts,
 };
 
-// The owner asked for room and there is.
+// The owner asked for room and there is; or the chooser has come to an end.
 static void on_more(struct moon_task *task)
 {
     struct tls_stream *stream = MOON_CONTAINER(task, struct tls_stream, more);
+    if (!stream->is_closed && stream->is_choosing && stream->state == TLS_HANDSHAKE) {
+        stream->is_choosing = false;
+        tell(stream, handshake(stream));
+        return;
+    }
     if (stream->is_closed || !stream->wants_write)
         return;
     stream->wants_write = false;
@@ -490,6 +522,7 @@ struct tls_stream *tls_stream_new(struct moon_tls_hub *hub, struct tls_seat *sea
     stream->loop = loop;
     stream->hub = hub;
     stream->seat = seat;
+    stream->given = TLS_GIVEN_NONE;
     stream->task.fn = tls_free;
     stream->more.fn = on_more;
     moon_stream_set_owner(inner, on_ready, stream);

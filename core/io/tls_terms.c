@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -34,16 +33,9 @@ int tls_refuse(struct moon_tls_problem *problem, const char *path, const char *f
     return MOON_ECONFIG;
 }
 
-// What OpenSSL says last of all.
-static const char *reason(void)
-{
-    const char *text = ERR_reason_error_string(ERR_peek_last_error());
-    return text ? text : "OpenSSL does not say why";
-}
-
 // ---- files
 
-static void stat_file(const char *path, struct tls_file *out)
+void tls_file_stat(const char *path, struct tls_file *out)
 {
     struct stat at;
     out->mtime_ns = out->size = -1;
@@ -58,7 +50,7 @@ bool tls_file_is_fresh(const struct tls_file *file)
     struct tls_file now;
     if (!file->path)
         return true;
-    stat_file(file->path, &now);
+    tls_file_stat(file->path, &now);
     return now.mtime_ns == file->mtime_ns && now.size == file->size;
 }
 
@@ -70,7 +62,7 @@ int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, s
     out->path = strdup(path);
     if (!out->path)
         abort();
-    stat_file(path, out);
+    tls_file_stat(path, out);
     int err = moon_world_read_file(hub->world, path, FILE_MAX_LEN, &text, &len);
     if (err)
         return tls_refuse(problem, key, "cannot read %s: %s", path, moon_err_text(err));
@@ -84,90 +76,7 @@ void tls_file_fini(struct tls_file *file)
     free(file->path);
 }
 
-static BIO *bio_of(const struct tls_file *file)
-{
-    BIO *bio = BIO_new_mem_buf(file->bytes.ptr, (int)file->bytes.len);
-    if (!bio)
-        abort();
-    return bio;
-}
-
-// A key with a passphrase is refused: nobody is there to type it.
-static int no_passphrase(char *to, int cap, int is_writing, void *owner)
-{
-    (void)to;
-    (void)cap;
-    (void)is_writing;
-    *(bool *)owner = true;
-    return -1;
-}
-
-static X509 *read_certificate(BIO *bio, OSSL_LIB_CTX *library)
-{
-    bool was_asked = false;
-    X509 *certificate = X509_new_ex(library, NULL);
-    if (certificate && !PEM_read_bio_X509(bio, &certificate, no_passphrase, &was_asked)) {
-        X509_free(certificate);
-        return NULL;
-    }
-    return certificate;
-}
-
-static X509_CRL *read_crl(BIO *bio, OSSL_LIB_CTX *library)
-{
-    bool was_asked = false;
-    X509_CRL *crl = X509_CRL_new_ex(library, NULL);
-    if (crl && !PEM_read_bio_X509_CRL(bio, &crl, no_passphrase, &was_asked)) {
-        X509_CRL_free(crl);
-        return NULL;
-    }
-    return crl;
-}
-
-static EVP_PKEY *read_key(const struct tls_file *file, OSSL_LIB_CTX *library, bool *is_encrypted)
-{
-    BIO *bio = bio_of(file);
-    *is_encrypted = false;
-    EVP_PKEY *key =
-        PEM_read_bio_PrivateKey_ex(bio, NULL, no_passphrase, is_encrypted, library, NULL);
-    BIO_free(bio);
-    return key;
-}
-
 // ---- certificates
-
-const char *tls_context_add(SSL_CTX *context, const struct tls_seat *seat,
-                            const struct tls_certificate *certificate)
-{
-    OSSL_LIB_CTX *library = seat->library;
-    const char *problem = "holds no certificate in PEM";
-    bool is_encrypted = false;
-    STACK_OF(X509) *chain = sk_X509_new_null();
-    BIO *bio = bio_of(&certificate->cert);
-    X509 *own = read_certificate(bio, library), *next;
-    EVP_PKEY *key = NULL;
-    if (!own)
-        goto fail;
-    while ((next = read_certificate(bio, library)) != NULL)
-        if (!sk_X509_push(chain, next))
-            abort();
-    key = read_key(&certificate->key, library, &is_encrypted);
-    problem = is_encrypted ? "key: is encrypted; a key without a passphrase is needed"
-                           : "key: holds no private key in PEM";
-    if (!key)
-        goto fail;
-    problem = "key: does not belong to the certificate";
-    if (!X509_check_private_key(own, key))
-        goto fail;
-    problem = SSL_CTX_use_cert_and_key(context, own, key, chain, 1) ? NULL : reason();
-fail:
-    sk_X509_pop_free(chain, X509_free);
-    X509_free(own);
-    EVP_PKEY_free(key);
-    BIO_free(bio);
-    ERR_clear_error();
-    return problem;
-}
 
 static void add_name(struct tls_certificate *out, const unsigned char *text, int len)
 {
@@ -202,7 +111,7 @@ static void read_names(const X509 *x509, struct tls_certificate *out)
     add_name(out, ASN1_STRING_get0_data(text), ASN1_STRING_length(text));
 }
 
-static int64_t seconds_of(const ASN1_TIME *time)
+int64_t tls_time_s(const ASN1_TIME *time)
 {
     int days = 0, seconds = 0;
     ASN1_TIME *zero = ASN1_TIME_set(NULL, 0);
@@ -225,29 +134,55 @@ static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *k
 {
     char text[64];
     int64_t now_s = (int64_t)(moon_world_wall_ms(hub->world) / 1000);
-    out->expires_s = seconds_of(X509_get0_notAfter(x509));
+    out->expires_s = tls_time_s(X509_get0_notAfter(x509));
     if (out->host) // one that is over serves until the next is there
         return 0;
     if (out->expires_s < now_s) {
         format_time(X509_get0_notAfter(x509), text);
         return tls_refuse(problem, key, "%s has expired: %s", out->cert.path, text);
     }
-    if (seconds_of(X509_get0_notBefore(x509)) > now_s) {
+    if (tls_time_s(X509_get0_notBefore(x509)) > now_s) {
         format_time(X509_get0_notBefore(x509), text);
         return tls_refuse(problem, key, "%s is not valid before %s", out->cert.path, text);
     }
     return 0;
 }
 
-// The certificate and its key, together and each for itself.
-static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, size_t index,
+// What the file says serves; one that has expired is no error, it is just not served.
+static int check_ocsp(struct moon_tls_hub *hub, struct tls_certificate *certificate, int index,
+                      struct moon_tls_problem *problem)
+{
+    char key[64];
+    certificate->proof =
+        tls_proof_get(hub->proofs, certificate->cert.bytes, certificate->cert.path);
+    if (!certificate->has_ocsp || !certificate->proof)
+        return 0;
+    if (!certificate->ocsp.path) {
+        tls_proof_want(certificate->proof);
+        return 0;
+    }
+    const char *wrong = tls_proof_take(certificate->proof, certificate->ocsp.bytes);
+    certificate->has_old_ocsp = wrong && strcmp(wrong, "has expired") == 0;
+    if (certificate->override_id) // the file is about the certificate that it stands in for
+        return 0;
+    snprintf(key, sizeof key, "certificates[%d].ocsp", index + 1);
+    return wrong && !certificate->has_old_ocsp
+               ? tls_refuse(problem, key, "%s %s", certificate->ocsp.path, wrong)
+               : 0;
+}
+
+// The certificate and its key, together and each for itself. `index` -1: what is given stands under its name.
+static int check_certificate(struct moon_tls_hub *hub, SSL_CTX *context,
+                             struct tls_certificate *certificate, int index,
                              struct moon_tls_problem *problem)
 {
-    struct tls_certificate *certificate = &terms->certificates[index];
     char key[64];
-    const char *wrong = tls_context_add(context, terms->hub->seats[0], certificate);
+    const char *wrong = tls_context_add(context, hub->seats[0], certificate);
     bool is_key = wrong && strncmp(wrong, "key: ", 5) == 0;
-    snprintf(key, sizeof key, "certificates[%zu].%s", index + 1, is_key ? "key" : "cert");
+    snprintf(key, sizeof key, "certificates[%d].%s", index + 1, is_key ? "key" : "cert");
+    if (wrong && index < 0)
+        return tls_refuse(problem, key, "what was given for %s: the %s %s", certificate->name,
+                          is_key ? "key" : "certificate", is_key ? wrong + 5 : wrong);
     if (wrong)
         return tls_refuse(problem, key, "%s %s",
                           is_key ? certificate->key.path : certificate->cert.path,
@@ -255,7 +190,33 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
-    return check_dates(terms->hub, x509, key, certificate, problem);
+    int err = check_dates(hub, x509, key, certificate, problem);
+    return err || index < 0 ? err : check_ocsp(hub, certificate, index, problem);
+}
+
+int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
+                          struct moon_tls_problem *problem)
+{
+    SSL_CTX *context = SSL_CTX_new_ex(hub->seats[0]->library, NULL, TLS_server_method());
+    if (!context)
+        abort();
+    int err = check_certificate(hub, context, certificate, -1, problem);
+    SSL_CTX_free(context);
+    return err;
+}
+
+void tls_certificate_fini(struct tls_certificate *certificate)
+{
+    OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
+    tls_file_fini(&certificate->cert);
+    tls_file_fini(&certificate->key);
+    tls_file_fini(&certificate->ocsp);
+    tls_proof_unref(certificate->proof);
+    for (size_t k = 0; k < certificate->name_count; k++)
+        free(certificate->names[k]);
+    free((void *)certificate->names);
+    free(certificate->name);
+    free(certificate->host);
 }
 
 // ---- clients' certificates
@@ -263,10 +224,10 @@ static int check_certificate(struct moon_tls_terms *terms, SSL_CTX *context, siz
 size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
                      STACK_OF(X509_NAME) * names)
 {
-    BIO *bio = bio_of(file);
+    BIO *bio = tls_pem_open(file->bytes);
     X509 *ca;
     size_t count = 0;
-    while ((ca = read_certificate(bio, seat->library)) != NULL) {
+    while ((ca = tls_pem_certificate(bio, seat->library)) != NULL) {
         X509_NAME *name = names ? X509_NAME_dup(X509_get_subject_name(ca)) : NULL;
         if (!X509_STORE_add_cert(store, ca) || (names && !sk_X509_NAME_push(names, name)))
             abort();
@@ -280,10 +241,10 @@ size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_
 
 static size_t add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat)
 {
-    BIO *bio = bio_of(file);
+    BIO *bio = tls_pem_open(file->bytes);
     X509_CRL *crl;
     size_t count = 0;
-    for (; (crl = read_crl(bio, seat->library)) != NULL; count++) {
+    for (; (crl = tls_pem_crl(bio, seat->library)) != NULL; count++) {
         X509_STORE_add_crl(store, crl);
         X509_CRL_free(crl);
     }
@@ -367,9 +328,62 @@ static int check(struct moon_tls_terms *terms, struct moon_tls_problem *problem)
     else if (wrong)
         err = tls_refuse(problem, "client.crl", "%s holds no CRL in PEM", terms->crl.path);
     for (size_t i = 0; i < terms->certificate_count && !err; i++)
-        err = check_certificate(terms, context, i, problem);
+        err = check_certificate(terms->hub, context, &terms->certificates[i], (int)i, problem);
     SSL_CTX_free(context);
     return err;
+}
+
+// ---- lineage
+
+struct tls_id {
+    struct tls_id *before;
+    uint8_t bytes[MOON_TLS_ID_LEN];
+};
+
+// Ids are kept as long as somebody may compare with them; there is one for each change of CAs or CRLs.
+struct tls_lineage {
+    atomic_uint ref_count;
+    _Atomic(struct tls_id *) current;
+};
+
+static struct tls_lineage *lineage_new(void)
+{
+    struct tls_lineage *lineage = calloc(1, sizeof *lineage);
+    if (!lineage)
+        abort();
+    atomic_init(&lineage->ref_count, 1);
+    return lineage;
+}
+
+static struct tls_lineage *lineage_ref(struct tls_lineage *lineage)
+{
+    atomic_fetch_add_explicit(&lineage->ref_count, 1, memory_order_relaxed);
+    return lineage;
+}
+
+static void lineage_unref(struct tls_lineage *lineage)
+{
+    if (!lineage || atomic_fetch_sub_explicit(&lineage->ref_count, 1, memory_order_acq_rel) > 1)
+        return;
+    for (struct tls_id *at = atomic_load(&lineage->current), *before; at; at = before) {
+        before = at->before;
+        free(at);
+    }
+    free(lineage);
+}
+
+void tls_terms_prevail(const struct moon_tls_terms *terms)
+{
+    struct tls_lineage *lineage = terms->lineage;
+    struct tls_id *now = atomic_load(&lineage->current);
+    if (now && memcmp(now->bytes, terms->id, sizeof terms->id) == 0)
+        return;
+    struct tls_id *id = calloc(1, sizeof *id);
+    if (!id)
+        abort();
+    memcpy(id->bytes, terms->id, sizeof id->bytes);
+    id->before = now;
+    atomic_store_explicit(&lineage->current, id, memory_order_release);
 }
 
 // ---- terms
@@ -398,6 +412,14 @@ static void make_id(struct moon_tls_terms *terms)
     EVP_MD_CTX_free(digest);
 }
 
+static char *duplicate(const char *text)
+{
+    char *out = strdup(text);
+    if (!out)
+        abort();
+    return out;
+}
+
 // In the place of one that is not there, or is worth nothing.
 static void put_placeholder(struct moon_tls_terms *terms, struct tls_certificate *certificate)
 {
@@ -423,9 +445,9 @@ static int read_obtained(struct moon_tls_terms *terms, const struct moon_tls_pai
                          struct tls_certificate *certificate, struct moon_tls_problem *problem)
 {
     struct moon_acme_validity validity;
-    certificate->host = strdup(pair->host);
-    if (!certificate->host)
-        abort();
+    certificate->host = duplicate(pair->host);
+    certificate->name = duplicate(pair->host);
+    certificate->has_ocsp = true; // where it names a responder
     int err = tls_file_read(terms->hub, "acme", pair->cert, &certificate->cert, problem);
     const char *wrong =
         err ? NULL
@@ -440,22 +462,40 @@ static int read_obtained(struct moon_tls_terms *terms, const struct moon_tls_pai
     return 0;
 }
 
+static int read_pair(struct moon_tls_hub *hub, const struct moon_tls_pair *pair, size_t index,
+                     struct tls_certificate *out, struct moon_tls_problem *problem)
+{
+    char key[64];
+    out->name = duplicate(pair->name ? pair->name : pair->cert);
+    out->has_ocsp = !pair->has_no_ocsp;
+    snprintf(key, sizeof key, "certificates[%zu].ocsp", index + 1);
+    int err = pair->ocsp ? tls_file_read(hub, key, pair->ocsp, &out->ocsp, problem) : 0;
+    if (err)
+        return err;
+    out->cert.path = duplicate(pair->cert);
+    out->key.path = duplicate(pair->key);
+    tls_file_stat(pair->cert, &out->cert);
+    tls_file_stat(pair->key, &out->key);
+    if (tls_override_take(hub->overrides, out))
+        return 0;
+    tls_file_fini(&out->cert);
+    tls_file_fini(&out->key);
+    out->key = out->cert = (struct tls_file){.path = NULL};
+    snprintf(key, sizeof key, "certificates[%zu].cert", index + 1);
+    err = tls_file_read(hub, key, pair->cert, &out->cert, problem);
+    snprintf(key, sizeof key, "certificates[%zu].key", index + 1);
+    return err ? err : tls_file_read(hub, key, pair->key, &out->key, problem);
+}
+
 static int read_files(struct moon_tls_terms *terms, const struct moon_tls_options *options,
                       struct moon_tls_problem *problem)
 {
-    char key[64];
     int err = 0;
     for (size_t i = 0; i < options->pair_count && !err; i++) {
         struct tls_certificate *certificate = &terms->certificates[terms->certificate_count++];
-        if (options->pairs[i].host) {
-            err = read_obtained(terms, &options->pairs[i], certificate, problem);
-            continue;
-        }
-        snprintf(key, sizeof key, "certificates[%zu].cert", i + 1);
-        err = tls_file_read(terms->hub, key, options->pairs[i].cert, &certificate->cert, problem);
-        snprintf(key, sizeof key, "certificates[%zu].key", i + 1);
-        if (!err)
-            err = tls_file_read(terms->hub, key, options->pairs[i].key, &certificate->key, problem);
+        err = options->pairs[i].host
+                  ? read_obtained(terms, &options->pairs[i], certificate, problem)
+                  : read_pair(terms->hub, &options->pairs[i], i, certificate, problem);
     }
     if (!err && options->ca)
         err = tls_file_read(terms->hub, "client.ca", options->ca, &terms->ca, problem);
@@ -464,8 +504,10 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
     return err;
 }
 
-int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
-                        struct moon_tls_problem *problem, struct moon_tls_terms **out)
+// Takes the reference to the lineage.
+static int load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
+                struct tls_lineage *lineage, struct moon_tls_problem *problem,
+                struct moon_tls_terms **out)
 {
     struct moon_tls_terms *terms = calloc(1, sizeof *terms);
     struct tls_certificate *certificates = calloc(options->pair_count + 1, sizeof *certificates);
@@ -474,6 +516,7 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
     tls_hub_fill(hub);
     atomic_init(&terms->ref_count, 1);
     terms->hub = hub;
+    terms->lineage = lineage;
     terms->certificates = certificates;
     terms->hostname =
         strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
@@ -494,6 +537,15 @@ int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options 
     return err;
 }
 
+int moon_tls_terms_load(struct moon_tls_hub *hub, const struct moon_tls_options *options,
+                        struct moon_tls_problem *problem, struct moon_tls_terms **out)
+{
+    int err = load(hub, options, lineage_new(), problem, out);
+    if (!err)
+        tls_terms_prevail(*out);
+    return err;
+}
+
 int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem *problem,
                      struct moon_tls_terms **out)
 {
@@ -501,9 +553,13 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
     if (!pairs)
         abort();
     for (size_t i = 0; i < terms->certificate_count; i++)
-        pairs[i] = (struct moon_tls_pair){
-            terms->certificates[i].cert.path, terms->certificates[i].key.path,
-            terms->certificates[i].host, !terms->certificates[i].is_placeholder};
+        pairs[i] = (struct moon_tls_pair){.cert = terms->certificates[i].cert.path,
+                                          .key = terms->certificates[i].key.path,
+                                          .host = terms->certificates[i].host,
+                                          .is_known = !terms->certificates[i].is_placeholder,
+                                          .name = terms->certificates[i].name,
+                                          .ocsp = terms->certificates[i].ocsp.path,
+                                          .has_no_ocsp = !terms->certificates[i].has_ocsp};
     struct moon_tls_options options = {
         .hostname = moon_slice_from(terms->hostname),
         .pairs = pairs,
@@ -516,7 +572,7 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
         .ca = terms->ca.path,
         .crl = terms->crl.path,
         .depth = terms->depth};
-    int err = moon_tls_terms_load(terms->hub, &options, problem, out);
+    int err = load(terms->hub, &options, lineage_ref(terms->lineage), problem, out);
     free(pairs);
     return err;
 }
@@ -531,16 +587,9 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
 {
     if (!terms || atomic_fetch_sub_explicit(&terms->ref_count, 1, memory_order_acq_rel) > 1)
         return;
-    for (size_t i = 0; i < terms->certificate_count; i++) {
-        struct tls_certificate *certificate = &terms->certificates[i];
-        OPENSSL_cleanse((char *)certificate->key.bytes.ptr, certificate->key.bytes.len);
-        tls_file_fini(&certificate->cert);
-        tls_file_fini(&certificate->key);
-        for (size_t k = 0; k < certificate->name_count; k++)
-            free(certificate->names[k]);
-        free((void *)certificate->names);
-        free(certificate->host);
-    }
+    for (size_t i = 0; i < terms->certificate_count; i++)
+        tls_certificate_fini(&terms->certificates[i]);
+    lineage_unref(terms->lineage);
     tls_file_fini(&terms->ca);
     tls_file_fini(&terms->crl);
     free(terms->certificates);
@@ -549,11 +598,17 @@ void moon_tls_terms_unref(struct moon_tls_terms *terms)
     free(terms);
 }
 
+static bool is_read(struct moon_tls_hub *hub, const struct tls_certificate *certificate)
+{
+    return tls_file_is_fresh(&certificate->cert) && tls_file_is_fresh(&certificate->key) &&
+           tls_file_is_fresh(&certificate->ocsp) &&
+           tls_override_find(hub->overrides, certificate) == certificate->override_id;
+}
+
 bool tls_terms_are_read(const struct moon_tls_terms *terms)
 {
     for (size_t i = 0; i < terms->certificate_count; i++)
-        if (!tls_file_is_fresh(&terms->certificates[i].cert) ||
-            !tls_file_is_fresh(&terms->certificates[i].key))
+        if (!is_read(terms->hub, &terms->certificates[i]))
             return false;
     return tls_file_is_fresh(&terms->ca) && tls_file_is_fresh(&terms->crl);
 }
@@ -569,10 +624,19 @@ bool moon_tls_terms_are_fresh(const struct moon_tls_terms *terms)
 
 const uint8_t *moon_tls_terms_id(const struct moon_tls_terms *terms)
 {
-    return terms->id;
+    return atomic_load_explicit(&terms->lineage->current, memory_order_acquire)->bytes;
 }
 
 bool moon_tls_terms_verify(const struct moon_tls_terms *terms)
 {
     return terms->verify != MOON_TLS_VERIFY_NONE;
+}
+
+const char *moon_tls_terms_warning(const struct moon_tls_terms *terms, size_t index)
+{
+    const struct tls_certificate *certificate = &terms->certificates[index];
+    if (certificate->has_old_ocsp)
+        return "the OCSP response in the file has expired: it is not served";
+    return tls_proof_warning(certificate->proof, certificate->has_ocsp,
+                             certificate->ocsp.path != NULL);
 }

@@ -66,12 +66,15 @@
     X(refused_client_limit, "counter", "Connections closed before a request")                      \
     X(tls_handshakes_total, "counter", "TLS handshakes of clients that were done")                 \
     X(tls_resumed_total, "counter", "Of these, sessions resumed by ticket")                        \
+    X(tls_stapled_total, "counter", "Of these, with an OCSP response")                             \
     X(tls_failures_plaintext, "counter", "TLS handshakes of clients that failed")                  \
     X(tls_failures_closed, "counter", "TLS handshakes of clients that failed")                     \
     X(tls_failures_refused, "counter", "TLS handshakes of clients that failed")                    \
     X(tls_failures_certificate, "counter", "TLS handshakes of clients that failed")                \
     X(tls_failures_protocol, "counter", "TLS handshakes of clients that failed")                   \
     X(tls_failures_timeout, "counter", "TLS handshakes of clients that failed")                    \
+    X(tls_failures_declined, "counter", "TLS handshakes of clients that failed")                   \
+    X(tls_failures_script, "counter", "TLS handshakes of clients that failed")                     \
     X(tls_on_plain_total, "counter", "Connections that spoke TLS to a port without it")            \
     X(spliced_bytes_total, "counter", "Body bytes moved inside the kernel")                        \
     X(responses_1xx, "counter", "Interim responses sent")                                          \

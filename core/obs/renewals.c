@@ -99,7 +99,7 @@ static void write_time(FILE *out, const char *name, int64_t seconds)
 
 void moon_renewals_write_json(const struct moon_renewals *renewals, FILE *out)
 {
-    fputs("{\"certificates\":[", out);
+    fputs("[", out);
     for (size_t i = 0; i < renewals->count; i++) {
         const struct moon_renewal *item = &renewals->items[i];
         fputs(i ? ",{" : "{", out);
@@ -116,5 +116,5 @@ void moon_renewals_write_json(const struct moon_renewals *renewals, FILE *out)
             fputs("\"error\":null", out);
         fputc('}', out);
     }
-    fputs("]}\n", out);
+    fputs("]", out);
 }

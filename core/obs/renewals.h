@@ -25,5 +25,5 @@ void moon_renewals_set(struct moon_renewals *renewals, const struct moon_renewal
 void moon_renewals_del(struct moon_renewals *renewals, const char *path);
 // In order of their coming; NULL behind the last.
 const struct moon_renewal *moon_renewals_at(const struct moon_renewals *renewals, size_t index);
-// {"certificates":[{"host":...,"file":...,"expires":1700000000,"next":...,"obtained":1,"failures":0,"error":null}]}
+// [{"host":...,"file":...,"expires":1700000000,"next":...,"obtained":1,"failures":0,"error":null}]
 void moon_renewals_write_json(const struct moon_renewals *renewals, FILE *out);

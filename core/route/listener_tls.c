@@ -23,6 +23,12 @@ static const struct moon_schema_key pair_keys[] = {
      .types = MOON_TYPE_STRING,
      .is_required = true,
      .expected = "the path of a PEM file: the private key"},
+    {.name = "name",
+     .types = MOON_TYPE_STRING,
+     .expected = "a name, for functions and orders that speak of it; default: `cert`"},
+    {.name = "ocsp",
+     .types = MOON_TYPE_STRING | MOON_TYPE_BOOL,
+     .expected = "the path of an OCSP response in DER, or false"},
     {.name = NULL},
 };
 static const struct moon_schema pair_schema = {pair_keys, NULL, NULL};
@@ -86,7 +92,7 @@ struct reading {
     const struct moon_compile *compile;
     const struct moon_object *object;
     struct moon_acme_terms acme;
-    char *paths[2 + 2 * PAIRS_MAX_COUNT]; // malloc'd
+    char *paths[2 + 3 * PAIRS_MAX_COUNT]; // malloc'd
     size_t path_count;
 };
 
@@ -135,6 +141,37 @@ static bool read_client(struct reading *at, const struct moon_value *table,
                            "missing: whose certificates are accepted?");
 }
 
+static bool read_pair(struct reading *at, const struct moon_value *table, struct moon_tls_pair *out)
+{
+    out->cert = path_at(at, table, "cert");
+    out->key = path_at(at, table, "key");
+    if (!out->cert || !out->key)
+        return tell(at, "certificates", NULL, "an empty path");
+    out->name =
+        moon_value_string(table, "name", moon_value_string(table, "cert", MOON_SLICE(""))).ptr;
+    const struct moon_value *ocsp = moon_value_get(table, "ocsp");
+    out->ocsp = ocsp && ocsp->kind == MOON_VALUE_STRING ? path_of(at, ocsp->string) : NULL;
+    out->has_no_ocsp = !moon_value_bool(table, "ocsp", true);
+    return out->name[0] || tell(at, "certificates", NULL, "an empty name");
+}
+
+// Names that were given stand for one certificate each.
+static bool check_names(struct reading *at, const struct moon_value *list,
+                        const struct moon_tls_pair *pairs, size_t count)
+{
+    char path[64];
+    for (size_t i = 1; i < count; i++)
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(pairs[i].name, pairs[k].name) != 0 ||
+                !moon_value_get(&list->table.items[i], "name"))
+                continue;
+            snprintf(path, sizeof path, "certificates[%zu].name", i + 1);
+            return tell(at, path, "names of certificates are unique in a listener",
+                        "another certificate has this name");
+        }
+    return true;
+}
+
 static bool read_pairs(struct reading *at, const struct moon_value *list,
                        struct moon_tls_pair *pairs, size_t *count)
 {
@@ -143,14 +180,11 @@ static bool read_pairs(struct reading *at, const struct moon_value *list,
     if ((list && own_count == 0) || own_count > PAIR_MAX_COUNT)
         return tell(at, "certificates", "{ { cert = \"site.crt\", key = \"site.key\" } }",
                     own_count ? "more than 1024 certificates" : "an empty list");
-    for (size_t i = 0; i < own_count; i++) {
-        pairs[i].cert = path_at(at, &list->table.items[i], "cert");
-        pairs[i].key = path_at(at, &list->table.items[i], "key");
-        if (!pairs[i].cert || !pairs[i].key)
-            return tell(at, "certificates", NULL, "an empty path");
-    }
+    for (size_t i = 0; i < own_count; i++)
+        if (!read_pair(at, &list->table.items[i], &pairs[i]))
+            return false;
     *count = own_count;
-    return true;
+    return !list || check_names(at, list, pairs, own_count);
 }
 
 // Who vouches for the directory is looked at now; nobody is asked anything.
@@ -206,6 +240,18 @@ static bool read_options(struct reading *at, const struct moon_value *tls,
     return read_client(at, moon_value_get(tls, "client"), out);
 }
 
+static void warn(const struct reading *at, const struct moon_tls_terms *terms, size_t index)
+{
+    const char *warning = moon_tls_terms_warning(terms, index);
+    char path[64];
+    snprintf(path, sizeof path, "tls.certificates[%zu]", index + 1);
+    if (warning)
+        moon_report_warn(at->compile->report,
+                         &(struct moon_problem){at->object->place,
+                                                moon_object_title(at->compile->model, at->object),
+                                                path, warning, NULL});
+}
+
 bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
                             struct moon_slice hostname, struct moon_tls_terms **out)
 {
@@ -222,6 +268,8 @@ bool moon_listener_tls_read(const struct moon_compile *compile, const struct moo
     bool is_fine = read_options(at, tls, pairs, &options);
     if (is_fine && moon_tls_terms_load(hub, &options, &problem, out) < 0)
         is_fine = tell(at, problem.path, NULL, problem.text);
+    for (size_t i = 0; is_fine && i < options.pair_count; i++)
+        warn(at, *out, i);
     while (at->path_count)
         free(at->paths[--at->path_count]);
     moon_acme_terms_fini(&at->acme);

@@ -31,6 +31,7 @@ enum {
     MOON_ABI_INIT_WORKER,
     MOON_ABI_TIMER,
     MOON_ABI_WEBSOCKET_FRAME,
+    MOON_ABI_CERTIFICATE,
 };
 
 struct moon_abi_text {

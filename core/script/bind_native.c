@@ -5,6 +5,7 @@
 #include "conf/report.h"
 #include "obs/log.h"
 #include "script/bind_call.h"
+#include "script/bind_certificate.h"
 #include "script/generation.h"
 #include "script/inputs.h"
 #include "script/vm_priv.h"
@@ -156,4 +157,5 @@ void moon_native_push(lua_State *state, struct moon_vm *vm, struct moon_inputs *
     lua_setfield(state, -2, "is_control");
     moon_tasks_open(state, vm);
     moon_calls_open(state, vm);
+    moon_certificates_open(state, vm);
 }

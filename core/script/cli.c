@@ -81,8 +81,12 @@ static int cli_check(lua_State *vm)
     struct moon_report *report = moon_report_new();
     struct moon_check_counts counts = {0};
     int err = ops->check(ops->owner, &options, report, &counts);
+    char *warnings = moon_report_warnings(report);
     answer(vm, err, report);
     lua_newtable(vm);
+    lua_pushstring(vm, warnings);
+    lua_setfield(vm, -2, "warnings");
+    free(warnings);
     lua_pushnumber(vm, (lua_Number)counts.listeners);
     lua_setfield(vm, -2, "listeners");
     lua_pushnumber(vm, (lua_Number)counts.upstreams);

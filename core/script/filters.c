@@ -21,6 +21,7 @@ static const char *const phase_names[MOON_PHASE_COUNT] = {
     [MOON_ABI_BODY_FILTER] = "body_filter",
     [MOON_ABI_LOG] = "log",
     [MOON_ABI_WEBSOCKET_FRAME] = "websocket_frame",
+    [MOON_ABI_CERTIFICATE] = "certificate",
 };
 
 static void instance_unref(void *conf)
@@ -45,6 +46,7 @@ static struct moon_instance *instance_new(struct moon_code *code, struct moon_sl
     instance->type.may_answer =
         phases & (1u << MOON_ABI_REWRITE | 1u << MOON_ABI_ACCESS) ? true : false;
     moon_instance_set_hooks(&instance->type, phases);
+    moon_instance_set_opening_hooks(&instance->type, phases);
     return instance;
 }
 

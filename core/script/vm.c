@@ -19,8 +19,8 @@
 enum { START_MAX_MS = 10000 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
-    NULL,  "rewrite",     "access", "header_filter",  "body_filter",
-    "log", "init_worker", NULL,     "websocket_frame"};
+    NULL,  "rewrite",     "access", "header_filter",   "body_filter",
+    "log", "init_worker", NULL,     "websocket_frame", "certificate"};
 
 // ---- making
 
@@ -303,7 +303,7 @@ void moon_vm_close(struct moon_vm *vm)
 
 size_t moon_vm_exchange_count(const struct moon_vm *vm)
 {
-    return vm->slots_used_count;
+    return vm->slots_used_count + vm->opening_count;
 }
 
 // ---- tables of plugins

@@ -5,6 +5,8 @@
 //                 -> exchanges that stand on it end, or are failed -> free (any thread)
 #pragma once
 
+#include "base/slice.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,11 +21,25 @@ struct moon_script_host;
 struct moon_service;
 struct moon_vm;
 
+// Giving the gateway certificates while it runs. Filled in by gateway/; for the VM's thread.
+struct moon_certificate_order;
+struct moon_certificate_ops {
+    // Certificates of that name are to be this (PEM); all is copied. `done` is told once, later, with NULL, or why not.
+    struct moon_certificate_order *(*set)(void *owner, const struct moon_slice texts[3],
+                                          void (*done)(void *asker, const char *problem),
+                                          void *asker);
+    // `done` is not told any more.
+    void (*forget)(struct moon_certificate_order *order);
+    void *owner;
+};
+enum { MOON_CERTIFICATE_NAME, MOON_CERTIFICATE_CERT, MOON_CERTIFICATE_KEY }; // of the texts
+
 // Where a VM runs.
 struct moon_vm_seat {
     struct moon_loop *loop;
-    struct moon_service *service;   // for requests of its own; NULL: it makes none
-    struct moon_counters *counters; // NULL: nothing is counted
+    struct moon_service *service;                    // for requests of its own; NULL: it makes none
+    struct moon_counters *counters;                  // NULL: nothing is counted
+    const struct moon_certificate_ops *certificates; // NULL: none can be given
     const struct moon_log *log;
     unsigned worker;
     bool is_control; // timers of control run here, those of workers do not
@@ -56,5 +72,5 @@ void moon_vm_fail(struct moon_vm *vm);
 // in it or begins later fails (but for log, which is left out): what judges or changes an exchange is never skipped.
 // Harmless twice.
 void moon_vm_close(struct moon_vm *vm);
-// Exchanges that have a slot in it.
+// Exchanges that have a slot in it, and connections whose handshake waits for it.
 size_t moon_vm_exchange_count(const struct moon_vm *vm);

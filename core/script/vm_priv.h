@@ -80,6 +80,7 @@ struct moon_vm {
     struct moon_slot **slots;
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
+    uint32_t opening_count; // functions of connections that are under way
     int exchange_ref;       // metatable of handles of exchanges
     int message_ref;        // metatable of WebSocket messages
     int vars_ref;           // slot index -> exchange.vars
@@ -153,6 +154,11 @@ void moon_tasks_stop(struct moon_vm *vm);
 // collect.c
 // Lets go of what was read of the request's body. NULL is fine.
 void moon_collect_free(struct moon_collect *collect);
+
+// hooks.c
+// The plugin's table for a phase, nil for a function of an object. False: an error is there instead.
+bool moon_instance_push_conf(const struct moon_instance *instance, struct moon_vm *vm,
+                             lua_State *at);
 
 // vm.c
 // The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`. False: an error is there instead.

@@ -12,6 +12,8 @@ local moongate = {}
 ---@class moongate.CertificateFiles paths; relative ones are from where the script is
 ---@field cert string PEM: the certificate, and its chain behind it
 ---@field key string PEM: its private key, without a passphrase
+---@field ocsp? string|boolean path of an OCSP response in DER, or false: nothing is stapled; default: it is fetched from the responder that the certificate names
+---@field name? string unique in the listener; for the phase `certificate`; default: `cert`, as it is written here
 
 ---@class moongate.ClientCertificates
 ---@field verify? "required"|"optional"|"none" default "required"
@@ -42,6 +44,16 @@ local moongate = {}
 ---@field kid string
 ---@field secret string HMAC key, base64url
 
+---@class moongate.Connection what is known in the phase `certificate`
+---@field sni? string the host name that the client asks for, in lower case
+---@field alpn string[] the protocols that it offers: "h2", "http/1.1"
+---@field client? { address: string, port: integer } nil: it came by a unix socket
+---@field listener string the name of the listener that the name has chosen
+
+---@class moongate.CertificateTexts
+---@field cert string PEM: the certificate, and its chain behind it
+---@field key string PEM: its private key, without a passphrase
+
 ---@class moongate.ProxyProtocol
 ---@field trusted string[] who may send a PROXY header, and is served at all: "10.0.0.0/8", "127.0.0.1", "unix:"
 
@@ -59,7 +71,13 @@ local moongate = {}
 ---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
 ---@field tls? moongate.ListenerTls with "https"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
----@field name? string unique; for logs, and for the `listeners` of routes
+---@field rewrite? fun(exchange: moongate.Exchange) the listener's own functions need a name; each runs behind its plugins, before those of the route
+---@field access? fun(exchange: moongate.Exchange)
+---@field header_filter? fun(exchange: moongate.Exchange)
+---@field body_filter? fun(exchange: moongate.Exchange)
+---@field log? fun(exchange: moongate.Exchange)
+---@field certificate? fun(connection: moongate.Connection): string|moongate.CertificateTexts|false|nil with "https", and a name: chooses the certificate of a handshake; may wait. The name of one of `tls.certificates`, PEM, false: no connection, nil: as the name says
+---@field name? string unique; for logs, functions, and the `listeners` of routes
 
 --- Takes connections on a port. Of several on one port the most specific hostname that takes a request's host has it.
 ---@type fun(listener: moongate.Listener)
@@ -301,7 +319,7 @@ moongate.wait_all = task.wait_all
 moongate.wait_any = task.wait_any
 
 -- Loaded at their first use, all of them before the first request.
-local nouns = { "log", "timer", "json", "shared", "http", "regex" }
+local nouns = { "log", "timer", "json", "shared", "http", "regex", "certificates" }
 local is_noun = {}
 for _, name in ipairs(nouns) do is_noun[name] = true end
 

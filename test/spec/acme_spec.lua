@@ -78,7 +78,7 @@ local function place_of(acme)
 end
 
 local function document(gateway, host)
-  for _, one in ipairs(gateway:ask_json("/certificates").certificates) do
+  for _, one in ipairs(gateway:ask_json("/certificates").renewals) do
     if one.host == host then return one end
   end
 end

@@ -5,6 +5,7 @@ local grpc = require "test.support.grpc"
 local h = require "test.support.harness"
 local pebble = require "test.support.pebble"
 local ports = require "test.support.ports"
+local tls = require "test.support.tls"
 local websocket = require "test.support.websocket"
 local uv = require "luv"
 
@@ -185,6 +186,34 @@ does["grpc.lua"] = function()
   assert.equal("*", preflight.headers["access-control-allow-origin"])
 end
 
+does["certificates.lua"] = function()
+  if not certs.is_there() then return end
+  local set = certs.new()
+  local default = set:issue { name = "default", sans = "DNS:default.example" }
+  set:issue { name = "shop", sans = "DNS:shop.example" }
+  local asked = {}
+  local store = h.backend(function(connection)
+    while true do
+      local request = connection:read_request()
+      if not request then return end
+      asked[#asked + 1] = request.target
+      local is_known = request.target == "/shop.example"
+      connection:send(h.http1.response(is_known and "200 OK" or "404 Not Found",
+        is_known and set:read "shop.crt" .. set:read "shop.key" or ""))
+    end
+  end)
+  local gateway = start("certificates.lua", { CERT = default.cert, KEY = default.key, STORE = "http://" .. store:address() .. "/" },
+    { args = { "--workers", "1" } })
+  for _ = 1, 2 do
+    local output, code = tls.curl(gateway, set.ca, "shop.example")
+    assert.equal(0, code, output)
+    output, code = tls.curl(gateway, set.ca, "default.example")
+    assert.equal(0, code, output)
+  end
+  assert.same({ "/shop.example", "/default.example" }, asked)
+  set:remove()
+end
+
 does["rate_limit.lua"] = function()
   local gateway = start("rate_limit.lua", { LIMIT = "5", WINDOW = "600" }, { args = { "--workers", "2" } })
   for i = 1, 7 do
@@ -243,7 +272,7 @@ does["acme.lua"] = function()
     gateway:wait_log("certificates changed", 30000)
     assert.equal(0, ask("--cacert " .. ca:root()))
   end
-  assert.equal("shop.test", gateway:ask_json("/certificates").certificates[1].host)
+  assert.equal("shop.test", gateway:ask_json("/certificates").renewals[1].host)
   set:remove()
 end
 

@@ -19,7 +19,7 @@ teardown(function()
   if set then set:remove() end
 end)
 
-local function test(body) return tls.test(function() return set end, body) end
+local function test(body, ms) return tls.test(function() return set end, body, ms) end
 
 local function settings(client)
   return { certificates = { site }, client = client }
@@ -28,6 +28,20 @@ end
 local function curl(gateway, who, args)
   local own = who and ("--cert %s --key %s"):format(who.cert, who.key) or ""
   return tls.curl(gateway, set.ca, "site.example", own .. " " .. (args or ""))
+end
+
+-- A connection that has had an answer, and is not ended by the client for 12 s.
+local function stand(gateway, who, request)
+  local process = h.spawn("/bin/sh", { args = { "-c", ("(printf '%s'; exec sleep 12) | exec openssl s_client -quiet " ..
+    "-servername site.example -cert %s -key %s -connect 127.0.0.1:%d 2>&1"):format(
+    request or "GET / HTTP/1.1\\r\\nHost: site.example\\r\\n\\r\\n", who.cert, who.key, gateway.port) } })
+  process:wait_output "HTTP/1.1 %d%d%d "
+end
+
+local function connections(gateway) return gateway:metrics().moongate_connections_live end
+
+local function wait_connections(gateway, count)
+  gateway:wait_metrics(count .. " connections", function(metrics) return metrics.moongate_connections_live == count end)
 end
 
 local function failed(gateway)
@@ -65,11 +79,16 @@ describe("a client's certificate", function()
     local crl = set:revoke()
     local gateway = tls.serve(settings { ca = set.ca, crl = crl })
     assert.equal(0, select(2, curl(gateway, bob)))
+    stand(gateway, bob) -- it does not outlive his certificate
+    assert.equal(1, connections(gateway))
     set:revoke "bob"
     gateway:wait_log("certificates changed", 8000)
+    wait_connections(gateway, 0)
     assert.not_equal(0, select(2, curl(gateway, bob)))
-    assert.equal(0, select(2, curl(gateway, ann)))
-  end), 60000)
+    local output, code = curl(gateway, ann, "-i --http1.1")
+    assert.equal(0, code, output)
+    assert.truthy(output:find "^HTTP/1.1 200 ", output) -- the listener knows whom it lets in now
+  end, 60000))
 
   it("does not outlive a change of the CAs by a ticket", test(function()
     set:write("trusted.crt", set:read "ca.crt")
@@ -84,7 +103,50 @@ describe("a client's certificate", function()
     assert.falsy(output:find "Reused, TLS")
     assert.falsy(output:find "HTTP/1.1 200")
     assert.is_string(elsewhere_ca)
-  end), 60000)
+  end, 60000))
+
+  it("that a reload does not let in any more has no connection any more; others stay", test(function()
+    local function config(client, port)
+      return { listener = { protocol = "https", tls = settings(client), port = port }, upstreams = { backend = { "builtin:echo" } } }
+    end
+    local port = require("test.support.ports").free()
+    local gateway = h.gateway(config({ verify = "optional", ca = set.ca }, port))
+    stand(gateway, ann)
+    gateway:rewrite(config({ verify = "optional", ca = set.ca, header = true }, port))
+    assert.equal(0, gateway:ask("reload").code)
+    h.pass(300)
+    assert.equal(1, connections(gateway))
+    gateway:rewrite(config({ verify = "required", ca = elsewhere_ca }, port))
+    assert.equal(0, gateway:ask("reload").code)
+    wait_connections(gateway, 0)
+    gateway:expect_quiet()
+    local output, code = curl(gateway, mallory, "-i --http1.1")
+    assert.equal(0, code, output)
+    assert.truthy(output:find "^HTTP/1.1 200 ", output)
+  end))
+
+  it("that a reload does not let in any more keeps its tunnel", test(function()
+    local over = h.loop.signal()
+    local is_over = false
+    local backend = h.backend(function(connection)
+      connection:read_request()
+      connection:send "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+      h.loop.wait(over, 20000, "the end", function() return is_over end)
+    end)
+    local port = require("test.support.ports").free()
+    local function config(client)
+      return { listener = { protocol = "https", tls = settings(client), port = port }, backend = backend }
+    end
+    local gateway = h.gateway(config { verify = "optional", ca = set.ca })
+    stand(gateway, ann, "GET / HTTP/1.1\\r\\nHost: site.example\\r\\nConnection: upgrade\\r\\nUpgrade: x\\r\\n\\r\\n")
+    gateway:rewrite(config { ca = elsewhere_ca })
+    assert.equal(0, gateway:ask("reload").code)
+    h.pass(300)
+    assert.equal(1, gateway:metrics().moongate_tunnels_live)
+    is_over = true
+    over:fire()
+    gateway:wait_metrics("no tunnel", function(metrics) return metrics.moongate_tunnels_live == 0 end)
+  end))
 
   it("is told to the upstream when asked, and nothing that a client says of it", test(function()
     local backend = h.backend()

@@ -137,6 +137,18 @@ describe("an upstream with TLS", function()
     assert.equal(504, mute:get("/").status)
   end))
 
+  it("that speaks an older version than it may is a 502", test(function() -- A73
+    local function fails(args, settings)
+      local gateway = serve(server(good, args), settings)
+      local response = gateway:get("/", "X-Secret: yes\r\n")
+      assert.equal(502, response.status)
+      assert.truthy(response.body:find("TLS with the upstream failed", 1, true), response.body)
+    end
+    fails("-tls1_1 -cipher DEFAULT@SECLEVEL=0", { ca = set.ca })
+    fails("-tls1_2", { ca = set.ca, min_version = "1.3" })
+    assert.equal(200, serve(server(good, "-tls1_2"), { ca = set.ca }):get("/").status)
+  end))
+
   it("is described wrongly: the check says so", test(function()
     local function refused(settings, text)
       local result = h.exec { "check", (h.write_file(config(1, settings))) }

@@ -48,14 +48,15 @@ function Certs:authority(name)
   return self:path(name .. ".crt")
 end
 
--- options: name (of the files), sans, kind ("ec", "rsa", "ed"), subject, from and to (openssl times), ca (name of another one).
+-- options: name (of the files), sans, kind ("ec", "rsa", "ed"), subject, from and to (openssl times), ca (name of another one),
+-- extensions (further lines).
 function Certs:issue(options)
   local name, ca = options.name, options.ca or "ca"
   run("cd %s && openssl req -new %s -nodes -keyout %s.key -out %s.csr -subj '%s'", self.dir, KEYS[options.kind or "ec"],
     name, name, options.subject or "/CN=" .. name)
   local extensions = "basicConstraints=CA:FALSE\n"
   if options.sans then extensions = extensions .. "subjectAltName=" .. options.sans .. "\n" end
-  self:write(name .. ".ext", extensions)
+  self:write(name .. ".ext", extensions .. (options.extensions or ""))
   self.serial = self.serial + 1
   run("cd %s && touch %s.index && openssl ca -batch -config %s.cnf -name own -in %s.csr -out %s.crt -extfile %s.ext -notext " ..
     "-startdate %s -enddate %s", self.dir, ca, self:configure(ca), name, name, name,
@@ -90,6 +91,25 @@ function Certs:revoke(name, ca)
   if name then run("cd %s && openssl ca -config %s.cnf -name own -revoke %s.crt", self.dir, self:configure(ca), name) end
   run("cd %s && touch %s.index && openssl ca -config %s.cnf -name own -gencrl -out %s.crl", self.dir, ca, self:configure(ca), ca)
   return self:path(ca .. ".crl")
+end
+
+-- What an OCSP responder says of a certificate, in a file: its path. options: faketime and minutes (of validity; 60), ca.
+function Certs:ocsp(name, options)
+  options = options or {}
+  local ca, path = options.ca or "ca", self:path(name .. ".ocsp")
+  run("cd %s && touch %s.index && openssl ocsp -issuer %s.crt -cert %s.crt -no_nonce -reqout %s.req", self.dir, ca, ca, name, name)
+  run("cd %s && %s openssl ocsp -index %s.index -CA %s.crt -rsigner %s.crt -rkey %s.key -nmin %d -reqin %s.req -respout %s",
+    self.dir, options.faketime and ("faketime -f '%s'"):format(options.faketime) or "", ca, ca, options.signer or ca,
+    options.signer or ca, options.minutes or 60, name, path)
+  return path
+end
+
+-- The arguments of an OCSP responder for the CA.
+function Certs:responder(port, ca)
+  ca = ca or "ca"
+  local function at(suffix) return self:path(ca .. suffix) end
+  return { "ocsp", "-port", tostring(port), "-index", at ".index", "-CA", at ".crt", "-rsigner", at ".crt", "-rkey", at ".key",
+    "-nmin", "60" }
 end
 
 function Certs:remove()

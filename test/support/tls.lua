@@ -5,12 +5,12 @@ local certs = require "test.support.certs"
 local tls = {}
 
 -- A test with a set of certificates; pending without openssl.
-function tls.test(set, body)
+function tls.test(set, body, ms)
   local own = getfenv(body) -- busted's words live there
   return h.test(setfenv(function()
     if not set() then own.pending "there is no openssl" end
     body()
-  end, own))
+  end, own), ms)
 end
 
 function tls.certs()

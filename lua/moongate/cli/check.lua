@@ -103,8 +103,12 @@ function command.run(parsed)
     return refuse(parsed, problems, text)
   end
   if parsed.json then
-    print(json.encode { file = parsed[1], fine = true, problems = problems })
+    local warnings = {}
+    for line in counts.warnings:gmatch "[^\n]+" do warnings[#warnings + 1] = line end
+    print(json.encode { file = parsed[1], fine = true, problems = problems,
+      warnings = #warnings > 0 and warnings or nil })
   else
+    for line in counts.warnings:gmatch "[^\n]+" do io.stderr:write("warning: ", line, "\n") end
     print(("%s: fine (%s, %s, %s)"):format(parsed[1], counted(counts.listeners, "listener"),
       counted(counts.upstreams, "upstream"), counted(counts.routes, "route")))
   end
