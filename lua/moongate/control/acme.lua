@@ -125,7 +125,8 @@ local function keep(job, text)
   local ok, why = native.acme.write(job.path, text)
   job.unwritten = not ok and text or nil
   if not ok then return nil, { text = ("%s: %s"):format(job.path, why), is_soon = true } end
-  native.acme.written()
+  -- Taking files into use makes all contexts of a port anew: while others are under way that is left to the next regular look.
+  if busy_count == 1 then native.acme.written() end
   local begins, ends = native.acme.inspect(text, job.host)
   local now = native.time()
   job.expires, job.obtained = ends, job.obtained + 1
