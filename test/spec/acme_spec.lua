@@ -363,6 +363,20 @@ moongate.listener { port = %d, address = "127.0.0.1", protocol = "https", hostna
     assert.truthy(again.body:find("\"path\": \"/.well-known/acme-challenge/x\"", 1, true), again.body)
   end))
 
+  it("is stopped, and reloaded, in the middle of an order", test(function()
+    local at = places()
+    local ca = pebble.start(h, { set = set, http = h.black_hole(), https = h.black_hole() })
+    local acme = acme_of(ca, { challenge = "http-01" })
+    local gateway = serve(at, acme)
+    ca.process:wait_output "Attempting to validate w/ HTTP"
+    acme.hosts = { "other.test" }
+    gateway:rewrite(config(at, acme))
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("other.test", gateway:ask_json("/certificates").certificates[1].host)
+    ca.process:wait_output "Attempting to validate w/ HTTP: http://other%.test"
+    gateway:stop()
+  end))
+
   it("has an account that another one vouches for", test(function()
     local at = places()
     local ca = pebble.start(h, { set = set, https = at.https, needs_eab = true })
@@ -443,6 +457,35 @@ describe("ACME, with a server that will not", function()
     local date = os.date("!%a, %d %b %Y %H:%M:%S GMT", os.time() + 9000)
     seconds = due_after(problem .. ([[{ ["retry-after"] = "%s" })]]):format(date), "answered 429 rateLimited")
     assert.is_true(seconds > 8900 and seconds <= 9001, seconds)
+  end))
+
+  -- Its answers: Lua for the order and for the authorization.
+  local function sloppy(order, authorization)
+    return ([[
+      local base = "https://" .. exchange.request.host .. ":" .. exchange.request.port
+      local fields = { ["replay-nonce"] = tostring(math.random()), location = base .. "/place" }
+      local path = exchange.request.path
+      local function answer(status, value) exchange:respond(status, moongate.json.encode(value), fields) end
+      if path == "/dir" then
+        answer(200, { newNonce = base .. "/nonce", newAccount = base .. "/account", newOrder = base .. "/order" })
+      elseif path == "/order" then answer(201, %s)
+      elseif path == "/authorization" then answer(200, %s)
+      else answer(200, { status = "valid" }) end
+    ]]):format(order, authorization or "{}")
+  end
+
+  it("is taken at no word that is not what the RFC says", test(function()
+    due_after(sloppy '{ status = "pending" }', 'site.test": [^ ]+ gave no order; next try in %d%d%d s')
+    due_after(sloppy '{ status = "pending", authorizations = { 1 } }', "the CA names no URL for the next step")
+    local order = '{ status = "pending", authorizations = { base .. "/authorization" } }'
+    due_after(sloppy(order, '"text"'), "what came is no JSON object")
+    due_after(sloppy(order, '{ status = "pending", challenges = "none" }'), "the CA does not offer tls%-alpn%-01; the CA does not offer")
+    due_after(sloppy(order, '{ status = "pending", challenges = { 1, "a" } }'), "the CA does not offer tls%-alpn%-01")
+    due_after(sloppy(order, '{ status = "pending", challenges = { { type = "tls-alpn-01", url = base, token = "a/b" } } }'),
+      "gave a challenge without a token")
+    due_after(sloppy(order, '{ status = "invalid", challenges = { { type = "tls-alpn-01", error = { detail = "no\\nway" } } } }'),
+      "tls%-alpn%-01: no way; tls%-alpn%-01: no way; next try")
+    due_after(sloppy(order, '{ status = "valid" }'), "the CA names no URL for the next step") -- the order is valid, without a certificate
   end))
 
   it("says that it is none", test(function()

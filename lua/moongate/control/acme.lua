@@ -30,7 +30,9 @@ local busy_count = 0
 
 -- ---- what is told
 
+-- Nothing of what nobody wants any more.
 local function tell(job)
+  if jobs[job.path] ~= job then return end
   native.acme.tell {
     path = job.path, host = job.host, error = job.error, expires = job.expires, next = job.due,
     obtained = job.obtained, failures = job.failures,
@@ -125,7 +127,8 @@ local function keep(job, text)
   local ok, why = native.acme.write(job.path, text)
   job.unwritten = not ok and text or nil
   if not ok then return nil, { text = ("%s: %s"):format(job.path, why), is_soon = true } end
-  native.acme.written()
+  -- Taking files into use makes all contexts of a port anew: while others are under way that is left to the next regular look.
+  if busy_count == 1 then native.acme.written() end
   local begins, ends = native.acme.inspect(text, job.host)
   local now = native.time()
   job.expires, job.obtained = ends, job.obtained + 1
@@ -136,6 +139,7 @@ local function keep(job, text)
 end
 
 local function fail(job, fault)
+  if jobs[job.path] ~= job then return end
   job.failures, job.streak = job.failures + 1, job.streak + 1
   job.error = fault.text
   local pause = pause_after(job, fault)
@@ -168,9 +172,9 @@ local function run(job)
   busy_count = busy_count - 1
   job.is_busy = false
   if not ok then
-    fail(job, { text = "an error of our own: " .. tostring(err) })
+    log.error("acme: " .. tostring(err))
+    fail(job, { text = "an error of our own: " .. tostring(err):match "^[^\n]*" })
   end
-  if jobs[job.path] ~= job then native.acme.forget(job.path) end
 end
 
 local function tick()
@@ -206,8 +210,8 @@ function acme.configure(list)
     jobs[wanted.path] = take(wanted, old[wanted.path])
     tell(jobs[wanted.path])
   end
-  for path, job in pairs(old) do
-    if not jobs[path] and not job.is_busy then native.acme.forget(path) end
+  for path in pairs(old) do
+    if not jobs[path] then native.acme.forget(path) end
   end
 end
 

@@ -262,15 +262,24 @@ end
 
 -- ---- authorizations
 
+local function challenges_of(authorization)
+  local out = {}
+  if type(authorization.challenges) ~= "table" then return out end
+  for _, challenge in ipairs(authorization.challenges) do
+    if type(challenge) == "table" then out[#out + 1] = challenge end
+  end
+  return out
+end
+
 local function challenge_of(authorization, kind)
-  for _, challenge in ipairs(authorization.challenges or {}) do
+  for _, challenge in ipairs(challenges_of(authorization)) do
     if challenge.type == kind then return challenge end
   end
 end
 
 -- What the CA has found wrong.
 local function refusal(authorization)
-  for _, challenge in ipairs(authorization.challenges or {}) do
+  for _, challenge in ipairs(challenges_of(authorization)) do
     if type(challenge.error) == "table" then
       local why = challenge.error.detail or challenge.error.type
       return ("%s: %s"):format(challenge.type, tostring(why))
