@@ -372,7 +372,7 @@ moongate.listener { port = %d, address = "127.0.0.1", protocol = "https", hostna
     acme.hosts = { "other.test" }
     gateway:rewrite(config(at, acme))
     assert.equal(0, gateway:ask("reload").code)
-    assert.equal("other.test", gateway:ask_json("/certificates").certificates[1].host)
+    assert.equal("other.test", gateway:ask_json("/certificates").renewals[1].host)
     ca.process:wait_output "Attempting to validate w/ HTTP: http://other%.test"
     gateway:stop()
   end))
