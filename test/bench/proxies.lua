@@ -231,7 +231,8 @@ proxies["nghttpx-h2-h2"] = {
   needs = "nghttpx",
   package = "nghttp2-proxy",
   version = "nghttpx --version",
-  command = { "nghttpx", "--single-process", "--conf=/dev/null", "--workers=1", "--frontend=127.0.0.1,$port;no-tls", "--accesslog-file=/dev/null",
+  command = { "nghttpx", "--single-process", "--conf=/dev/null",
+    "--workers=1", "--frontend=127.0.0.1,$port;no-tls", "--accesslog-file=/dev/null",
     "--backend=127.0.0.1,$other;;proto=h2" },
 }
 
