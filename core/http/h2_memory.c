@@ -4,10 +4,11 @@
 //   region:  [ tables, from the session's making ... | frame buffer ............ ]      of which touched pages cost memory
 //
 // What comes later (streams, fields, entries of HPACK's tables) is malloc's. A connection that idles sleeps: the words of the
-// tables that are not zero go into an image (1 to 2 KB), and the pages back to the system; the addresses stay, so that nothing
-// notices. It wakes when anything is asked of the session. Idle connections in clear cost 14.3 KB each without, 3 with this.
+// tables that are not zero go into an image (0.8 KB), and the pages back to the system; the addresses stay, so that nothing
+// notices. It wakes when anything is asked of the session. 5,000 that idle in clear cost 14.3 KB each without it, 2.2 with it.
 #include "http/h2_priv.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,7 +18,8 @@ enum {
     LARGE_LEN = 16384,
     REGION_LEN = 32768,
     ALIGN_LEN = 16,
-    GROUP_COUNT = 64, // words, of which one mask tells
+    GROUP_COUNT = 64,                         // words, of which one mask tells
+    PACKED_MAX_LEN = 1 + sizeof(uint64_t) + 1 // of a word, its share of the masks in it
 };
 
 static bool is_in_region(const struct moon_h2 *h2, const void *ptr)
@@ -99,11 +101,36 @@ void moon_h2_memory_fini(struct moon_h2 *h2)
 
 // ---- sleep
 
+// The entries of the encoder's table, some 200 bytes each, go too: a SETTINGS frame that nobody has sent takes its size to 0 and
+// back, which the next header block tells the client (RFC 7541 4.2). Its acknowledgement is not sent: moon_h2_before_send.
+static void drop_encoder_table(struct moon_h2 *h2)
+{
+    enum { FRAME_LEN = 21 };
+    uint32_t size =
+        nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_HEADER_TABLE_SIZE);
+    uint8_t frame[FRAME_LEN] = {[2] = FRAME_LEN - 9, [3] = NGHTTP2_SETTINGS};
+    frame[10] = frame[16] = NGHTTP2_SETTINGS_HEADER_TABLE_SIZE; // 0, and behind it what it was
+    for (unsigned i = 0; i < 4; i++)
+        frame[17 + i] = (uint8_t)(size >> (24 - 8 * i));
+    h2->is_dropping = true;
+    if (nghttp2_session_mem_recv(h2->session, frame, sizeof frame) < 0 ||
+        nghttp2_session_send(h2->session) != 0)
+        h2->error = -ENOMEM;
+    h2->is_dropping = false;
+}
+
+int moon_h2_before_send(nghttp2_session *session, const nghttp2_frame *frame, void *owner)
+{
+    (void)session, (void)frame;
+    return ((const struct moon_h2 *)owner)->is_dropping ? NGHTTP2_ERR_CANCEL : 0;
+}
+
 static size_t group_count(const struct moon_h2 *h2)
 {
     return (h2->tables_len / sizeof(uint64_t) + GROUP_COUNT - 1) / GROUP_COUNT;
 }
 
+// Which of the GROUP_COUNT words are not zero.
 static uint64_t mask_of(const uint64_t *words)
 {
     uint64_t mask = 0;
@@ -112,26 +139,63 @@ static uint64_t mask_of(const uint64_t *words)
     return mask;
 }
 
-void moon_h2_sleep(struct moon_h2 *h2)
+// A byte that says which bytes are not zero, then those.
+static uint8_t *word_pack(uint64_t word, uint8_t *to)
+{
+    uint8_t *mask = to++;
+    *mask = 0;
+    for (unsigned i = 0; i < sizeof word; i++, word >>= 8) {
+        if (!(word & 0xff))
+            continue;
+        *mask |= (uint8_t)(1u << i);
+        *to++ = (uint8_t)word;
+    }
+    return to;
+}
+
+static const uint8_t *word_unpack(const uint8_t *from, uint64_t *word)
+{
+    uint8_t mask = *from++;
+    for (unsigned i = 0; i < sizeof *word; i++)
+        if (mask >> i & 1)
+            *word |= (uint64_t)*from++ << 8 * i;
+    return from;
+}
+
+// Masks of all groups, then the words that they name, packed. Its length.
+static size_t pack(const struct moon_h2 *h2, uint8_t *to)
 {
     const uint64_t *words = (const uint64_t *)(const void *)h2->region;
-    uint64_t masks[TABLES_LEN / sizeof(uint64_t) / GROUP_COUNT];
-    size_t groups = group_count(h2), count = 0;
-    if (!h2->region || h2->image || h2->error || h2->has_terminated || moon_h2_is_busy(h2) ||
-        nghttp2_session_want_write(h2->session)) // the frame buffer is not kept
-        return;
-    for (size_t i = 0; i < groups; i++) {
-        masks[i] = mask_of(words + i * GROUP_COUNT);
-        count += (size_t)__builtin_popcountll(masks[i]);
+    size_t groups = group_count(h2);
+    uint8_t *at = to + groups * sizeof(uint64_t);
+    for (size_t i = 0; i < groups; i++, words += GROUP_COUNT) {
+        uint64_t mask = mask_of(words);
+        memcpy(to + i * sizeof mask, &mask, sizeof mask);
+        for (; mask; mask &= mask - 1)
+            at = word_pack(words[__builtin_ctzll(mask)], at);
     }
-    h2->image = malloc((groups + count) * sizeof *h2->image);
+    return (size_t)(at - to);
+}
+
+// Between two frames, with nothing to be sent, since the frame buffer is not kept.
+static bool may_sleep(const struct moon_h2 *h2)
+{
+    return h2->region && !h2->image && !h2->error && !h2->has_terminated && !moon_h2_is_busy(h2) &&
+           !moon_h2_is_in_block(h2) && h2->payload_len == 0 && h2->frame_head_len == 0 &&
+           !nghttp2_session_want_write(h2->session);
+}
+
+void moon_h2_sleep(struct moon_h2 *h2)
+{
+    uint8_t packed[TABLES_LEN / sizeof(uint64_t) * PACKED_MAX_LEN];
+    if (!may_sleep(h2))
+        return;
+    drop_encoder_table(h2);
+    size_t len = h2->error ? 0 : pack(h2, packed);
+    h2->image = len ? malloc(len) : NULL;
     if (!h2->image)
         return;
-    memcpy(h2->image, masks, groups * sizeof *masks);
-    uint64_t *to = h2->image + groups;
-    for (size_t i = 0; i < groups; i++)
-        for (uint64_t mask = masks[i]; mask; mask &= mask - 1)
-            *to++ = words[i * GROUP_COUNT + (unsigned)__builtin_ctzll(mask)];
+    memcpy(h2->image, packed, len);
     madvise(h2->region, REGION_LEN, MADV_DONTNEED);
 }
 
@@ -139,12 +203,15 @@ void moon_h2_wake(struct moon_h2 *h2)
 {
     uint64_t *words = (uint64_t *)(void *)h2->region;
     size_t groups = group_count(h2);
-    const uint64_t *from = h2->image ? h2->image + groups : NULL;
-    if (!from)
+    if (!h2->image)
         return;
-    for (size_t i = 0; i < groups; i++)
-        for (uint64_t mask = h2->image[i]; mask; mask &= mask - 1)
-            words[i * GROUP_COUNT + (unsigned)__builtin_ctzll(mask)] = *from++;
+    const uint8_t *from = h2->image + groups * sizeof(uint64_t);
+    for (size_t i = 0; i < groups; i++, words += GROUP_COUNT) {
+        uint64_t mask;
+        memcpy(&mask, h2->image + i * sizeof mask, sizeof mask);
+        for (; mask; mask &= mask - 1)
+            from = word_unpack(from, &words[__builtin_ctzll(mask)]);
+    }
     free(h2->image);
     h2->image = NULL;
 }

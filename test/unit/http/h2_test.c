@@ -404,6 +404,96 @@ static void a_response_that_is_early_resets_what_it_did_not_read(void **state)
     peer_free(peer);
 }
 
+// ---- sleep
+
+// Answers stream `at` with a field that goes into the encoder's table; how many bytes its HEADERS have.
+static size_t answered(struct peer *peer, size_t at)
+{
+    struct moon_head response = {.status = 200, .minor = 1};
+    struct moon_framing none = {.body = MOON_BODY_LENGTH};
+    assert_true(peer->streams[at].has_head);
+    assert_int_equal(read_head(peer, at), 0);
+    moon_headers_init(&response.headers, peer->f->arena, 1);
+    moon_headers_add(&response.headers, peer->f->arena, MOON_SLICE("x-kept"),
+                     MOON_SLICE("a value of some length"));
+    pumps(peer); // what else waits
+    moon_buffer_fini(&peer->out, peer->buffers);
+    moon_h2_send_head(peer->h2, &peer->streams[at].h2, &response, &none, false);
+    pumps(peer);
+    assert_int_equal(moon_buffer_bytes(&peer->out).ptr[3], 1);
+    return moon_buffer_len(&peer->out);
+}
+
+// What it was told before it slept it knows: windows, streams that are over, the entries of the decoder's table.
+static void it_sleeps_and_wakes_as_it_was(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    moon_h2_sleep(peer->h2); // its SETTINGS have not gone out
+    assert_false(moon_h2_is_asleep(peer->h2));
+    pumps(peer);
+    receive_frame(peer, 4, 0, 0, BYTES("\0\4\0\0\0\x0a")); // INITIAL_WINDOW_SIZE 10
+    receive_frame(peer, 1, 5, 1, BYTES(GET "\x40\3x-a\3one"));
+    size_t whole_len = answered(peer, 0);
+    assert_true(peer->streams[0].is_closed);
+    moon_h2_sleep(peer->h2);
+    assert_true(moon_h2_is_asleep(peer->h2));
+    moon_buffer_fini(&peer->out, peer->buffers);
+    pumps(peer); // nothing goes out for it
+    assert_int_equal(moon_buffer_len(&peer->out), 0);
+    assert_int_equal(receive_frame(peer, 1, 5, 3, BYTES(GET "\xbf")), 0); // the entry of before
+    assert_false(moon_h2_is_asleep(peer->h2));
+    assert_int_equal(moon_h2_window(peer->h2, &peer->streams[1].h2), 10);
+    size_t again_len = answered(peer, 1);
+    assert_in_range(again_len, whole_len,
+                    whole_len + 6); // the table is empty, and the client was told
+    assert_int_equal(peer->f->head.headers.count, 2);
+    receive_frame(peer, 1, 5, 5, BYTES(GET));
+    assert_true(answered(peer, 2) < whole_len);                 // and fills again
+    assert_true(receive_frame(peer, 0, 0, 3, BYTES("x")) != 0); // 3 is over
+    peer_free(peer);
+}
+
+static void it_sleeps_as_often_as_it_likes(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    pumps(peer);
+    for (int i = 0; i < 3000; i++) {
+        moon_h2_sleep(peer->h2);
+        assert_true(moon_h2_is_asleep(peer->h2));
+        peer->now_ms += 1000;
+        moon_buffer_fini(&peer->out, peer->buffers);
+        assert_int_equal(receive_frame(peer, 6, 0, 0, BYTES("12345678")), 0); // PING
+        pumps(peer);
+        assert_int_equal(moon_buffer_len(&peer->out), 17);
+    }
+    moon_h2_sleep(peer->h2);
+    moon_h2_drain_notice(peer->h2);
+    pumps(peer);
+    assert_true(moon_buffer_len(&peer->out) > 17);
+    peer_free(peer);
+}
+
+static void it_does_not_sleep_in_a_frame(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    pumps(peer);
+    receive(peer, BYTES("\0\0"));
+    moon_h2_sleep(peer->h2);
+    assert_false(moon_h2_is_asleep(peer->h2));
+    receive(peer, BYTES("\x08\6\0\0\0\0\0"
+                        "1234"));
+    moon_h2_sleep(peer->h2);
+    assert_false(moon_h2_is_asleep(peer->h2));
+    receive(peer, BYTES("5678"));
+    pumps(peer);
+    moon_h2_sleep(peer->h2);
+    assert_true(moon_h2_is_asleep(peer->h2)); // and is freed so
+    peer_free(peer);
+}
+
 // ---- the guard
 
 static void buckets_empty_and_fill(void **state)
@@ -465,6 +555,9 @@ int main(void)
         TEST(tunnels_end_each_side_by_itself),
         TEST(bodies_keep_to_the_windows),
         TEST(a_response_that_is_early_resets_what_it_did_not_read),
+        TEST(it_sleeps_and_wakes_as_it_was),
+        TEST(it_sleeps_as_often_as_it_likes),
+        TEST(it_does_not_sleep_in_a_frame),
         TEST(buckets_empty_and_fill),
         TEST(continuations_are_counted),
         TEST(frames_of_closed_streams_end_the_connection),
