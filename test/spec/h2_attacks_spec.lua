@@ -346,6 +346,23 @@ describe("h2 attacks, clients that do not take their responses:", function()
     assert.equal(200, gateway:get("/").status)
   end, 60000))
 
+  it("a hundred responses whose windows end where it hurts cost no more", h.test(function()
+    local gateway = h.gateway { backend = big_backend() }
+    for _, window in ipairs { 1, 8100, 8192, 20000 } do
+      expect_small(gateway, function()
+        local client = connect(gateway, { settings = http2.setting(4, window) })
+        client:window(0, 100 * window)
+        for i = 0, 99 do client:request(2 * i + 1, { [":path"] = "/big" }) end
+        client:until_(function()
+          for i = 0, 99 do if (client.streams[2 * i + 1] or { body_len = 0 }).body_len < window then return false end end
+          return true
+        end, 20000)
+        client:sync()
+        return 100 * 60, 1, 100
+      end)
+    end
+  end, 60000))
+
   it("a window that drips does not keep a stream alive, nor does a PING", h.test(function()
     local gateway = h.gateway { backend = big_backend(), settings = { timeouts = { body = 0.5 } } }
     local client = connect(gateway, { settings = http2.setting(4, 0) })
