@@ -101,6 +101,8 @@ struct moon_h2_args {
     void *owner;
     struct moon_buffer_pool *buffers; // blocks
     uint32_t header_bytes, header_count;
+    uint64_t now_ms; // at its beginning
+    bool is_suspect; // less is borne with at its beginning
 };
 
 // The preface as far as `bytes` goes: > 0 it is there whole, 0 it may become one, < 0 it is none.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/list.h"
+#include "link/suspects.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -43,4 +44,5 @@ struct moon_resources {
     struct moon_tls_client *tls_client; // of calls: trusts what the system does; NULL: not made yet
     uint64_t tls_warned_ms;             // when a failure was last told
     uint64_t link_count;                // made so far: the number of the newest
+    struct moon_suspects suspects;
 };
