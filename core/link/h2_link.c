@@ -36,6 +36,8 @@ static const struct moon_settings *settings_of(const struct moon_link *link)
 static void suspect(struct moon_link *link)
 {
     struct moon_address client;
+    if (link->role != MOON_LINK_SERVER)
+        return;
     moon_link_address(link, true, &client);
     moon_suspects_add(&link->res->suspects, &client, now_of(link));
 }
@@ -362,12 +364,15 @@ bool moon_h2_begin(struct moon_link *link)
     if (!h)
         return false;
     moon_link_address(link, true, &client);
+    if (!link->res->h2_shape)
+        link->res->h2_shape = moon_h2_shape_new();
     h->h2 = moon_h2_new(&(struct moon_h2_args){
         .events = &events,
         .owner = link,
         .buffers = link->res->buffers,
         .now_ms = now_of(link),
         .is_suspect = moon_suspects_has(&link->res->suspects, &client, now_of(link)),
+        .shape = link->res->h2_shape,
         .header_bytes = settings->limits.header_bytes,
         .header_count = settings->limits.header_count});
     if (!h->h2) {
