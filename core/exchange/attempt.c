@@ -244,6 +244,12 @@ static size_t on_body(void *owner, struct moon_slice bytes)
     return (size_t)taken;
 }
 
+static size_t on_room(void *owner)
+{
+    const struct moon_exchange *ex = owner;
+    return ex->down ? moon_lane_room(ex->down) : SIZE_MAX;
+}
+
 static void on_end(void *owner, const struct moon_headers *trailers)
 {
     struct moon_exchange *ex = owner;
@@ -270,6 +276,7 @@ static const struct moon_lane_events up_events = {
     .head = on_head,
     .fault = on_fault,
     .body = on_body,
+    .room = on_room,
     .end = on_end,
     .abort = on_abort,
     .writable = on_writable,

@@ -13,6 +13,7 @@
 #include "exchange/relay.h"
 #include "exchange/survey.h"
 #include "gateway/certificates.h"
+#include "http/h2.h"
 #include "io/loop.h"
 #include "io/tls.h"
 #include "io/world.h"
@@ -489,6 +490,7 @@ void moon_worker_free(struct moon_worker *worker)
     moon_arena_pool_free(worker->res.arenas);
     moon_route_scratch_free(worker->service.route_scratch);
     free(worker->res.read_buffer);
+    moon_h2_shape_free(worker->res.h2_shape);
     moon_series_free(worker->res.series);
     worker->args.loop->turns = NULL;
     worker->args.loop->heartbeat = NULL;

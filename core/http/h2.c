@@ -133,6 +133,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 {
     (void)session;
     struct moon_h2 *h2 = owner;
+    if (h2->is_dropping)
+        return 0;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         headers_received(h2, frame);
@@ -207,6 +209,7 @@ static nghttp2_session_callbacks *callbacks_new(void)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_closed);
     nghttp2_session_callbacks_set_send_callback(callbacks, moon_h2_on_send);
+    nghttp2_session_callbacks_set_before_frame_send_callback(callbacks, moon_h2_before_send);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, moon_h2_on_send_data);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, moon_h2_on_frame_sent);
     return callbacks;

@@ -19,6 +19,7 @@
 
 struct moon_arena;
 struct moon_h2;
+struct moon_h2_shape;
 
 enum {
     MOON_H2_PREFACE_LEN = 24,
@@ -113,9 +114,13 @@ struct moon_h2_args {
     void *owner;
     struct moon_buffer_pool *buffers; // blocks
     uint32_t header_bytes, header_count;
+    uint64_t now_ms; // at its beginning
     bool is_client;
-    uint32_t
-        peer_stream_count; // client side: streams that the peer takes until it says how many; 0: as usual
+    bool is_suspect; // server side: less is borne with at its beginning
+    // client side: streams that the peer takes until it says how many; 0: as usual
+    uint32_t peer_stream_count;
+    // of all sessions of a thread, which end before it; NULL: none sleeps
+    struct moon_h2_shape *shape;
 };
 
 // The preface as far as `bytes` goes: > 0 it is there whole, 0 it may become one, < 0 it is none.
@@ -141,6 +146,9 @@ bool moon_h2_is_busy(const struct moon_h2 *h2);
 // No stream is open, and nothing is expected soon: memory is given back until something is asked of the connection.
 void moon_h2_sleep(struct moon_h2 *h2);
 bool moon_h2_is_asleep(const struct moon_h2 *h2);
+// What sessions that sleep have in common. NULL: out of memory. NULL is fine for free.
+struct moon_h2_shape *moon_h2_shape_new(void);
+void moon_h2_shape_free(struct moon_h2_shape *shape);
 // Moves frames that are due into `out`, as far as it has room. 0 or an error (-ENOBUFS, MOON_EPROTO).
 int moon_h2_pump(struct moon_h2 *h2, struct moon_buffer *out);
 

@@ -4,8 +4,10 @@
 
 enum {
     RESET_BURST_COUNT = 100,
-    RESET_REFILL_COUNT = 50, // a second
+    RESET_SUSPECT_COUNT = 10, // of one who was ended a moment ago, at the beginning
+    RESET_REFILL_COUNT = 50,  // a second
     CONTROL_BURST_COUNT = 1000,
+    CONTROL_SUSPECT_COUNT = 100,
     CONTROL_REFILL_COUNT = 100,
     CREDIT_COUNT = 4, // a request or a DATA frame: a PING and a WINDOW_UPDATE or two are in order
     CONTINUATION_COUNT = 8,
@@ -14,8 +16,10 @@ enum {
 
 void moon_h2_guard_init(struct moon_h2 *h2)
 {
-    h2->resets.left = RESET_BURST_COUNT;
-    h2->control.left = CONTROL_BURST_COUNT;
+    bool is_suspect = h2->args.is_suspect;
+    h2->resets.left = is_suspect ? RESET_SUSPECT_COUNT : RESET_BURST_COUNT;
+    h2->control.left = is_suspect ? CONTROL_SUSPECT_COUNT : CONTROL_BURST_COUNT;
+    h2->resets.filled_ms = h2->control.filled_ms = h2->args.now_ms;
     h2->payload_len = h2->args.is_client ? 0 : MOON_H2_PREFACE_LEN; // it is no frame
 }
 

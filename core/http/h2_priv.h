@@ -16,9 +16,9 @@ enum { MOON_H2_RESET_COUNT = 16 };
 struct moon_h2 {
     nghttp2_session *session;
     struct moon_h2_args args;
-    // h2_memory.c; the image: masks, one for each group of words, then the words that they name. NULL: it is awake
+    // h2_memory.c; NULL: it is awake
     char *region;
-    uint64_t *image;
+    uint8_t *image;
     uint32_t tables_len;
     struct moon_buffer *out;         // under moon_h2_pump
     struct moon_h2_stream *block_of; // whose header block is being received
@@ -35,10 +35,10 @@ struct moon_h2 {
     bool is_receiving : 1, is_pumping : 1, is_in_block : 1;
     bool is_greeted : 1; // the preface is through, SETTINGS included
     bool has_terminated : 1;
-    bool wants_ping : 1;                      // behind the GOAWAY that is queued
-    bool was_sent_away : 1;                   // a GOAWAY came
-    bool is_making : 1, has_frame_buffer : 1; // h2_memory.c
-    int error;                                // from under nghttp2
+    bool wants_ping : 1;                                       // behind the GOAWAY that is queued
+    bool was_sent_away : 1;                                    // a GOAWAY came
+    bool is_making : 1, has_frame_buffer : 1, is_dropping : 1; // h2_memory.c
+    int error;                                                 // from under nghttp2
 };
 
 // h2.c
@@ -61,6 +61,8 @@ nghttp2_mem moon_h2_memory_init(struct moon_h2 *h2);
 void moon_h2_memory_fini(struct moon_h2 *h2);
 // Before anything is asked of the session; costs nothing where it is awake.
 void moon_h2_wake(struct moon_h2 *h2);
+// Keeps back what only nghttp2 has to hear.
+int moon_h2_before_send(nghttp2_session *session, const nghttp2_frame *frame, void *owner);
 
 // h2_head.c: one field as it was decoded. False: malformed.
 bool moon_h2_field_add(struct moon_h2 *h2, struct moon_h2_stream *stream, struct moon_slice name,

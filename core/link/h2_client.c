@@ -27,6 +27,7 @@ int moon_link_speak_h2(struct moon_link *link, uint32_t peer_stream_count)
     struct moon_h2_args args = {.events = &h2_client_events,
                                 .owner = link,
                                 .buffers = link->res->buffers,
+                                .now_ms = now_of(link),
                                 .header_bytes = settings->limits.header_bytes,
                                 .header_count = settings->limits.header_count,
                                 .is_client = true,

@@ -67,6 +67,14 @@ size_t moon_h2_lane_send_body(struct moon_lane *lane, struct moon_slice bytes)
     return taken;
 }
 
+size_t moon_h2_lane_room(const struct moon_lane *lane)
+{
+    const struct h2_stream *stream = (const struct h2_stream *)lane;
+    if (stream->is_lost || stream->is_closed) // it is thrown away
+        return SIZE_MAX;
+    return moon_h2_window(stream->link->h2->h2, &stream->h2);
+}
+
 void moon_h2_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers)
 {
     struct h2_stream *stream = h2_stream_of(lane);

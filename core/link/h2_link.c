@@ -32,6 +32,16 @@ static const struct moon_settings *settings_of(const struct moon_link *link)
 
 // ---- the end of a connection
 
+// Who did what no mistake does may come back, but is watched.
+static void suspect(struct moon_link *link)
+{
+    struct moon_address client;
+    if (link->role != MOON_LINK_SERVER)
+        return;
+    moon_link_address(link, true, &client);
+    moon_suspects_add(&link->res->suspects, &client, now_of(link));
+}
+
 static void count_cause(struct moon_link *link)
 {
     struct moon_counters *counters = link->res->counters;
@@ -43,17 +53,18 @@ static void count_cause(struct moon_link *link)
         return;
     case MOON_H2_RESETS:
         moon_count_up(&counters->h2_ended_resets);
-        return;
+        break;
     case MOON_H2_CONTROL:
         moon_count_up(&counters->h2_ended_control);
-        return;
+        break;
     case MOON_H2_FIELDS:
         moon_count_up(&counters->h2_ended_fields);
-        return;
+        break;
     case MOON_H2_CONTINUATIONS:
         moon_count_up(&counters->h2_ended_continuations);
-        return;
+        break;
     }
+    suspect(link);
 }
 
 // Nothing more is taken; the GOAWAY that is queued goes out, then the connection ends.
@@ -385,9 +396,17 @@ struct moon_h2_link *h2_link_new(struct moon_link *link, const struct moon_h2_ar
 bool moon_h2_begin(struct moon_link *link)
 {
     const struct moon_settings *settings = settings_of(link);
+    struct moon_address client;
+    moon_link_address(link, true, &client);
+    if (!link->res->h2_shape)
+        link->res->h2_shape = moon_h2_shape_new();
     struct moon_h2_args args = {.events = &events,
                                 .owner = link,
                                 .buffers = link->res->buffers,
+                                .now_ms = now_of(link),
+                                .is_suspect =
+                                    moon_suspects_has(&link->res->suspects, &client, now_of(link)),
+                                .shape = link->res->h2_shape,
                                 .header_bytes = settings->limits.header_bytes,
                                 .header_count = settings->limits.header_count};
     if (!h2_link_new(link, &args))

@@ -70,6 +70,11 @@ void moon_lane_hold(struct moon_lane *lane, bool is_held)
     moon_link_progress(link);
 }
 
+size_t moon_lane_room(const struct moon_lane *lane)
+{
+    return lane->is_stream ? moon_h2_lane_room(lane) : SIZE_MAX;
+}
+
 bool moon_lane_is_read(const struct moon_lane *lane)
 {
     if (lane->is_stream)

@@ -20,6 +20,7 @@
 
 enum {
     DISCARD_LEN = 262144,
+    READ_MIN_LEN = 4096,   // the smallest block of a buffer
     LINGER_GUESS_MS = 500, // for what may be on its way: a round trip, and no burden on a drain
 };
 
@@ -398,6 +399,19 @@ static size_t read_cap_of(const struct moon_link *link)
     return link->head_cap_len && link->scan.seen_len == 0 ? link->head_cap_len : MOON_READ_HEAD_LEN;
 }
 
+// No more than those who get it can pass on: the rest would be kept, for each of a hundred streams without a window.
+static size_t read_len_of(const struct moon_link *link)
+{
+    const struct moon_lane *lane = &link->lane;
+    size_t cap = read_cap_of(link), room = moon_buffer_room(&link->in);
+    if (lane->owner && lane->events->room) {
+        size_t wanted = lane->events->room(lane->owner);
+        wanted = wanted < READ_MIN_LEN ? READ_MIN_LEN : wanted;
+        room = wanted < room ? wanted : room;
+    }
+    return cap < room ? cap : room;
+}
+
 static void link_read(struct moon_link *link)
 {
     size_t turn_len = 0;
@@ -408,8 +422,7 @@ static void link_read(struct moon_link *link)
         }
         if (link->splice_wish && moon_splice_begin(link))
             return;
-        size_t cap = read_cap_of(link), room = moon_buffer_room(&link->in);
-        ssize_t n = moon_stream_read(link->stream, link->res->read_buffer, cap < room ? cap : room);
+        ssize_t n = moon_stream_read(link->stream, link->res->read_buffer, read_len_of(link));
         if (n == 0)
             return;
         if (n < 0) {

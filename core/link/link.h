@@ -42,6 +42,8 @@ struct moon_lane_events {
     void (*fault)(void *owner, const struct moon_fault *fault);
     // Body bytes; returns how many were taken. Fewer: nothing more comes until moon_lane_resume.
     size_t (*body)(void *owner, struct moon_slice bytes);
+    // Client role: how many body bytes are of use now: reads are no longer, but for a few KiB. NULL: any.
+    size_t (*room)(void *owner);
     // The message is over. `trailers` (in the arena, perhaps none) are those that may be trailers.
     void (*end)(void *owner, const struct moon_headers *trailers);
     // The connection is lost or a deadline passed (MOON_ETIMEOUT); the lane is detached already, the link closes itself.
@@ -144,6 +146,8 @@ int moon_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
                         const struct moon_framing *framing);
 // Body bytes in the framing of the head; returns how many were taken (0: full, `writable` follows).
 size_t moon_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
+// How many body bytes the peer would take now, as far as it has said: the windows of a stream. SIZE_MAX: it has not.
+size_t moon_lane_room(const struct moon_lane *lane);
 // Ends the body. Trailers (may be NULL) go out only in a chunked body.
 void moon_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
 // More body may be delivered. Never calls back before it returns.

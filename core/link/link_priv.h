@@ -129,6 +129,7 @@ int moon_h2_lane_send_head(struct moon_lane *lane, const struct moon_head *head,
                            const struct moon_framing *framing);
 size_t moon_h2_lane_send_body(struct moon_lane *lane, struct moon_slice bytes);
 void moon_h2_lane_send_end(struct moon_lane *lane, const struct moon_headers *trailers);
+size_t moon_h2_lane_room(const struct moon_lane *lane);
 void moon_h2_lane_resume(struct moon_lane *lane);
 void moon_h2_lane_hold(struct moon_lane *lane, bool is_held);
 bool moon_h2_lane_is_read(const struct moon_lane *lane);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/list.h"
+#include "link/suspects.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 struct moon_arena_pool;
 struct moon_buffer_pool;
 struct moon_counters;
+struct moon_h2_shape;
 struct moon_log;
 struct moon_loop;
 struct moon_ring;
@@ -43,4 +45,6 @@ struct moon_resources {
     struct moon_tls_client *tls_client; // of calls: trusts what the system does; NULL: not made yet
     uint64_t tls_warned_ms;             // when a failure was last told
     uint64_t link_count;                // made so far: the number of the newest
+    struct moon_suspects suspects;
+    struct moon_h2_shape *h2_shape; // made with the first HTTP/2 connection; NULL: there was none
 };

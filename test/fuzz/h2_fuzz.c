@@ -22,6 +22,7 @@ struct client {
     struct moon_buffer out;
     struct stream streams[STREAM_COUNT];
     size_t stream_count;
+    struct moon_h2_shape *shape;
     bool consumes_late, answers_in_pieces;
 };
 
@@ -170,6 +171,11 @@ static int turn(struct client *client)
         stream->unread_len = 0;
     }
     int err = moon_h2_pump(client->h2, &client->out);
+    bool is_idle = true;
+    for (size_t i = 0; i < client->stream_count; i++)
+        is_idle = is_idle && client->streams[i].is_closed;
+    if (is_idle && !err)
+        moon_h2_sleep(client->h2);
     HOLDS(moon_buffer_len(&client->out) <= MOON_BUFFER_MAX_LEN);
     moon_buffer_fini(&client->out, client->buffers);
     return err;
@@ -204,15 +210,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     client->buffers = moon_buffer_pool_new(&client->budget);
     client->consumes_late = choice & 1;
     client->answers_in_pieces = choice & 2;
+    client->shape = moon_h2_shape_new();
     client->h2 = moon_h2_new(&(struct moon_h2_args){.events = &events,
                                                     .owner = client,
                                                     .buffers = client->buffers,
+                                                    .shape = client->shape,
                                                     .header_bytes = 32768,
                                                     .header_count = 100});
     receive(client, in, choice & 4 ? 1 + (choice >> 3) : 65536);
     for (size_t i = 0; i < client->stream_count; i++)
         moon_h2_stream_fini(client->h2, &client->streams[i].h2);
     moon_h2_free(client->h2);
+    moon_h2_shape_free(client->shape);
     moon_buffer_fini(&client->out, client->buffers);
     moon_buffer_pool_free(client->buffers);
     fuzz_arena_free(&client->arena);

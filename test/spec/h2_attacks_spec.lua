@@ -138,6 +138,50 @@ describe("h2 attacks, resets:", function()
   end
 end)
 
+describe("h2 attacks, those who come back:", function()
+  -- How many requests, each cancelled when it is under way, until the connection is ended; at most `most`.
+  local function resets(client, most)
+    for i = 0, most - 1 do
+      client:request(2 * i + 1):send(RST, 0, 2 * i + 1, http2.u32(http2.CANCEL))
+      if not client:sync() then return i + 1 end
+    end
+    return most
+  end
+
+  local function flood_until_ended(client)
+    local out = {}
+    for i = 0, 299 do
+      out[#out + 1] = http2.frame(HEADERS, WHOLE, 2 * i + 1, http2.head()) .. http2.frame(RST, 0, 2 * i + 1, http2.u32(http2.CANCEL))
+    end
+    client.stream:send(table.concat(out))
+    client:finish()
+    assert.equal(CALM, client.goaway.code)
+  end
+
+  it("have a tenth of the allowance for a while, and are served", h.test(function()
+    local gateway = h.gateway { backend = h.backend() }
+    flood_until_ended(connect(gateway))
+    local again = connect(gateway)
+    again:request(1001)
+    assert.equal(200, again:response(1001).status)
+    local count = resets(connect(gateway), 100)
+    assert.is_true(count >= 9 and count <= 40, "ended after " .. count)
+    assert.equal(60, resets(connect(gateway, { source = "127.0.0.2" }), 60)) -- who is somebody else is not meant
+    again = connect(gateway)
+    h.pass(1500) -- it fills with time, as ever
+    assert.equal(60, resets(again, 60))
+  end, 20000))
+
+  it("after a plain mistake are not meant", h.test(function()
+    local gateway = h.gateway { backend = h.backend() }
+    local client = connect(gateway)
+    client:data(1, "of no stream")
+    client:finish()
+    assert.equal(1, ended(gateway, "protocol"))
+    assert.equal(60, resets(connect(gateway), 60))
+  end))
+end)
+
 describe("h2 attacks, header blocks:", function()
   it("a block in endless CONTINUATION frames ends the connection", h.test(function()
     local payloads = { [""] = "continuations", [http2.field("x-a", ("b"):rep(4000))] = "continuations",
@@ -344,6 +388,23 @@ describe("h2 attacks, clients that do not take their responses:", function()
       return 100 * 60, 1, 100
     end)
     assert.equal(200, gateway:get("/").status)
+  end, 60000))
+
+  it("a hundred responses whose windows end where it hurts cost no more", h.test(function()
+    local gateway = h.gateway { backend = big_backend() }
+    for _, window in ipairs { 1, 8100, 8192, 20000 } do
+      expect_small(gateway, function()
+        local client = connect(gateway, { settings = http2.setting(4, window) })
+        client:window(0, 100 * window)
+        for i = 0, 99 do client:request(2 * i + 1, { [":path"] = "/big" }) end
+        client:until_(function()
+          for i = 0, 99 do if (client.streams[2 * i + 1] or { body_len = 0 }).body_len < window then return false end end
+          return true
+        end, 20000)
+        client:sync()
+        return 100 * 60, 1, 100
+      end)
+    end
   end, 60000))
 
   it("a window that drips does not keep a stream alive, nor does a PING", h.test(function()

@@ -274,6 +274,31 @@ describe("http/2", function()
     gateway:expect_quiet()
   end))
 
+  it("sleeps when it idles, and goes on as if it had not", h.test(function()
+    local backend = h.backend(h.each(function(request)
+      return ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Seen: %s\r\nX-Long: %s\r\n\r\n"):format(
+        request.headers["x-a"] or "nothing", ("v"):rep(200))
+    end))
+    local gateway = h.gateway { backend = backend }
+    local client = connect(gateway)
+    for round = 0, 2 do
+      local id = 4 * round + 1
+      local fields = round == 0 and http2.field("x-a", "from the first", true) or http2.indexed(62)
+      client:send(http2.HEADERS, 5, id, http2.head() .. fields)
+      client:request(id + 2, { [":method"] = "POST" }, nil, { open = true }):data(id + 2, ("x"):rep(1000), true)
+      assert.equal("from the first", client:response(id).headers["x-seen"])
+      assert.equal(200, client:response(id + 2).status)
+      assert.equal(("v"):rep(200), client.streams[id + 2].headers["x-long"])
+      h.pass(1300)
+    end
+    assert.is_true(client:sync())
+    h.pass(1300)
+    gateway:signal "sigterm" -- it is woken for its last word
+    assert.equal("eof", client:finish())
+    assert.equal(http2.NO_ERROR, client.goaway.code)
+    gateway:wait_exit()
+  end, 20000))
+
   it("bounds the requests of a connection", h.test(function()
     local gateway = h.gateway { backend = h.backend(), settings = { keepalive_requests = 3 } }
     local client = connect(gateway)

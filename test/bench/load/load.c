@@ -199,7 +199,7 @@ int main(int argc, char **argv)
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     prctl(PR_SET_TIMERSLACK, 1ul);
-    alarm((unsigned)(options.seconds + options.warmup) +
+    alarm((unsigned)(options.seconds + options.warmup) + options.connections / 50 +
           OVERTIME_S); // it ends by itself, whatever happens
     peer_init(&options);
     wait_for(options.port, options.is_h2);

@@ -28,6 +28,7 @@ struct peer {
     struct moon_buffer_budget budget;
     struct moon_buffer_pool *buffers;
     struct moon_buffer out;
+    struct moon_h2_shape *shape; // its own
     struct stream streams[STREAM_COUNT];
     size_t stream_count;
     unsigned pong_count;
@@ -88,19 +89,26 @@ static const struct moon_h2_events events = {.open = on_open,
                                              .window = on_window,
                                              .pong = on_pong};
 
-static struct peer *peer_new(void **state)
+static struct peer *peer_new_shaped(void **state, struct moon_h2_shape *shape)
 {
     struct peer *peer = calloc(1, sizeof *peer);
     peer->f = *state;
     peer->now_ms = 5000;
     atomic_init(&peer->budget.max_len, 1 << 24);
     peer->buffers = moon_buffer_pool_new(&peer->budget);
+    peer->shape = shape ? NULL : moon_h2_shape_new();
     peer->h2 = moon_h2_new(&(struct moon_h2_args){.events = &events,
                                                   .owner = peer,
                                                   .buffers = peer->buffers,
+                                                  .shape = shape ? shape : peer->shape,
                                                   .header_bytes = 32768,
                                                   .header_count = 100});
     return peer;
+}
+
+static struct peer *peer_new(void **state)
+{
+    return peer_new_shaped(state, NULL);
 }
 
 static void peer_free(struct peer *peer)
@@ -108,6 +116,7 @@ static void peer_free(struct peer *peer)
     for (size_t i = 0; i < peer->stream_count; i++)
         moon_h2_stream_fini(peer->h2, &peer->streams[i].h2);
     moon_h2_free(peer->h2);
+    moon_h2_shape_free(peer->shape);
     moon_buffer_fini(&peer->out, peer->buffers);
     assert_int_equal(moon_buffer_pool_used_len(peer->buffers), 0);
     moon_buffer_pool_free(peer->buffers);
@@ -404,6 +413,126 @@ static void a_response_that_is_early_resets_what_it_did_not_read(void **state)
     peer_free(peer);
 }
 
+// ---- sleep
+
+// Answers stream `at` with a field that goes into the encoder's table; how many bytes its HEADERS have.
+static size_t answered(struct peer *peer, size_t at)
+{
+    struct moon_head response = {.status = 200, .minor = 1};
+    struct moon_framing none = {.body = MOON_BODY_LENGTH};
+    assert_true(peer->streams[at].has_head);
+    assert_int_equal(read_head(peer, at), 0);
+    moon_headers_init(&response.headers, peer->f->arena, 1);
+    moon_headers_add(&response.headers, peer->f->arena, MOON_SLICE("x-kept"),
+                     MOON_SLICE("a value of some length"));
+    pumps(peer); // what else waits
+    moon_buffer_fini(&peer->out, peer->buffers);
+    moon_h2_send_head(peer->h2, &peer->streams[at].h2, &response, &none, false);
+    pumps(peer);
+    assert_int_equal(moon_buffer_bytes(&peer->out).ptr[3], 1);
+    return moon_buffer_len(&peer->out);
+}
+
+// What it was told before it slept it knows: windows, streams that are over, the entries of the decoder's table.
+static void it_sleeps_and_wakes_as_it_was(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    moon_h2_sleep(peer->h2); // its SETTINGS have not gone out
+    assert_false(moon_h2_is_asleep(peer->h2));
+    pumps(peer);
+    receive_frame(peer, 4, 0, 0, BYTES("\0\4\0\0\0\x0a")); // INITIAL_WINDOW_SIZE 10
+    receive_frame(peer, 1, 5, 1, BYTES(GET "\x40\3x-a\3one"));
+    size_t whole_len = answered(peer, 0);
+    assert_true(peer->streams[0].is_closed);
+    moon_h2_sleep(peer->h2);
+    assert_true(moon_h2_is_asleep(peer->h2));
+    moon_buffer_fini(&peer->out, peer->buffers);
+    pumps(peer); // nothing goes out for it
+    assert_int_equal(moon_buffer_len(&peer->out), 0);
+    assert_int_equal(receive_frame(peer, 1, 5, 3, BYTES(GET "\xbf")), 0); // the entry of before
+    assert_false(moon_h2_is_asleep(peer->h2));
+    assert_int_equal(moon_h2_window(peer->h2, &peer->streams[1].h2), 10);
+    size_t again_len = answered(peer, 1);
+    assert_in_range(again_len, whole_len,
+                    whole_len + 6); // the table is empty, and the client was told
+    assert_int_equal(peer->f->head.headers.count, 2);
+    receive_frame(peer, 1, 5, 5, BYTES(GET));
+    assert_true(answered(peer, 2) < whole_len);                 // and fills again
+    assert_true(receive_frame(peer, 0, 0, 3, BYTES("x")) != 0); // 3 is over
+    peer_free(peer);
+}
+
+// What they have in common is kept once; what differs is each one's own.
+static void many_sleep_in_one_shape(void **state)
+{
+    enum { COUNT = 20 };
+    struct peer *peers[COUNT];
+    peers[0] = peer_new(state);
+    for (int i = 1; i < COUNT; i++)
+        peers[i] = peer_new_shaped(state, peers[0]->shape);
+    for (int i = 0; i < COUNT; i++) {
+        const char window[6] = {0, 4, 0, 0, 0, (char)(i + 1)};
+        receive(peers[i], BYTES(START));
+        receive_frame(peers[i], 4, 0, 0, (struct moon_slice){window, sizeof window});
+        for (int k = 0; k <= i % 3; k++) {
+            receive_frame(peers[i], 1, 5, 2 * (uint32_t)k + 1, BYTES(GET "\x40\3x-a\3one"));
+            answered(peers[i], (size_t)k);
+        }
+        moon_h2_sleep(peers[i]->h2);
+        assert_true(moon_h2_is_asleep(peers[i]->h2));
+    }
+    for (int i = COUNT - 1; i >= 0; i--) {
+        size_t at = peers[i]->stream_count;
+        assert_int_equal(receive_frame(peers[i], 1, 5, 11, BYTES(GET "\xbf")), 0);
+        assert_int_equal(moon_h2_window(peers[i]->h2, &peers[i]->streams[at].h2), i + 1);
+        answered(peers[i], at);
+        assert_int_equal(peers[i]->f->head.headers.count, 2);
+    }
+    for (int i = COUNT - 1; i >= 0; i--)
+        peer_free(peers[i]);
+}
+
+static void it_sleeps_as_often_as_it_likes(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    pumps(peer);
+    for (int i = 0; i < 3000; i++) {
+        moon_h2_sleep(peer->h2);
+        assert_true(moon_h2_is_asleep(peer->h2));
+        peer->now_ms += 1000;
+        moon_buffer_fini(&peer->out, peer->buffers);
+        assert_int_equal(receive_frame(peer, 6, 0, 0, BYTES("12345678")), 0); // PING
+        pumps(peer);
+        assert_int_equal(moon_buffer_len(&peer->out), 17);
+    }
+    moon_h2_sleep(peer->h2);
+    moon_h2_drain_notice(peer->h2);
+    pumps(peer);
+    assert_true(moon_buffer_len(&peer->out) > 17);
+    peer_free(peer);
+}
+
+static void it_does_not_sleep_in_a_frame(void **state)
+{
+    struct peer *peer = peer_new(state);
+    receive(peer, BYTES(START));
+    pumps(peer);
+    receive(peer, BYTES("\0\0"));
+    moon_h2_sleep(peer->h2);
+    assert_false(moon_h2_is_asleep(peer->h2));
+    receive(peer, BYTES("\x08\6\0\0\0\0\0"
+                        "1234"));
+    moon_h2_sleep(peer->h2);
+    assert_false(moon_h2_is_asleep(peer->h2));
+    receive(peer, BYTES("5678"));
+    pumps(peer);
+    moon_h2_sleep(peer->h2);
+    assert_true(moon_h2_is_asleep(peer->h2)); // and is freed so
+    peer_free(peer);
+}
+
 // ---- the guard
 
 static void buckets_empty_and_fill(void **state)
@@ -465,6 +594,10 @@ int main(void)
         TEST(tunnels_end_each_side_by_itself),
         TEST(bodies_keep_to_the_windows),
         TEST(a_response_that_is_early_resets_what_it_did_not_read),
+        TEST(it_sleeps_and_wakes_as_it_was),
+        TEST(many_sleep_in_one_shape),
+        TEST(it_sleeps_as_often_as_it_likes),
+        TEST(it_does_not_sleep_in_a_frame),
         TEST(buckets_empty_and_fill),
         TEST(continuations_are_counted),
         TEST(frames_of_closed_streams_end_the_connection),
