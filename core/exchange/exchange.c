@@ -104,7 +104,7 @@ static void hold_request(struct moon_exchange *ex)
     bool waits = moon_chain_body_waits(&ex->run, MOON_REQUEST);
     bool is_unwanted = moon_intake_is_replaced(ex) && !ex->is_request_whole;
     if (ex->down)
-        moon_lane_hold(ex->down, waits || is_unwanted);
+        moon_lane_hold(ex->down, waits || is_unwanted || (ex->grpc && ex->up));
     if (ex->up)
         moon_lane_hold(ex->up, waits);
 }

@@ -148,10 +148,10 @@ describe("health checks", function()
   it("are made over TLS, and believe whom the upstream believes", h.test(function()
     local set = tls.certs()
     if not set then return end
-    local good = set:issue { name = "good", sans = "DNS:localhost,IP:127.0.0.1" }
+    local known = set:issue { name = "known", sans = "DNS:localhost,IP:127.0.0.1" }
     local elsewhere = set:authority "elsewhere" and set:issue { name = "stranger", ca = "elsewhere", sans = "IP:127.0.0.1" }
     local ports = {}
-    for i, pair in ipairs { good, elsewhere } do
+    for i, pair in ipairs { known, elsewhere } do
       ports[i] = h.dead_port()
       local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www")
         :format(ports[i], pair.cert, pair.key) } })
