@@ -268,7 +268,7 @@ static uint32_t silence_of(const struct moon_exchange *ex)
     enum { IDLE_MS = 600000 };
     uint32_t shipped_ms = ex->res->settings->timeouts.response_ms;
     uint32_t own_ms = ex->action->timeouts.response_ms;
-    if (ex->grpc)
+    if (ex->may_idle)
         return ex->action->timeouts.idle_ms ? ex->action->timeouts.idle_ms : IDLE_MS;
     return own_ms > shipped_ms ? own_ms : shipped_ms;
 }
@@ -285,7 +285,7 @@ static void begin(struct moon_exchange *ex)
                                                             .head = &ex->response,
                                                             .request_method = ex->request.method_id,
                                                             .response_ms = silence_of(ex)});
-    if (ex->grpc && ex->down)
+    if (ex->may_idle && ex->down)
         moon_lane_hold(ex->down, true); // who streams need not keep to a rate
     moon_grpc_call_forward(ex); // out of memory: as it came
     moon_lane_send_head(ex->up, &ex->request, framing);

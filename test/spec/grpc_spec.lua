@@ -126,7 +126,7 @@ end)
 
 describe("a stream of a call", function()
   -- Echoes every message, and ends with the client.
-  local function serve(protocol, timeouts)
+  local function serve(protocol, timeouts, other)
     local backend = h.backend(http2.script(function(server)
       local request = server:take_head()
       server:respond(request.id, 200, { { "content-type", "application/grpc" } }, { open = true })
@@ -144,7 +144,7 @@ describe("a stream of a call", function()
       end
     end))
     return h.gateway { backend = backend, upstream = { protocol = protocol },
-      settings = { timeouts = { body = 0.3, response = 0.3 } }, routes = { route({ service = "s" }, { timeouts = timeouts }) } }
+      settings = { timeouts = { body = 0.3, response = 0.3 } }, routes = { other or route({ service = "s" }, { timeouts = timeouts }) } }
   end
 
   it("may idle longer than a request's body and a response may", h.test(function()
@@ -158,6 +158,16 @@ describe("a stream of a call", function()
     end
     client:data(1, "", true)
     assert.equal("0", client:response(1).trailers["grpc-status"])
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
+  it("has to keep moving on a route that is not for calls", h.test(function()
+    local gateway = serve("http2", nil, { path = "/", backends = "backend" })
+    local client = http2.connect(gateway:connect())
+    grpc.begin(client, 1, "/s/M")
+    h.takes(200, 2000, function() client:response(1) end)
+    assert.is_not_nil(client.streams[1].trailers["grpc-status"])
     client.stream:close()
     gateway:expect_quiet()
   end))
