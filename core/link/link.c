@@ -156,7 +156,8 @@ static void write_blocked(struct moon_link *link)
 
 void moon_link_flush(struct moon_link *link)
 {
-    if (link->is_connecting || link->is_broken || moon_buffer_len(&link->out) == 0)
+    if (link->is_freed || link->is_connecting || link->is_broken ||
+        moon_buffer_len(&link->out) == 0)
         return;
     struct moon_slice bytes = moon_buffer_bytes(&link->out);
     struct iovec iov = {(void *)bytes.ptr, bytes.len};
