@@ -287,7 +287,7 @@ static void begin(struct moon_exchange *ex)
                                                             .response_ms = silence_of(ex)});
     if (ex->may_idle && ex->down)
         moon_lane_hold(ex->down, true); // who streams need not keep to a rate
-    moon_grpc_call_forward(ex); // out of memory: as it came
+    moon_grpc_call_forward(ex);         // out of memory: as it came
     moon_lane_send_head(ex->up, &ex->request, framing);
     ex->resent_len = 0;
     ex->is_resending = ex->attempt_count > 1;

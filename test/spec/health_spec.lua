@@ -44,6 +44,7 @@ local function tally(gateway, count)
   return seen
 end
 
+local DOWN = 'moongate_upstream_endpoints_down{upstream="pool"}'
 local FAST = 'path = "/healthz", interval = 0.1, timeout = 0.1, healthy = 2, unhealthy = 2'
 
 describe("health checks", function()
@@ -115,12 +116,13 @@ describe("health checks", function()
 
   it("turn while all workers choose #threads", h.test(function()
     local a, b = member("a"), member("b", bad)
-    local gateway = h.script(script({ a, b }, 'path = "/healthz", interval = 0.1, healthy = 1, unhealthy = 1'), { settings = { workers = 4 } })
+    local gateway = h.script(script({ a, b }, 'path = "/healthz", interval = 0.1, healthy = 1, unhealthy = 1'),
+      { settings = { workers = 4 } })
     for _ = 1, 6 do
-      gateway:wait_metrics("b down", function(metrics) return metrics['moongate_upstream_endpoints_down{upstream="pool"}'] == 1 end)
+      gateway:wait_metrics("b down", function(metrics) return metrics[DOWN] == 1 end)
       b.health = good
       for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
-      gateway:wait_metrics("b up", function(metrics) return metrics['moongate_upstream_endpoints_down{upstream="pool"}'] == 0 end)
+      gateway:wait_metrics("b up", function(metrics) return metrics[DOWN] == 0 end)
       b.health = bad
       for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
     end
