@@ -1,4 +1,4 @@
-// The pool: endpoints and whose turn it is, lending, waiting at a limit. Slots are slot.c's, links pooled.c's.
+// The pool: endpoints and whose turn it is, lending, waiting at a limit. Slots are pool_slot.c's, links pool_link.c's.
 #include "upstream/pool.h"
 
 #include "base/list.h"

@@ -1,6 +1,6 @@
 // The bodies of the pool, and the seams between its files:
-//   slot.c    the slots, found by identity      pooled.c  a link's life in its slot: connect, idle, close
-//   pool.c    endpoints and whose turn it is, lending, waiting, tunnels
+//   pool_slot.c  the slots, found by identity    pool_link.c  a link's life in its slot: connect, idle, close
+//   pool.c       endpoints and whose turn it is, lending, waiting, tunnels
 #pragma once
 
 #include "base/list.h"
@@ -99,7 +99,7 @@ static inline uint64_t pool_mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-// slot.c
+// pool_slot.c
 
 // Slots with a patron lie together, so that they are found when it goes. `state` is not looked at where there is a patron.
 struct slot **slot_bucket(struct moon_pool *pool, const struct moon_endpoint_state *state,
@@ -121,7 +121,7 @@ void slot_free_gone(struct moon_pool *pool, struct slot *slot);
 // NULL: none idles.
 struct moon_pooled *slot_oldest_idle(const struct slot *slot);
 
-// pooled.c
+// pool_link.c
 
 // A new connection, not lent yet. 0 or -errno, which was counted.
 int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,

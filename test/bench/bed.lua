@@ -79,6 +79,14 @@ function bed.start_backend(port)
   return bed.spawn({ bed.build .. "/bench/backend", port }, bed.load_core)
 end
 
+--- nghttpd, with files of the lengths that they are called by.
+function bed.start_h2_backend(port)
+  local root = bed.dir .. "/h2"
+  os.execute(("mkdir -p '%s'"):format(root))
+  bed.write(root .. "/128", ("x"):rep(128))
+  return bed.spawn({ "nghttpd", "--no-tls", "--address=127.0.0.1", "-d", root, port }, bed.load_core)
+end
+
 -- ---- the command line
 
 local program

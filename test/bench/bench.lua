@@ -14,12 +14,15 @@ local command_line, median, number, sorted_keys, json = bed.command_line, bed.me
 
 -- ---- proxies
 
-local backend_port, grpc_port = process.free_port(), process.free_port()
+local backend_port = process.free_port()
+local h2_backend_port = process.free_port()
+local grpc_port = process.free_port()
 
 local function start_proxy(name)
   local proxy = proxies[name]
   local place = ("%s/%s.%d"):format(bed.dir, name, bed.serial())
-  local at = { dir = place, port = process.free_port(), backend = backend_port, grpc = grpc_port, build = bed.build,
+  local at = { dir = place, port = process.free_port(), backend = backend_port, other = h2_backend_port, grpc = grpc_port,
+    build = bed.build,
     binary = bed.binary }
   local function filled(text)
     return (tostring(text):gsub("%$(%l+)", function(key) return at[key] and tostring(at[key]) end))
@@ -214,6 +217,7 @@ local function main()
   local all, is_fine = {}, true
   if not options.json then print_versions() end
   bed.start_backend(backend_port)
+  if process.has "nghttpd" then bed.start_h2_backend(h2_backend_port) end
   bed.spawn({ bed.build .. "/bench/grpc", "serve", grpc_port }, bed.load_core)
   for _, work in ipairs(bed.chosen(works, options)) do
     local names = work.proxies or { "moongate", "nginx", "haproxy" }

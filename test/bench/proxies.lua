@@ -2,6 +2,8 @@
 -- kept connections, no log. Nothing else is tuned; what is raised are bounds that a run would hit.
 -- Each: needs (a program), version (a command whose first line is printed), files(at) -> name, text; command(at).
 -- `at` = { dir, port, backend, build, binary }.
+local process = require "process"
+
 local proxies = {}
 
 local function moongate(workers)
@@ -233,6 +235,25 @@ proxies.nghttpx = {
   text = "frontend=127.0.0.1,$port;no-tls\nbackend=127.0.0.1,$grpc;;proto=h2\nworkers=1\nsingle-process=yes\n" ..
     "accesslog-file=/dev/null\nerrorlog-file=/dev/null\nfrontend-http2-max-concurrent-streams=1000\n",
   command = { "nghttpx", "--conf=$dir/nghttpx.conf" },
+}
+
+-- ---- HTTP/2 of backends: nghttpd at $other
+
+local function needs_nghttpd(own)
+  if not process.has "nghttpd" then own.needs = "nghttpd" end
+  return own
+end
+
+proxies["moongate-h2-h2"] = needs_nghttpd(edited(proxies.moongate, '127.0.0.1:$backend" }', '127.0.0.1:$other" }, protocol = "http2"'))
+proxies["haproxy-h1-h2"] = needs_nghttpd(edited(proxies.haproxy, "127.0.0.1:$backend", "127.0.0.1:$other proto h2"))
+proxies["haproxy-h2-h2"] = needs_nghttpd(edited(proxies["haproxy-h2"], "127.0.0.1:$backend", "127.0.0.1:$other proto h2"))
+proxies["nghttpx-h2-h2"] = {
+  needs = "nghttpx",
+  package = "nghttp2-proxy",
+  version = "nghttpx --version",
+  command = { "nghttpx", "--single-process", "--conf=/dev/null",
+    "--workers=1", "--frontend=127.0.0.1,$port;no-tls", "--accesslog-file=/dev/null",
+    "--backend=127.0.0.1,$other;;proto=h2" },
 }
 
 -- ---- bytes as they are: TCP routes

@@ -102,6 +102,14 @@ return {
     proxies = { "moongate-grpc", "nghttpx" },
     bars = { nghttpx = 1.0 } },
 
+  { name = "h2-h2", title = "HTTP/2 in clear to an HTTP/2 backend, 8 connections x 10 streams", figure = "h2",
+    load = { connections = 8, streams = 10, response = 128, rate = 20000 },
+    proxies = { "moongate-h2-h2", "haproxy-h2-h2", "nghttpx-h2-h2" } },
+
+  { name = "h1-h2", title = "128 B, keep-alive, to an HTTP/2 backend", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-h2-h2", "haproxy-h1-h2" } },
+
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },
     proxies = { "moongate-lua", "nginx-lua" },

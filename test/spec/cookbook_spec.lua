@@ -82,6 +82,20 @@ does["header_routing.lua"] = function()
   end
 end
 
+does["http2_backend.lua"] = function()
+  local gateway = start "http2_backend.lua"
+  local function vias(response)
+    local list = {}
+    for _, field in ipairs(cjson.decode(response.body).headers) do
+      if field[1]:lower() == "via" then list[#list + 1] = field[2] end
+    end
+    return table.concat(list, ", ")
+  end
+  assert.equal("1.1 moongate, 2.0 moongate", vias(gateway:get "/"))
+  local response = gateway:request "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\na body"
+  assert.equal("1.1 moongate, 2.0 moongate", vias(response))
+end
+
 does["ab_test.lua"] = function()
   local gateway = start "ab_test.lua"
   local counts = { a = 0, b = 0 }

@@ -20,7 +20,8 @@ local function answer_at_random(server, request)
     server:respond(id, 200, nil, { open = true }):data(id, path, true)
   elseif dice == 7 then
     server.stream:close()
-  elseif dice == 8 then -- never
+  elseif dice == 8 then
+    server:window(id, 1) -- and no answer, ever
   elseif dice == 9 then
     server:respond(id, 200, { { "content-length", "5" } }, { open = true }):data(id, path, true)
   else

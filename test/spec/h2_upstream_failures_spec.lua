@@ -328,7 +328,8 @@ describe("upstreams of http/2", function()
   end))
 
   it("keep their connection over a reload, and lose it with their endpoint", h.test(function()
-    local backend, other = backend_of(function(server, request) ok(server, request) end), backend_of(function(server, request) ok(server, request, "other") end)
+    local backend = backend_of(function(server, request) ok(server, request) end)
+    local other = backend_of(function(server, request) ok(server, request, "other") end)
     local options = { backend = backend, upstream = { protocol = "http2" } }
     local gateway = h.gateway(options)
     assert.equal("ok", get(gateway).body)

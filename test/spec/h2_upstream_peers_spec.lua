@@ -188,6 +188,97 @@ describe("http/2 to others' programs", function()
     assert.equal("/call", response.headers["x-path"])
   end))
 
+  it("is spoken between gateways, by clients of either protocol, tunnels beside it", test(function()
+    local backend = h.backend(function(connection)
+      while true do
+        local request = connection:read_request()
+        if not request then return end
+        if request.headers.upgrade then
+          connection:send "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+          while not connection:has_ended() do
+            local bytes = connection:read(1, 60000)
+            if bytes then connection:send(bytes) end
+          end
+          return
+        end
+        connection:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" ..
+          h.http1.chunked(request.body or "", 1000, "X-Sum: 5\r\n"))
+      end
+    end)
+    local inner = tls.serve({ certificates = { pair } }, { backend = backend, settings = { via = true } })
+    local outer = gateway_for(inner.port, { protocol = "auto", tls = { ca = set.ca, sni = "localhost" } }, { settings = { via = true } })
+    local body = ("0123456789"):rep(10000)
+    local response = outer:request(("POST / HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nConnection: TE\r\n" ..
+      "Content-Length: %d\r\n\r\n%s"):format(#body, body))
+    assert.equal(200, response.status)
+    assert.equal(body, response.body)
+    assert.equal("5", response.trailers["x-sum"])
+    assert.equal("1.1 moongate, 2.0 moongate", response.headers.via)
+    local client = http2.connect(outer:connect(), { settings = http2.setting(4, 1048576) })
+    client:window(0, 1048576)
+    client:request(1, { [":method"] = "POST", [":authority"] = "localhost" }, nil, { open = true }):data(1, "abc", true)
+    response = client:response(1)
+    assert.equal("abc", response.body)
+    assert.equal("5", response.trailers["x-sum"])
+    local stream = outer:connect()
+    stream:send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" ..
+      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert.equal(101, h.read_response(stream).status)
+    stream:send "ping"
+    assert.equal("ping", stream:read(4))
+    stream:close()
+    client.stream:close()
+    outer:expect_quiet()
+  end))
+
+  it("stands behind a PROXY header for one client each", h.test(function()
+    local headers = {}
+    local serve = http2.each(function(server, request)
+      server:respond(request.id, 200, nil, { open = true }):data(request.id, "ok", true)
+    end)
+    local backend = h.backend(function(connection, index)
+      headers[index] = connection:read_until("\r\n", 60000)
+      if headers[index] then serve(connection, index) end
+    end)
+    local gateway = gateway_for(backend.port, { protocol = "http2", proxy_protocol = "v1" })
+    local clients = {}
+    for i = 1, 2 do
+      clients[i] = http2.connect(gateway:connect())
+      for k = 0, 9 do clients[i]:request(k * 2 + 1) end
+      for k = 0, 9 do assert.equal("ok", clients[i]:response(k * 2 + 1).body) end
+      assert.equal(clients[i].stream:local_port(), tonumber(headers[i]:match "^PROXY TCP4 127.0.0.1 127.0.0.1 (%d+) "))
+    end
+    assert.equal(2, #backend.connections)
+    clients[1].stream:close()
+    assert.equal("eof", backend.connections[1]:wait_end())
+    clients[2].stream:close()
+    gateway:expect_quiet()
+  end))
+
+  it("is balanced by streams", h.test(function()
+    local backends, held = {}, {}
+    for i = 1, 2 do
+      backends[i] = h.backend(http2.each(function(server, request)
+        held[#held + 1] = { server, request, i }
+      end))
+    end
+    local gateway = h.gateway { upstreams = { backend = { backends[1]:address(), backends[2]:address() } },
+      upstream = { protocol = "http2", balance = "least_request" } }
+    local client = http2.connect(gateway:connect())
+    for round = 0, 2 do
+      for i = 0, 9 do client:request((round * 10 + i) * 2 + 1) end
+      gateway:wait_metrics("ten", function() return #held == 10 end)
+      local counts = { 0, 0 }
+      for _, one in ipairs(held) do counts[one[3]] = counts[one[3]] + 1 end
+      assert.same({ 5, 5 }, counts)
+      for _, one in ipairs(held) do one[1]:respond(one[2].id, 204) end
+      for i = 0, 9 do assert.equal(204, client:response((round * 10 + i) * 2 + 1).status) end
+      held = {}
+    end
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
   it("is told apart from what cannot be", h.test(function()
     local function refused(upstream, pattern)
       local path, dir = h.write_file(h.gateway_config { upstreams = { backend = upstream.endpoints }, upstream = upstream.keys })

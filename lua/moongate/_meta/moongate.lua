@@ -59,6 +59,7 @@ moongate.listener = nil
 ---@field connections integer open at once, idle ones and tunnels included
 ---@field pending? integer requests that may wait for a connection; default 1024, 0: none (503 at once)
 ---@field pending_timeout? number seconds that they wait before a 503; default 1
+---@field streams? integer requests at once on a connection of HTTP/2, and no more than its peer allows; default 128
 
 ---@class moongate.UpstreamTls
 ---@field verify? boolean default true; false believes whoever answers
@@ -84,6 +85,7 @@ moongate.listener = nil
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
+---@field protocol? "http1"|"http2"|"auto" default "http1"; "http2": by ALPN with tls, else by prior knowledge; "auto": what TLS agrees on
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
 ---@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
 ---@field health? moongate.Health default: none, every endpoint serves
