@@ -164,6 +164,15 @@ static bool find_prefix(const struct moon_object *route, uint32_t *len)
     return true;
 }
 
+static bool has_grpc(const struct moon_object *route)
+{
+    const struct moon_value *list = moon_value_get(&route->value, "matches");
+    bool is_found = moon_value_get(&route->value, "grpc") != NULL;
+    for (uint32_t i = 0; list && i < list->table.item_count; i++)
+        is_found = is_found || moon_value_get(&list->table.items[i], "grpc");
+    return is_found;
+}
+
 // The upstream of that name. False when there is none and its producer does not allow that.
 static bool find_backend(const struct compiling *at, struct moon_slice name, const char *path,
                          struct moon_backend *backend)
@@ -295,6 +304,7 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     const struct moon_value *value = &at->object->value;
     const struct moon_value *timeouts = moon_value_get(value, "timeouts");
     action->name = moon_route_name(value);
+    action->is_grpc = has_grpc(at->object);
     action->timeouts.request_ms = ms_of(timeouts, "request", 0);
     action->timeouts.response_ms = ms_of(timeouts, "response", 0);
     action->timeouts.idle_ms = ms_of(timeouts, "idle", 0);

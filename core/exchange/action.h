@@ -22,6 +22,7 @@ struct moon_action {
     struct moon_chain chain;
     uint32_t prefix_len;     // of the path prefix that the route matches; 0 for "/"
     bool answers;            // no request gets beyond the access phase
+    bool is_grpc;            // some match of it is gRPC's
     struct moon_split split; // over its backends
     struct {
         uint32_t request_ms; // from the request's head to the whole response; 0: unbounded

@@ -288,15 +288,23 @@ static bool is_spliceable(const struct moon_exchange *ex, const struct moon_fram
            !ex->run.has_request_body && !moon_intake_is_replaced(ex);
 }
 
+// How long the upstream may say nothing. The streams of calls may idle, both ways, as tunnels do.
+static uint32_t silence_of(const struct moon_exchange *ex)
+{
+    enum { IDLE_MS = 600000 };
+    uint32_t silence_ms = ex->upstream->timeouts.response_ms;
+    uint32_t own_ms = ex->action->timeouts.response_ms;
+    if (ex->may_idle)
+        return ex->action->timeouts.idle_ms ? ex->action->timeouts.idle_ms : IDLE_MS;
+    if (silence_ms == 0)
+        silence_ms = ex->res->settings->timeouts.response_ms;
+    return own_ms > silence_ms ? own_ms : silence_ms;
+}
+
 // The link is lent: sends what the request is so far.
 static void begin(struct moon_exchange *ex)
 {
     const struct moon_framing *framing = &ex->request_framing;
-    uint32_t silence_ms = ex->upstream->timeouts.response_ms;
-    if (silence_ms == 0)
-        silence_ms = ex->res->settings->timeouts.response_ms;
-    if (ex->action->timeouts.response_ms > silence_ms)
-        silence_ms = ex->action->timeouts.response_ms;
     ex->up = ex->lease.lane;
     ex->sent_ns = moon_loop_now_ns(ex->res->loop);
     moon_lane_attach(ex->up, &(struct moon_lane_attachment){.events = &up_events,
@@ -304,8 +312,10 @@ static void begin(struct moon_exchange *ex)
                                                             .arena = ex->flow.arena,
                                                             .head = &ex->response,
                                                             .request_method = ex->request.method_id,
-                                                            .response_ms = silence_ms});
-    moon_grpc_call_forward(ex); // out of memory: as it came
+                                                            .response_ms = silence_of(ex)});
+    if (ex->may_idle && ex->down)
+        moon_lane_hold(ex->down, true); // who streams need not keep to a rate
+    moon_grpc_call_forward(ex);         // out of memory: as it came
     if (ex->upstream->timeouts.connect_ms)
         moon_lane_connect_within(ex->up, ex->upstream->timeouts.connect_ms);
     moon_lane_send_head(ex->up, &ex->request, framing);

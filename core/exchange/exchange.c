@@ -105,7 +105,7 @@ static void hold_request(struct moon_exchange *ex)
     bool waits = moon_chain_body_waits(&ex->run, MOON_REQUEST);
     bool is_unwanted = moon_intake_is_replaced(ex) && !ex->is_request_whole;
     if (ex->down)
-        moon_lane_hold(ex->down, waits || is_unwanted);
+        moon_lane_hold(ex->down, waits || is_unwanted || (ex->may_idle && ex->up));
     if (ex->up)
         moon_lane_hold(ex->up, waits);
 }
@@ -265,6 +265,7 @@ static void on_head(void *owner)
     moon_chain_run_init(&ex->run, front, ex->action ? &ex->action->chain : NULL, &ex->flow,
                         ex->run.sink);
     ex->step = STEP_REWRITE;
+    ex->may_idle = ex->grpc && ex->action && ex->action->is_grpc;
     uint32_t request_ms = ex->action ? ex->action->timeouts.request_ms : 0;
     if (request_ms && (!ex->budget_ms || request_ms < ex->budget_ms))
         ex->budget_ms = request_ms;

@@ -93,8 +93,9 @@ struct moon_exchange {
     uint8_t grpc; // enum moon_grpc_kind: of the request as it came
     // enum moon_grpc_status of the next own answer, where its HTTP status says less; 0: by that
     uint8_t grpc_status;
-    bool was_asked : 1;       // the request was understood, or refused
-    bool was_forwarded : 1;   // an upstream was chosen
+    bool may_idle : 1;      // a call on a route that is for calls: its streams need not keep moving
+    bool was_asked : 1;     // the request was understood, or refused
+    bool was_forwarded : 1; // an upstream was chosen
     bool has_upstream_us : 1; // a response head came from it
     bool is_head_sent : 1;    // the final response head, or 101
     bool is_client_gone : 1;

@@ -96,15 +96,13 @@ void moon_grpc_call_answer(struct moon_exchange *ex)
     uint32_t at = 0;
     if (!ex->is_local || status < 400 || status == 421)
         return;
-    if (moon_headers_next(&ex->request.headers, MOON_SLICE("Content-Type"), &at) &&
-        moon_grpc_kind_of(&ex->request, NULL) == MOON_GRPC)
+    if (moon_grpc_kind_of(&ex->request, NULL) == MOON_GRPC)
         type = types[MOON_GRPC]; // a filter translates, this way and back
     ex->local_body = (struct moon_slice){"", 0};
     ex->response.status = 200;
     ex->response.reason = moon_status_reason(200);
     ex->response.content_length = 0;
     moon_headers_set(headers, ex->flow.arena, moon_header_name(MOON_H_CONTENT_TYPE), type);
-    at = 0;
     if (!moon_headers_next(headers, status_name, &at))
         tell(ex, headers, status, text);
 }

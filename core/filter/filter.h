@@ -85,7 +85,7 @@ enum {
     // took nothing, because pass did not: call again with the same bytes when there is room below
     MOON_BODY_FULL = -2,
     MOON_BODY_FAIL =
-        -3, // break the message off: a request is answered 500 unless its response has begun
+        -3, // break the message off: a request is answered 500 (400 with flow->refusal) unless its response has begun
 };
 
 // Takes the request's body for a rewrite or access hook that waits.

@@ -133,7 +133,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.RouteTimeouts
 ---@field request? number seconds from the request's head to the whole response, retries included: then 504, or broken off
----@field idle? number seconds that a tunnel or a TCP connection (default 600), or a UDP session (60) may be silent
+---@field idle? number seconds that a tunnel, a TCP connection or a call of gRPC (default 600), or a UDP session (60) may be silent
 ---@field response? number seconds from the request sent to the response's head, of each attempt: then 504 or a retry
 
 ---@class moongate.Retry what is sent once more is still here: a body of at most 48 KiB

@@ -1,4 +1,5 @@
 -- gRPC with a real client and a real server on both sides of the gateway: grpcio.
+local grpc = require "test.support.grpc"
 local h = require "test.support.harness"
 
 local PYTHON, PEER = "/usr/bin/python3", "test/support/grpc_peer.py"
@@ -64,6 +65,33 @@ describe("gRPC between real peers:", function()
     call(gateway, "route_deadline")
     peer:wait_output "ended Hang"
     peer:wait_output "ended Drip"
+    gateway:expect_quiet()
+  end))
+
+  it("gRPC-Web of HTTP/1.1 to a real server", test(function()
+    local peer = server()
+    local gateway = serve(peer.address,
+      'moongate.route { grpc = { service = "test.Echo" }, backends = "echo", plugins = { { "grpc-web" } } }')
+    local function ask(name, message)
+      local body = grpc.frame(message)
+      local response = gateway:request(("POST /test.Echo/%s HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web+proto\r\n" ..
+        "X-Grpc-Web: 1\r\nContent-Length: %d\r\n\r\n%s"):format(name, #body, body))
+      assert.equal(200, response.status)
+      assert.equal("application/grpc-web+proto", response.headers["content-type"])
+      return grpc.frames(response.body)
+    end
+    local frames = ask("Unary", "hello")
+    assert.equal("hello", frames[1].bytes)
+    assert.equal(128, frames[2].flag)
+    assert.truthy(frames[2].bytes:find("grpc-status: 0\r\n", 1, true), frames[2].bytes)
+    assert.truthy(frames[2].bytes:find("x-end: yes\r\n", 1, true))
+    frames = ask("ServerStream", "40")
+    assert.equal(41, #frames)
+    assert.equal("39", frames[40].bytes)
+    frames = ask("Fail", "")
+    assert.equal(1, #frames)
+    assert.truthy(frames[1].bytes:find("grpc-status: 9\r\n", 1, true), frames[1].bytes)
+    assert.truthy(frames[1].bytes:find("grpc-message: not now: 100%25 %C3%A4\r\n", 1, true), frames[1].bytes)
     gateway:expect_quiet()
   end))
 

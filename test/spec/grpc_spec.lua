@@ -124,6 +124,67 @@ describe("an error of the gateway's own on a call", function()
   end))
 end)
 
+describe("a stream of a call", function()
+  -- Echoes every message, and ends with the client.
+  local function serve(protocol, timeouts, other)
+    local backend = h.backend(http2.script(function(server)
+      local request = server:take_head()
+      server:respond(request.id, 200, { { "content-type", "application/grpc" } }, { open = true })
+      local sent = 0
+      while server:until_(function() return #request.pieces > sent or request.ended or request.reset end, 20000) do
+        if request.reset then return end
+        while #request.pieces > sent do
+          sent = sent + 1
+          server:data(request.id, request.pieces[sent])
+        end
+        if request.ended then
+          server:trail(request.id, { { "grpc-status", "0" } })
+          return
+        end
+      end
+    end))
+    return h.gateway { backend = backend, upstream = { protocol = protocol },
+      settings = { timeouts = { body = 0.3, response = 0.3 } }, routes = { other or route({ service = "s" }, { timeouts = timeouts }) } }
+  end
+
+  it("may idle longer than a request's body and a response may", h.test(function()
+    local gateway = serve "http2"
+    local client = http2.connect(gateway:connect())
+    grpc.begin(client, 1, "/s/M")
+    for i = 1, 2 do
+      h.pass(900)
+      client:data(1, grpc.frame("message " .. i))
+      client:until_(function() return client.streams[1] and client.streams[1].body_len == i * 14 end, 5000)
+    end
+    client:data(1, "", true)
+    assert.equal("0", client:response(1).trailers["grpc-status"])
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
+  it("has to keep moving on a route that is not for calls", h.test(function()
+    local gateway = serve("http2", nil, { path = "/", backends = "backend" })
+    local client = http2.connect(gateway:connect())
+    grpc.begin(client, 1, "/s/M")
+    h.takes(200, 2000, function() client:response(1) end)
+    assert.is_not_nil(client.streams[1].trailers["grpc-status"])
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
+  it("may not idle longer than the route says", h.test(function()
+    local gateway = serve("http2", { idle = 0.5 })
+    local client = http2.connect(gateway:connect())
+    grpc.begin(client, 1, "/s/M")
+    client:data(1, grpc.frame "message")
+    h.takes(400, 2000, function() client:response(1) end)
+    assert.equal(grpc.frame "message", client.streams[1].body)
+    assert.equal("14", client.streams[1].trailers["grpc-status"])
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+end)
+
 describe("the access log", function()
   it("has the status of calls, whoever gave it", h.test(function()
     local path, dir = h.write_file("", "access.log")

@@ -44,6 +44,7 @@ local function tally(gateway, count)
   return seen
 end
 
+local DOWN = 'moongate_upstream_endpoints_down{upstream="pool"}'
 local FAST = 'path = "/healthz", interval = 0.1, timeout = 0.1, healthy = 2, unhealthy = 2'
 
 describe("health checks", function()
@@ -103,6 +104,31 @@ describe("health checks", function()
     assert.same({ a = 3, b = 3 }, tally(gateway, 6))
   end))
 
+  it("are of every address of a host name", h.test(function()
+    local a = member("a", bad)
+    local gateway = h.script(script({ "localhost:" .. a.port }, FAST))
+    gateway:wait_log("127.0.0.1:" .. a.port .. " is down: status 503", 5000)
+    assert.equal(503, gateway:get("/").status)
+    a.health = good
+    gateway:wait_log("127.0.0.1:" .. a.port .. " is up again", 5000)
+    assert.same({ a = 4 }, tally(gateway, 4))
+  end))
+
+  it("turn while all workers choose #threads", h.test(function()
+    local a, b = member("a"), member("b", bad)
+    local gateway = h.script(script({ a, b }, 'path = "/healthz", interval = 0.1, healthy = 1, unhealthy = 1'),
+      { settings = { workers = 4 } })
+    for _ = 1, 6 do
+      gateway:wait_metrics("b down", function(metrics) return metrics[DOWN] == 1 end)
+      b.health = good
+      for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
+      gateway:wait_metrics("b up", function(metrics) return metrics[DOWN] == 0 end)
+      b.health = bad
+      for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
+    end
+    gateway:expect_quiet()
+  end, 30000))
+
   it("speak gRPC's health protocol", h.test(function()
     local function answer(status, trailers)
       return grpc.http1_answer({ "\8" .. string.char(status) }, trailers)
@@ -148,20 +174,22 @@ describe("health checks", function()
   it("are made over TLS, and believe whom the upstream believes", h.test(function()
     local set = tls.certs()
     if not set then return end
-    local good = set:issue { name = "good", sans = "DNS:localhost,IP:127.0.0.1" }
+    local known = set:issue { name = "known", sans = "DNS:localhost,IP:127.0.0.1" }
     local elsewhere = set:authority "elsewhere" and set:issue { name = "stranger", ca = "elsewhere", sans = "IP:127.0.0.1" }
     local ports = {}
-    for i, pair in ipairs { good, elsewhere } do
+    for i, pair in ipairs { known, elsewhere } do
       ports[i] = h.dead_port()
       local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www")
         :format(ports[i], pair.cert, pair.key) } })
       process:wait_output "ACCEPT"
     end
-    local gateway = h.script(script({ "127.0.0.1:" .. ports[1], "127.0.0.1:" .. ports[2] },
-      'path = "/", interval = 0.2', (', tls = { ca = %q }'):format(set.ca)))
-    gateway:wait_log("127.0.0.1:" .. ports[2] .. " is down", 5000)
-    for _ = 1, 4 do assert.equal(200, gateway:get("/").status) end
-    assert.is_nil(gateway:log():find("127.0.0.1:" .. ports[1] .. " is down", 1, true))
+    for _, protocol in ipairs { "http1", "auto" } do -- ALPN of the server has nothing to say to either
+      local gateway = h.script(script({ "127.0.0.1:" .. ports[1], "127.0.0.1:" .. ports[2] },
+        'path = "/", interval = 0.2', (', tls = { ca = %q }, protocol = %q'):format(set.ca, protocol)))
+      gateway:wait_log("127.0.0.1:" .. ports[2] .. " is down", 5000)
+      for _ = 1, 4 do assert.equal(200, gateway:get("/").status) end
+      assert.is_nil(gateway:log():find("127.0.0.1:" .. ports[1] .. " is down", 1, true))
+    end
     set:remove()
   end))
 
