@@ -281,7 +281,7 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,
                                   .waiter = &ex->waiter,
-                                  .fresh = ex->attempt_count > 1};
+                                  .fresh = ex->wants_fresh};
     int err = moon_pool_lend(ex->service->pool, &args, &ex->lease);
     if (err == -EAGAIN) {
         moon_wait_for_link(ex, is_again);
