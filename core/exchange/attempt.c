@@ -346,7 +346,7 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,
                                   .waiter = &ex->waiter,
-                                  .fresh = ex->attempt_count > 1,
+                                  .fresh = ex->wants_fresh,
                                   .was_lost = ex->was_lost,
                                   .is_http1 = is_http1(ex)};
     int err = moon_pool_lend(ex->service->pool, &args, &ex->lease);

@@ -116,6 +116,7 @@ struct moon_exchange {
     bool is_over : 1;
     bool was_recorded : 1; // its line of the access log was written
     bool builtin_waits : 1;
+    bool wants_fresh : 1; // a standing connection failed it: the next attempt has a new one
 };
 
 // exchange.c

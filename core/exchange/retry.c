@@ -193,6 +193,9 @@ bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *fail
 {
     if (ex->step != STEP_UPSTREAM || !ex->keeps_replay || is_local_shortage(failure->err))
         return false;
+    // Where none could be made, what idles at the next endpoint will do: else a dead one costs its neighbours a connection
+    // for each request.
+    ex->wants_fresh = failure->was_connected;
     if (has_retries(ex) && is_listed(ex, failure)) {
         retry(ex);
         return true;
@@ -209,6 +212,7 @@ bool moon_retry_status(struct moon_exchange *ex)
     if (!has_retries(ex) || !moon_retry_has_status(&ex->action->retry, ex->response.status))
         return false;
     moon_attempt_end(ex, false);
+    ex->wants_fresh = false;
     retry(ex);
     return true;
 }

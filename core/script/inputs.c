@@ -214,12 +214,13 @@ struct moon_inputs *moon_inputs_read(struct moon_slice text)
     inputs->wall_ms = (uint64_t)numbers[0];
     inputs->took_chance = numbers[1] != 0;
     inputs->is_frozen = true;
-    for (long long i = 0; i < numbers[2]; i++)
-        if (!read_record(inputs, &text)) {
-            moon_inputs_free(inputs);
-            return NULL;
-        }
-    return inputs;
+    long long left = numbers[2];
+    while (left > 0 && read_record(inputs, &text))
+        left--;
+    if (left == 0 && text.len == 0)
+        return inputs;
+    moon_inputs_free(inputs);
+    return NULL;
 }
 
 bool moon_inputs_equal(const struct moon_inputs *a, const struct moon_inputs *b)

@@ -191,6 +191,20 @@ describe("retry of a route:", function()
     assert.equal("x", backend.requests[1].body)
   end))
 
+  for what, route in pairs { ["on its own"] = {}, ["by a retry"] = { attempts = 1, on = { "connect" }, backoff = 0 } } do
+    it("a dead endpoint costs its neighbour no connections, where a request goes on " .. what, h.test(function()
+      local alive = h.backend()
+      local gateway = h.gateway {
+        upstreams = { b = { "127.0.0.1:" .. h.dead_port(), alive } },
+        routes = { { path = "/", backends = "b", retry = route.attempts and route or nil } },
+      }
+      for _ = 1, 20 do assert.equal(200, gateway:get("/").status) end
+      assert.equal(20, #alive.requests)
+      assert.equal(1, #alive.connections)
+      gateway:expect_quiet()
+    end))
+  end
+
   it("a client that leaves in a pause ends it", h.test(function()
     local gateway = start({ "127.0.0.1:" .. h.dead_port() }, { retry = { attempts = 3, on = { "connect" }, backoff = 10 } })
     local client = gateway:connect()
