@@ -32,7 +32,8 @@ struct tls_proof {
     struct moon_list node; // of the proofs, under their lock
     struct tls_proofs *proofs;
     uint8_t digest[TLS_DIGEST_LEN];
-    X509 *own, *issuer; // issuer NULL: it is not in the file
+    // of those that can have a staple; NULL: it is not in the file. Under the proofs' lock
+    X509 *issuer;
     OCSP_CERTID *id;
     char *url; // of its responder; NULL: it names none
     bool must_staple;
@@ -112,7 +113,6 @@ void tls_proofs_free(struct tls_proofs *proofs)
 
 static void proof_free(struct tls_proof *proof)
 {
-    X509_free(proof->own);
     X509_free(proof->issuer);
     OCSP_CERTID_free(proof->id);
     staple_unref(proof->staple);
@@ -159,20 +159,21 @@ static char *responder_of(X509 *x509)
     return url;
 }
 
-static void read_chain(struct tls_proof *proof, BIO *bio)
+// The issuer stands behind its certificate.
+static void read_chain(struct tls_proof *proof, BIO *bio, X509 *own)
 {
     X509 *next;
     while (!proof->issuer && (next = tls_pem_certificate(bio, NULL)) != NULL) {
-        if (X509_check_issued(next, proof->own) == X509_V_OK)
+        if (X509_check_issued(next, own) == X509_V_OK)
             proof->issuer = next;
         else
             X509_free(next);
     }
     if (proof->issuer)
-        proof->id = OCSP_cert_to_id(NULL, proof->own, proof->issuer);
+        proof->id = OCSP_cert_to_id(NULL, own, proof->issuer);
 }
 
-static struct tls_proof *proof_new(struct tls_proofs *proofs, BIO *bio, X509 *own,
+static struct tls_proof *proof_new(struct tls_proofs *proofs, X509 *own,
                                    const uint8_t digest[TLS_DIGEST_LEN], const char *name)
 {
     struct tls_proof *proof = calloc(1, sizeof *proof);
@@ -183,10 +184,8 @@ static struct tls_proof *proof_new(struct tls_proofs *proofs, BIO *bio, X509 *ow
     snprintf(proof->name, sizeof proof->name, "%s", name);
     pthread_mutex_init(&proof->lock, NULL);
     proof->proofs = proofs;
-    proof->own = own;
     proof->must_staple = asks_for_staples(own);
     proof->url = responder_of(own);
-    read_chain(proof, bio);
     moon_list_add_before(&proofs->list, &proof->node);
     return proof;
 }
@@ -201,7 +200,8 @@ static struct tls_proof *find(const struct tls_proofs *proofs, const uint8_t dig
     return NULL;
 }
 
-struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name)
+struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name,
+                                bool has_file)
 {
     BIO *bio = tls_pem_open(pem);
     X509 *own = tls_pem_certificate(bio, NULL);
@@ -211,12 +211,12 @@ struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem
         goto fail;
     pthread_mutex_lock(&proofs->lock);
     proof = find(proofs, digest);
-    if (proof) {
+    if (proof)
         atomic_fetch_add_explicit(&proof->ref_count, 1, memory_order_relaxed);
-    } else {
-        proof = proof_new(proofs, bio, own, digest, name);
-        own = NULL;
-    }
+    else
+        proof = proof_new(proofs, own, digest, name);
+    if (!proof->issuer && (has_file || proof->url))
+        read_chain(proof, bio, own);
     pthread_mutex_unlock(&proofs->lock);
 fail:
     X509_free(own);

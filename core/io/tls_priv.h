@@ -155,7 +155,8 @@ struct tls_proofs *tls_proofs_new(struct moon_world *world);
 void tls_proofs_free(struct tls_proofs *proofs);
 // A reference to that of the certificate that comes first; the issuer is looked for behind it. `name`: for messages. NULL: the
 // text holds no certificate. Thread safe.
-struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name);
+struct tls_proof *tls_proof_get(struct tls_proofs *proofs, struct moon_slice pem, const char *name,
+                                bool has_file);
 void tls_proof_unref(struct tls_proof *proof);
 // It is fetched from its responder from now on.
 void tls_proof_want(struct tls_proof *proof);

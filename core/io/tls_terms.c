@@ -153,8 +153,8 @@ static int check_ocsp(struct moon_tls_hub *hub, struct tls_certificate *certific
                       struct moon_tls_problem *problem)
 {
     char key[64];
-    certificate->proof =
-        tls_proof_get(hub->proofs, certificate->cert.bytes, certificate->cert.path);
+    certificate->proof = tls_proof_get(hub->proofs, certificate->cert.bytes, certificate->cert.path,
+                                       certificate->ocsp.path != NULL);
     if (!certificate->has_ocsp || !certificate->proof)
         return 0;
     if (!certificate->ocsp.path) {

@@ -295,6 +295,36 @@ describe("the phase certificate", function()
     os.execute("rm -r " .. dir)
   end))
 
+  it("is asked of the listener that the name has chosen, and sees who a PROXY header says", test(function()
+    local port = require("test.support.ports").free()
+    local function listener(name, keys)
+      return ([[moongate.listener { name = %q, hostname = "%s.example", port = %d, address = "127.0.0.1", protocol = "https",
+        proxy_protocol = { trusted = { "127.0.0.1" } }, tls = { certificates = { { name = "main", cert = %q, key = %q } } }, %s }
+        ]]):format(name, name, port, site.cert, site.key, keys)
+    end
+    local gateway = h.gateway { config = 'local moongate = require "moongate"\nmoongate.settings { workers = 1 }\n' ..
+      listener("one", "") .. listener("two", [[certificate = function(connection)
+        moongate.log.info("asked by " .. connection.client.address .. " of " .. connection.listener) return "main" end]]) ..
+      'moongate.route { path = "/", access = function(exchange) exchange:respond(200) end }' }
+    local function ask(host) -- from 192.0.2.7, with a ClientHello of openssl's
+      local hello
+      local mirror = h.backend(function(connection)
+        local head = connection:read(5)
+        hello = head .. connection:read(head:byte(4) * 256 + head:byte(5))
+        connection:close()
+      end)
+      tls.run("openssl s_client -connect %s -servername %s </dev/null", mirror:address(), host)
+      local client = gateway:connect()
+      client:send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n" .. hello)
+      assert.equal("\22\3\3", client:read(3))
+      client:close()
+    end
+    ask "one.example"
+    ask "two.example"
+    gateway:wait_log "asked by 192.0.2.7 of two"
+    assert.falsy(gateway:log():find "of one")
+  end))
+
   it("is refused where it cannot run", test(function()
     local function refused(text, ...)
       local path, dir = h.write_file(text)
