@@ -342,7 +342,13 @@ void moon_h2_send_end(struct moon_h2 *h2, struct moon_h2_stream *stream,
     stream->has_ended = true;
     if (trailers && trailers->count && !stream->trailers)
         keep_trailers(stream, trailers);
-    if (stream->has_session)
+    if (!stream->has_session)
+        return;
+    // nghttp2 asks for no DATA while a window is closed, not even for its end; trailers need none
+    bool is_open = stream->is_begun || !stream->is_response;
+    if (stream->trailers && is_open && moon_h2_window(h2, stream) == 0)
+        nghttp2_submit_trailer(h2->session, stream->id, stream->trailers, stream->trailer_count);
+    else
         resume(h2, stream);
 }
 

@@ -134,9 +134,18 @@ void pooled_offer(struct moon_pooled *pooled)
 
 // ---- links that are shared: HTTP/2
 
+// What its peer allows is what the next link is taken to be allowed.
+static uint32_t note_cap(struct moon_pooled *pooled)
+{
+    uint32_t cap = moon_link_lane_cap(pooled->link);
+    if (cap && !moon_link_is_connecting(pooled->link))
+        pooled->slot->peer_stream_count = cap;
+    return cap;
+}
+
 bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap)
 {
-    uint32_t peer_cap = moon_link_lane_cap(pooled->link);
+    uint32_t peer_cap = note_cap(pooled);
     return !pooled->is_retiring && !is_old(pooled) &&
            pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap);
 }
@@ -173,15 +182,6 @@ static void offer_lane(struct moon_pooled *pooled)
         pooled->is_retiring = true;
         return;
     }
-}
-
-// What its peer allows is what the next link is taken to be allowed.
-static uint32_t note_cap(struct moon_pooled *pooled)
-{
-    uint32_t cap = moon_link_lane_cap(pooled->link);
-    if (cap && !moon_link_is_connecting(pooled->link))
-        pooled->slot->peer_stream_count = cap;
-    return cap;
 }
 
 static void on_left(void *owner, struct moon_lane *lane)

@@ -253,6 +253,36 @@ describe("upstreams of http/2", function()
     end
   end))
 
+  it("that allow few streams refuse what came before they could say so, and all is served", h.test(function()
+    local open_count, refused = {}, 0
+    local backend = h.backend(http2.script(function(server)
+      open_count[server] = 0
+      while true do
+        local request = server:take_head(60000)
+        if not request then return end
+        if open_count[server] == 2 then
+          refused = refused + 1
+          server:reset(request.id, http2.REFUSED_STREAM)
+        else
+          open_count[server] = open_count[server] + 1
+          h.task(function()
+            h.pass(100)
+            open_count[server] = open_count[server] - 1
+            ok(server, request, request.request[":path"])
+          end)
+        end
+      end
+    end, { settings = http2.setting(3, 2) }))
+    local gateway = gateway_for(backend)
+    local client = connect(gateway)
+    for i = 0, 19 do client:request(i * 2 + 1, { [":path"] = "/" .. i, [":method"] = "POST" }) end
+    for i = 0, 19 do assert.equal("/" .. i, client:response(i * 2 + 1).body) end
+    assert.is_true(refused <= 18)
+    assert.is_true(#backend.connections <= 10)
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
   it("are waited for at the limit of connections", h.test(function()
     local backend, waiting = nil, {}
     backend = h.backend(http2.script(function(server)

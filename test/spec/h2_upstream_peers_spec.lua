@@ -172,6 +172,17 @@ describe("http/2 to others' programs", function()
     gateway:expect_quiet()
   end, 120000))
 
+  it("keeps to a limit of connections that workers share", test(function()
+    local root = root_of(1600)
+    local port = nghttpd(("--no-tls -d %s"):format(root.dir))
+    local gateway = h.gateway { upstreams = { backend = "127.0.0.1:" .. port }, settings = { workers = 2 }, upstream = {
+      protocol = "http2", limits = { connections = 1, streams = 3, pending = 100, pending_timeout = 20 } } }
+    local output = tls.run("h2load -n 4000 -c 6 -m 5 http://127.0.0.1:%d/big 2>&1", gateway.port)
+    assert.is_truthy(output:find("4000 succeeded, 0 failed, 0 errored, 0 timeout", 1, true), output)
+    gateway:expect_quiet()
+    root.close()
+  end, 60000))
+
   it("is spoken for calls, too", h.test(function()
     local backend = h.backend(http2.each(function(server, request)
       server:respond(request.id, 200, { { "x-path", request.request[":path"] } }, { open = true })

@@ -109,6 +109,25 @@ describe("http/2 to upstreams", function()
     assert.equal("8", response.trailers["echo-x-sum"])
   end))
 
+  it("gives trailers though the window is used up", h.test(function()
+    local gateway = gateway_for(h2_backend(function(server, request)
+      server:respond(request.id, 200, nil, { open = true }):data(request.id, "12345"):sync()
+      server:trail(request.id, { { "grpc-status", "0" } })
+    end))
+    local client = connect(gateway, { settings = http2.setting(4, 5) })
+    client:request(1)
+    local response = client:response(1)
+    assert.equal("12345", response.body)
+    assert.equal("0", response.trailers["grpc-status"])
+    for i = 1, 20 do
+      client:window(i * 2 - 1, 1)
+      client:request(i * 2 + 1)
+      assert.equal("0", client:response(i * 2 + 1).trailers["grpc-status"])
+    end
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
   it("knows responses without a body", h.test(function()
     local backend = h2_backend(function(server, request)
       local path = request.request[":path"]
