@@ -2,6 +2,7 @@
 -- costs no memory to speak of, reaches no backend, and troubles nobody else.
 local h = require "test.support.harness"
 local http2 = require "test.support.http2"
+local websocket = require "test.support.websocket"
 
 local HEADERS, DATA, RST = http2.HEADERS, http2.DATA, http2.RST_STREAM
 local CALM = http2.ENHANCE_YOUR_CALM
@@ -405,6 +406,28 @@ describe("h2 attacks, clients that do not take their responses:", function()
         return 100 * 60, 1, 100
       end)
     end
+  end, 60000))
+
+  it("a hundred WebSockets without a window cost no more, either", h.test(function()
+    local blast = websocket.backend(function(connection)
+      connection:send(websocket.frame("binary", ("x"):rep(1000000)))
+      connection:wait_end(20000)
+    end)
+    local gateway = h.gateway { backend = h.backend(blast),
+      routes = { { path = "/chat", backends = "backend" }, { path = "/", backends = "echo" } },
+      upstreams = { echo = { "builtin:echo" } } }
+    local function open(count)
+      local client = connect(gateway, { settings = http2.setting(4, 0) })
+      for i = 0, count - 1 do websocket.open(client, 2 * i + 1, { is_stingy = true }) end
+      assert.is_true(client:sync())
+      return client
+    end
+    open(100).stream:close() -- what is used for the first time costs once
+    gateway:wait_metrics("no tunnel", function(m) return m.moongate_tunnels_live == 0 end)
+    expect_small(gateway, function()
+      for _ = 1, 3 do open(100) end
+      return 300 * 150, 3, 300
+    end)
   end, 60000))
 
   it("a window that drips does not keep a stream alive, nor does a PING", h.test(function()
