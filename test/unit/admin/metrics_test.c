@@ -3,6 +3,7 @@
 
 #include "admin/admin.h"
 #include "obs/counters.h"
+#include "obs/renewals.h"
 #include "obs/series.h"
 #include "upstream/registry.h"
 
@@ -101,12 +102,19 @@ static void pieces_are_bounded_and_whole(void **state)
     (void)state;
     struct process process = {.series = {moon_series_new(), moon_series_new()}};
     struct moon_series_names *names = moon_series_names_new(ROUTE_COUNT);
+    struct moon_renewals *renewals = moon_renewals_new();
+    moon_renewals_set(renewals, &(struct moon_renewal){.path = "a.pem",
+                                                       .host = "a.example",
+                                                       .error = "",
+                                                       .expires_s = 1800000000,
+                                                       .obtained_total = 2});
     const struct moon_admin_ops ops = {.counters = counters,
                                        .series = series,
                                        .turns = turns,
                                        .stall_ms = stall_ms,
                                        .facts = facts,
                                        .names = names,
+                                       .renewals = renewals,
                                        .registry = moon_registry_new(),
                                        .owner = &process};
     size_t piece_count, longest;
@@ -132,7 +140,11 @@ static void pieces_are_bounded_and_whole(void **state)
                        "0.009003\nmoongate_request_duration_seconds_count{route=\"route-9\"} 1\n"),
         1);
     assert_int_equal(count_of(text, "moongate_worker_stalled{worker=\"1\"} 1\n"), 1);
+    assert_int_equal(
+        count_of(text, "moongate_acme_expiry_seconds{host=\"a.example\"} 1800000000\n"), 1);
+    assert_int_equal(count_of(text, "moongate_acme_obtained_total{host=\"a.example\"} 2\n"), 1);
     free(text);
+    moon_renewals_free(renewals);
     moon_registry_free(ops.registry);
     moon_series_free(process.series[0]);
     moon_series_free(process.series[1]);
