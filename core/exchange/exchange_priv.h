@@ -131,6 +131,8 @@ void moon_exchange_tunnel_ended(struct moon_exchange *ex);
 void moon_exchange_push_request(struct moon_exchange *ex);
 // Tells the client 100 Continue.
 void moon_exchange_continue(struct moon_exchange *ex);
+// flow.c
+extern const struct moon_flow_ops moon_exchange_flow_ops;
 
 // intake.c
 // ops->read_request and ops->replace_request.

@@ -70,16 +70,18 @@ struct moon_link {
     int error;            // found while sending, told by the task
 };
 
-// link.c
-void moon_link_flush_later(struct moon_link *link);
+// send.c
 // Writes what is queued, as far as the stream takes it. Tells nobody.
 void moon_link_flush(struct moon_link *link);
-// Closes and tells the keeper.
-void moon_link_end(struct moon_link *link);
 // Client role: writing failed. What comes is still read, because the answer may be there already.
 void moon_link_broken(struct moon_link *link, int err);
 // Writing failed for want of memory here: the connection lives on, and reading would wait for its peer.
 bool moon_link_is_alive_after(int err);
+
+// link.c
+void moon_link_flush_later(struct moon_link *link);
+// Closes and tells the keeper.
+void moon_link_end(struct moon_link *link);
 // The connection is lost: tells the lane (abort) and the keeper (closed), closes.
 void moon_link_fail(struct moon_link *link, int err);
 void moon_link_progress(struct moon_link *link);
