@@ -33,7 +33,7 @@ local function start(plugins, options)
   end
   options.is_test = true
   options.backend = options.backend or h.backend()
-  options.routes = { { path = "/", backends = options.upstream or "backend", plugins = list } }
+  options.routes = { { path = "/", backends = options.serves or "backend", plugins = list } }
   return h.gateway(options), options.backend
 end
 
@@ -547,7 +547,7 @@ describe("a flow knows", function()
   end))
 
   it("no endpoint of an upstream that is built in", test(function()
-    local gateway = start({ { access = {} } }, { upstream = "echo", upstreams = { echo = { "builtin:echo" } } })
+    local gateway = start({ { access = {} } }, { serves = "echo", upstreams = { echo = { "builtin:echo" } } })
     assert.equal(200, gateway:get("/").status)
     finish(gateway, 0, 0)
     assert.is_not_nil(gateway:log():find('upstream "echo", endpoint ""', 1, true))
@@ -790,7 +790,7 @@ describe("bodies:", function()
   end))
 
   it("a request that a filter has cut reaches a built-in when it is whole", test(function()
-    local gateway = start({ request_body = { mode = "cut" } }, { upstream = "echo", upstreams = { echo = { "builtin:echo" } } })
+    local gateway = start({ request_body = { mode = "cut" } }, { serves = "echo", upstreams = { echo = { "builtin:echo" } } })
     local client = gateway:connect()
     client:send(CHUNKED .. "5\r\nhello\r\n")
     client:send "5\r\nworld\r\n0\r\n\r\n"
