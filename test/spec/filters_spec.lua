@@ -800,7 +800,7 @@ describe("bodies:", function()
   end))
 
   it("a built-in answers when the end has come through the filters", test(function()
-    local gateway = start({ request_body = { wait = 0.1, at = "end" } }, { upstream = "echo",
+    local gateway = start({ request_body = { wait = 0.1, at = "end" } }, { serves = "echo",
       upstreams = { echo = { "builtin:echo" } } })
     local client = gateway:connect()
     client:send(POST)
