@@ -1,13 +1,15 @@
-// One connection, from the accepted stream to its end: its limits, its PROXY header, its handshake; then it is a server link whose
-// requests become exchanges, or a connection of a TCP route.
+// One connection, from the accepted stream to its end: its limits, its PROXY header, what its first bytes say, its handshake; then it
+// is a server link whose requests become exchanges, or a connection of a TCP or TLS route.
 //
-//   accepted -> [preface] -> [handshake] -> link
-//                         -> tcp
+//   accepted -> [preface] -> [sniff] -> [handshake] -> link
+//                                                   -> tcp
+//                                    -> tcp: passed through, or opaque
 #include "edge/edge_priv.h"
 
 #include "edge/census.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
+#include "edge/sniff.h"
 #include "exchange/hold.h"
 #include "exchange/tcp.h"
 #include "io/tls.h"
@@ -15,15 +17,24 @@
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "route/listener.h"
+#include "route/route.h"
 #include "upstream/pool.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+enum {
+    SILENCE_MS = 100,
+    SHORT_SILENCE_MS = 10,
+    SERVER_FIRST_MS = 600000, // that long it is remembered who spoke first
+};
 
 struct moon_connection {
     struct moon_list node; // in edge->connections
     struct moon_edge *edge;
     struct moon_link *link;           // NULL: not yet
     struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
+    struct moon_sniff *sniff;         // of ports of several protocols; NULL: likewise
     struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
     struct moon_proxied *proxied;     // until the link has it
     struct moon_tcp *tcp;             // in the place of a link
@@ -83,49 +94,215 @@ static void link_start(struct moon_connection *connection, struct moon_stream *s
     moon_link_start(link);
 }
 
-static void on_handshake(void *owner, struct moon_stream *stream)
-{
-    struct moon_connection *connection = owner;
-    connection->handshake = NULL;
-    if (stream)
-        link_start(connection, stream);
-    else
-        on_closed(connection);
-}
-
 static const struct moon_bind *bind_of(const struct moon_acceptor *acceptor)
 {
     return &moon_acceptor_hold(acceptor)->listeners->binds[acceptor->arrival.bind];
 }
 
-static void tcp_start(struct moon_connection *connection, struct moon_stream *stream)
+static const struct moon_listener *listener_at(const struct moon_acceptor *acceptor, int index)
+{
+    return &moon_acceptor_hold(acceptor)->listeners->listeners[index];
+}
+
+static int find_name(const struct moon_acceptor *acceptor, struct moon_slice sni)
+{
+    return moon_listeners_find_name(moon_acceptor_hold(acceptor)->listeners, acceptor->arrival.bind,
+                                    sni);
+}
+
+// ---- bytes as they are
+
+static void on_spoke(void *owner, bool is_upstream)
+{
+    const struct moon_connection *connection = owner;
+    struct moon_acceptor *acceptor = connection->acceptor;
+    uint64_t now_ms = moon_loop_now_ms(connection->edge->service->res->loop);
+    acceptor->server_first_until_ms = is_upstream ? now_ms + SERVER_FIRST_MS : 0;
+}
+
+static void tcp_start(struct moon_connection *connection, struct moon_stream *stream, int listener,
+                      const struct moon_sniffed *sniffed)
 {
     struct moon_tcp_args args = {.service = connection->edge->service,
                                  .arrival = &connection->acceptor->arrival,
+                                 .listener = listener,
                                  .stream = stream,
                                  .proxied = connection->proxied,
                                  .closed = on_closed,
                                  .owner = connection};
+    if (sniffed) {
+        args.sni = sniffed->sni;
+        args.alpn = sniffed->alpn;
+        args.spoke = sniffed->is_silent ? on_spoke : NULL;
+    }
     connection->tcp = moon_tcp_open(&args);
     connection->number = moon_tcp_number(connection->tcp);
 }
 
-// The protocol of the port begins.
+static void refuse(struct moon_connection *connection, struct moon_stream *stream,
+                   _Atomic uint64_t *counter)
+{
+    moon_count_up(counter);
+    moon_preface_refuse(connection->edge->service->res, stream);
+    on_closed(connection);
+}
+
+// ---- TLS
+
+// A listener of TLS has what was decrypted, where it is still the one that the handshake was for.
+static void decrypted_start(struct moon_connection *connection, struct moon_stream *stream)
+{
+    const struct moon_tls_facts *facts = moon_stream_tls(stream);
+    int index = find_name(connection->acceptor, facts->sni);
+    const struct moon_listener *listener =
+        index < 0 ? NULL : listener_at(connection->acceptor, index);
+    if (listener && listener->front.protocol == MOON_PROTOCOL_HTTPS)
+        link_start(connection, stream);
+    else if (listener && listener->tls &&
+             memcmp(facts->id, moon_tls_terms_id(listener->tls), MOON_TLS_ID_LEN) == 0)
+        tcp_start(connection, stream, index,
+                  &(struct moon_sniffed){.sni = facts->sni, .alpn = MOON_SLICE("")});
+    else
+        refuse(connection, stream, &connection->edge->service->res->counters->refused_hello_name);
+}
+
+static void on_handshake(void *owner, struct moon_stream *stream)
+{
+    struct moon_connection *connection = owner;
+    connection->handshake = NULL;
+    if (!stream)
+        on_closed(connection);
+    else if (moon_bind_speaks(bind_of(connection->acceptor), MOON_PROTOCOL_TLS))
+        decrypted_start(connection, stream);
+    else
+        link_start(connection, stream);
+}
+
+static void handshake_start(struct moon_connection *connection, struct moon_stream *stream)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    stream = moon_tls_accept(bind_of(connection->acceptor)->tls, res->worker, res->loop, stream);
+    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
+}
+
+// Whether anybody has it, listener and route.
+static bool is_meant(const struct moon_acceptor *acceptor, int listener, struct moon_slice sni)
+{
+    if (listener < 0)
+        return false;
+    return listener_at(acceptor, listener)->front.protocol == MOON_PROTOCOL_HTTPS ||
+           moon_routes_stream(moon_acceptor_hold(acceptor)->routes, listener, sni) >= 0;
+}
+
+// Whoever has the name that was asked for: it ends TLS, or passes it on.
+static void named_start(struct moon_connection *connection, struct moon_stream *stream,
+                        const struct moon_sniffed *sniffed)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    int listener = find_name(connection->acceptor, sniffed->sni);
+    if (!is_meant(connection->acceptor, listener, sniffed->sni)) {
+        moon_count_up(&res->counters->refused_hello_name);
+        moon_sniff_refuse(res, stream, MOON_ALERT_UNRECOGNIZED_NAME);
+        on_closed(connection);
+    } else if (listener_at(connection->acceptor, listener)->is_passthrough) {
+        tcp_start(connection, stream, listener, sniffed);
+    } else {
+        handshake_start(connection, stream);
+    }
+}
+
+// ---- the protocol of the port begins
+
+// What is no TLS that anybody here reads, and no request that anybody here answers.
+static void opaque_start(struct moon_connection *connection, struct moon_stream *stream,
+                         const struct moon_sniffed *sniffed)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    if (bind->opaque >= 0)
+        tcp_start(connection, stream, bind->opaque, sniffed);
+    else if (bind->names && sniffed->first != MOON_FIRST_TLS)
+        connection->handshake = moon_handshake_refuse(res, stream, on_handshake, connection);
+    else
+        refuse(connection, stream, &res->counters->refused_first_bytes);
+}
+
+static void count_detected(struct moon_counters *counters, const struct moon_sniffed *sniffed)
+{
+    _Atomic uint64_t *const by_first[] = {
+        [MOON_FIRST_MORE] = NULL,
+        [MOON_FIRST_TLS] = &counters->detected_tls,
+        [MOON_FIRST_H2] = &counters->detected_h2,
+        [MOON_FIRST_HTTP1] = &counters->detected_http1,
+        [MOON_FIRST_OPAQUE] = &counters->detected_opaque,
+    };
+    moon_count_up(sniffed->is_silent ? &counters->detected_silent : by_first[sniffed->first]);
+}
+
+static void on_sniffed(void *owner, struct moon_stream *stream, const struct moon_sniffed *sniffed)
+{
+    struct moon_connection *connection = owner;
+    const struct moon_bind *bind = bind_of(connection->acceptor);
+    connection->sniff = NULL;
+    if (!stream) {
+        on_closed(connection);
+        return;
+    }
+    if (moon_acceptor_front(connection->acceptor)->detects)
+        count_detected(connection->edge->service->res->counters, sniffed);
+    bool is_request = sniffed->first == MOON_FIRST_HTTP1 || sniffed->first == MOON_FIRST_H2;
+    if (sniffed->first == MOON_FIRST_TLS && bind->names)
+        named_start(connection, stream, sniffed);
+    else if (is_request && moon_bind_speaks(bind, MOON_PROTOCOL_HTTP))
+        link_start(connection, stream);
+    else
+        opaque_start(connection, stream, sniffed);
+}
+
+// How long a client may be silent before it is taken for one who waits for the server to speak; shorter where the last one did:
+// who speaks first does so at once, as fast as it can, whatever the way to it.
+static uint32_t silence_of(const struct moon_acceptor *acceptor, uint64_t now_ms)
+{
+    if (bind_of(acceptor)->opaque < 0)
+        return 0;
+    return now_ms < acceptor->server_first_until_ms ? SHORT_SILENCE_MS : SILENCE_MS;
+}
+
+static void sniff_start(struct moon_connection *connection, struct moon_stream *stream)
+{
+    struct moon_resources *res = connection->edge->service->res;
+    const struct moon_acceptor *acceptor = connection->acceptor;
+    const struct moon_bind *bind = bind_of(acceptor);
+    struct moon_sniff_args args = {.res = res,
+                                   .stream = stream,
+                                   .reads_hello = bind->names != NULL,
+                                   .has_opaque = bind->opaque >= 0,
+                                   .silence_ms = silence_of(acceptor, moon_loop_now_ms(res->loop)),
+                                   .done = on_sniffed,
+                                   .owner = connection};
+    connection->sniff = moon_sniff_new(&args);
+}
+
 static void protocol_start(struct moon_connection *connection, struct moon_stream *stream)
 {
     const struct moon_bind *bind = bind_of(connection->acceptor);
-    struct moon_resources *res = connection->edge->service->res;
-    if (moon_acceptor_front(connection->acceptor)->protocol == MOON_PROTOCOL_TCP) {
-        tcp_start(connection, stream);
-        return;
-    }
-    if (!bind->tls) {
+    switch (bind->protocols) {
+    case 1u << MOON_PROTOCOL_HTTP:
         link_start(connection, stream);
-        return;
+        break;
+    case 1u << MOON_PROTOCOL_HTTPS:
+        handshake_start(connection, stream);
+        break;
+    case 1u << MOON_PROTOCOL_TCP:
+        tcp_start(connection, stream, bind->opaque, NULL);
+        break;
+    default: // several, or TLS by name
+        sniff_start(connection, stream);
+        break;
     }
-    stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
-    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
 }
+
+// ---- limits
 
 static struct moon_census_entry *census_of(struct moon_connection *connection)
 {
@@ -245,6 +422,7 @@ void moon_connection_close(struct moon_list *node)
 {
     struct moon_connection *connection = connection_at(node);
     moon_preface_free(connection->preface);
+    moon_sniff_free(connection->sniff);
     moon_handshake_free(connection->handshake);
     moon_tcp_close(connection->tcp);
     moon_link_close(connection->link);

@@ -24,7 +24,9 @@ struct moon_acceptor {
     struct moon_udp *udp;      // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
-    bool is_closing;       // a connection that still comes gets one answer
+    // its clients that say nothing wait for the server to speak, as the last one did; 0: that is not known
+    uint64_t server_first_until_ms;
+    bool is_closing; // a connection that still comes gets one answer
 };
 
 struct moon_edge {

@@ -205,8 +205,8 @@ static bool is_at_home(const struct moon_exchange *ex)
 static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
 {
     struct moon_route_scratch *scratch = ex->service->route_scratch;
-    ex->listener =
-        moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
+    ex->listener = moon_listeners_find(ex->hold->listeners, ex->arrival->bind, ex->flow.tls != NULL,
+                                       &ex->request, scratch);
     if (ex->listener < 0) {
         moon_exchange_answer(ex, 404, "no listener takes this host");
         return false;

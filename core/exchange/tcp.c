@@ -25,12 +25,12 @@ enum { TRY_MAX_COUNT = 3, NEVER_MS = 1 << 30 };
 
 struct moon_tcp {
     struct moon_service *service;
-    const struct moon_arrival *arrival; // until it begins
-    struct moon_stream *stream;         // NULL: the relay has it, or it is closed
+    struct moon_stream *stream; // NULL: the relay has it, or it is closed
     const struct moon_proxied *proxied;
     void (*closed)(void *owner);
+    void (*spoke)(void *owner, bool is_upstream);
     void *owner;
-    struct moon_hold *hold;               // NULL: before it begins, and once it is relayed
+    struct moon_hold *hold;               // NULL: once it is relayed
     const struct moon_action *action;     // of the hold
     const struct moon_upstream *upstream; // of the hold
     struct moon_lane *lane;               // of the connection that is being made
@@ -43,9 +43,9 @@ struct moon_tcp {
     struct moon_address client, endpoint;
     struct moon_series_sample sample;
     uint64_t number, start_ms, start_ns, sent_ns;
-    int listener; // -1: not known yet
+    int listener;
     uint8_t attempt_count;
-    bool waits, is_over;
+    bool waits, is_over, is_tls;
 };
 
 static void attempt(struct moon_tcp *tcp, bool is_again);
@@ -93,8 +93,8 @@ static void release(struct moon_tcp *tcp)
 static void record(struct moon_tcp *tcp, struct moon_record *record)
 {
     tcp->sample.us = (moon_loop_now_ns(res_of(tcp)->loop) - tcp->start_ns) / 1000;
-    record->scheme = MOON_SLICE("tcp");
-    record->protocol = MOON_SLICE("TCP");
+    record->scheme = tcp->is_tls ? MOON_SLICE("tls") : MOON_SLICE("tcp");
+    record->protocol = tcp->is_tls ? MOON_SLICE("TLS") : MOON_SLICE("TCP");
     record->client = tcp->client.family ? &tcp->client : NULL; // none: a unix socket
     record->endpoint = tcp->endpoint.family ? &tcp->endpoint : NULL;
     record->attempt_count = tcp->attempt_count;
@@ -207,7 +207,7 @@ static char *copy(struct moon_slice text)
 static struct moon_relay_identity identify(const struct moon_tcp *tcp)
 {
     const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
-    return (struct moon_relay_identity){.state = "tcp",
+    return (struct moon_relay_identity){.state = tcp->is_tls ? "tls" : "tcp",
                                         .number = tcp->number,
                                         .start_ms = tcp->start_ms,
                                         .client = tcp->client,
@@ -215,6 +215,13 @@ static struct moon_relay_identity identify(const struct moon_tcp *tcp)
                                         .listener = copy(moon_slice_from(listener)),
                                         .route = copy(moon_slice_from(tcp->action->name)),
                                         .upstream = copy(tcp->upstream->name)};
+}
+
+static void on_spoke(void *owner, bool is_upstream)
+{
+    const struct moon_tcp *tcp = owner;
+    if (tcp->closed)
+        tcp->spoke(tcp->owner, is_upstream);
 }
 
 static void on_connected(void *owner)
@@ -225,6 +232,7 @@ static void on_connected(void *owner)
     struct moon_relay_args args = {.client = tcp->stream,
                                    .idle_ms = tcp->action->timeouts.idle_ms,
                                    .ended = on_relay_ended,
+                                   .spoke = tcp->spoke ? on_spoke : NULL,
                                    .owner = tcp};
     uint64_t now_ns = moon_loop_turn_ns(res_of(tcp)->loop);
     tcp->sample.has_upstream_us = true;
@@ -314,31 +322,34 @@ static void on_ready(void *owner, unsigned ready)
     tcp->closed(tcp->owner);
 }
 
-static void choose(struct moon_tcp *tcp)
+static void choose(struct moon_tcp *tcp, struct moon_slice sni)
 {
     const struct moon_hold *hold = tcp->hold;
-    tcp->listener = hold->listeners->binds[tcp->arrival->bind].members[0];
-    int index = moon_routes_stream(hold->routes, tcp->listener);
+    int index = moon_routes_stream(hold->routes, tcp->listener, sni);
     if (index < 0)
         return;
     tcp->action = moon_actions_at(hold->actions, index);
-    const struct moon_backend *backend = moon_pool_split(tcp->service->pool, &tcp->action->split);
     tcp->sample.route = tcp->action->series;
+}
+
+static void find_upstream(struct moon_tcp *tcp)
+{
+    const struct moon_backend *backend = moon_pool_split(tcp->service->pool, &tcp->action->split);
     if (!backend || backend->upstream == MOON_BACKEND_MISSING)
         return;
-    tcp->upstream = moon_upstreams_at(hold->upstreams, (size_t)backend->upstream);
+    tcp->upstream = moon_upstreams_at(tcp->hold->upstreams, (size_t)backend->upstream);
     tcp->sample.upstream = tcp->upstream->series;
 }
 
 static void tcp_task_begin(struct moon_task *task)
 {
     struct moon_tcp *tcp = MOON_CONTAINER(task, struct moon_tcp, task);
-    struct moon_hold *hold = tcp->arrival->hold ? tcp->arrival->hold : tcp->service->hold;
-    tcp->hold = moon_hold_ref(hold);
-    choose(tcp);
-    if (!tcp->action)
-        refuse(tcp, 502, "no route has the listener");
-    else if (!tcp->upstream || tcp->upstream->builtin)
+    if (!tcp->action) {
+        refuse(tcp, 502, "no route has the listener, or the name that was asked for");
+        return;
+    }
+    find_upstream(tcp);
+    if (!tcp->upstream || tcp->upstream->builtin)
         refuse(tcp, 502, "no backend of the route has a weight, or it does not exist");
     else
         attempt(tcp, false);
@@ -351,17 +362,21 @@ struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
         abort();
     struct moon_resources *res = args->service->res;
     tcp->service = args->service;
-    tcp->arrival = args->arrival;
     tcp->stream = args->stream;
     tcp->proxied = args->proxied;
     tcp->closed = args->closed;
+    tcp->spoke = args->spoke;
     tcp->owner = args->owner;
     tcp->number = ++res->link_count;
     tcp->start_ms = moon_loop_now_ms(res->loop);
     tcp->start_ns = moon_loop_turn_ns(res->loop);
     tcp->sample =
         (struct moon_series_sample){.route = MOON_SERIES_NONE, .upstream = MOON_SERIES_NONE};
-    tcp->listener = -1;
+    struct moon_hold *hold = args->arrival->hold ? args->arrival->hold : args->service->hold;
+    tcp->hold = moon_hold_ref(hold);
+    tcp->listener = args->listener;
+    tcp->is_tls = hold->listeners->listeners[args->listener].front.protocol == MOON_PROTOCOL_TLS;
+    choose(tcp, args->sni);
     tcp->waiter.fn = on_granted;
     tcp->timer.fn = on_pending_over;
     tcp->task.fn = tcp_task_begin;
@@ -396,8 +411,7 @@ bool moon_tcp_survey(const struct moon_tcp *tcp, struct moon_survey_row *row)
                                     .age_ms = moon_loop_now_ms(res_of(tcp)->loop) - tcp->start_ms,
                                     .client = tcp->client,
                                     .endpoint = tcp->endpoint};
-    if (tcp->listener >= 0)
-        row->listener = moon_slice_from(tcp->hold->listeners->listeners[tcp->listener].name);
+    row->listener = moon_slice_from(tcp->hold->listeners->listeners[tcp->listener].name);
     if (tcp->action)
         row->route = moon_slice_from(tcp->action->name);
     if (tcp->upstream)

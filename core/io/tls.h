@@ -56,6 +56,7 @@ struct moon_tls_options {
     // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
     const char *ciphers;
     bool has_tickets;
+    bool is_opaque;              // what passes is no HTTP: no protocol is agreed on (ALPN)
     enum moon_tls_verify verify; // of clients
     const char *ca, *crl;        // paths; NULL: none
     unsigned depth;              // of chains of clients; 0: the default

@@ -236,8 +236,10 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 {
     static const unsigned char ours[] = "\x02h2\x08http/1.1";
     unsigned char *chosen;
-    (void)ssl;
+    const struct tls_stream *stream = SSL_get_app_data(ssl);
     (void)arg;
+    if (stream->contexts->hosts[stream->host].terms->is_opaque)
+        return SSL_TLSEXT_ERR_NOACK;
     if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, in, in_len) !=
         OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;

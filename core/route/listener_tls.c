@@ -3,12 +3,14 @@
 
 #include "base/err.h"
 #include "io/tls.h"
+#include "route/listener.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const version_choices[] = {"1.2", "1.3", NULL};
+static const char *const mode_choices[] = {"terminate", "passthrough", NULL};
 static const char *const verify_choices[] = {"none", "optional", "required", NULL};
 
 static const struct moon_schema_key pair_keys[] = {
@@ -51,7 +53,6 @@ static const struct moon_schema client_schema = {client_keys, NULL, NULL};
 static const struct moon_schema_key tls_keys[] = {
     {.name = "certificates",
      .types = MOON_TYPE_TABLE,
-     .is_required = true,
      .table = &pairs_schema,
      .expected = "{ { cert = \"site.crt\", key = \"site.key\" } }"},
     {.name = "min_version",
@@ -70,6 +71,10 @@ static const struct moon_schema_key tls_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &client_schema,
      .expected = "{ verify = \"required\", ca = \"clients.pem\" }"},
+    {.name = "mode",
+     .types = MOON_TYPE_STRING,
+     .choices = mode_choices,
+     .expected = "\"terminate\" or \"passthrough\""},
     {.name = "acme", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = NULL},
 };
@@ -144,7 +149,10 @@ static bool read_options(struct reading *at, const struct moon_value *tls,
     enum { PAIR_MAX_COUNT = 1024 };
     const struct moon_value *list = moon_value_get(tls, "certificates");
     struct moon_slice ciphers = moon_value_string(tls, "ciphers", MOON_SLICE(""));
-    size_t count = list->table.item_count;
+    size_t count = list ? list->table.item_count : 0;
+    if (!list)
+        return tell(at, "certificates", "expected { { cert = \"site.crt\", key = \"site.key\" } }",
+                    "missing");
     if (count == 0 || count > PAIR_MAX_COUNT)
         return tell(at, "certificates", "{ { cert = \"site.crt\", key = \"site.key\" } }",
                     count ? "more than 1024 certificates" : "an empty list");
@@ -165,26 +173,56 @@ static bool read_options(struct reading *at, const struct moon_value *tls,
     return read_client(at, moon_value_get(tls, "client"), out);
 }
 
-bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
-                            struct moon_slice hostname, struct moon_tls_terms **out)
+static bool load(const struct moon_compile *compile, const struct moon_object *object,
+                 struct moon_listener *listener)
 {
     const struct moon_value *tls = moon_value_get(&object->value, "tls");
+    const struct moon_value *list = moon_value_get(tls, "certificates");
     struct moon_tls_hub *hub = (struct moon_tls_hub *)compile->section->registry;
-    struct moon_tls_options options = {.hostname = hostname};
+    struct moon_tls_options options = {.hostname = listener->hostname,
+                                       .is_opaque = listener->front.protocol == MOON_PROTOCOL_TLS};
     struct moon_tls_problem problem;
     struct reading *at = calloc(1, sizeof *at);
-    struct moon_tls_pair *pairs =
-        calloc(moon_value_get(tls, "certificates")->table.item_count + 1, sizeof *pairs);
+    struct moon_tls_pair *pairs = calloc(list ? list->table.item_count + 1 : 1, sizeof *pairs);
     if (!at || !pairs)
         abort();
     at->compile = compile;
     at->object = object;
     bool is_fine = read_options(at, tls, pairs, &options);
-    if (is_fine && moon_tls_terms_load(hub, &options, &problem, out) < 0)
+    if (is_fine && moon_tls_terms_load(hub, &options, &problem, &listener->tls) < 0)
         is_fine = tell(at, problem.path, NULL, problem.text);
     while (at->path_count)
         free(at->paths[--at->path_count]);
     free(pairs);
     free(at);
     return is_fine;
+}
+
+// What has no meaning where the endpoint answers.
+static bool check_passthrough(const struct moon_compile *compile, const struct moon_object *object)
+{
+    const struct moon_value *tls = moon_value_get(&object->value, "tls");
+    struct reading at = {.compile = compile, .object = object};
+    bool is_fine = true;
+    for (const struct moon_schema_key *key = tls_keys; key->name; key++)
+        if (strcmp(key->name, "mode") != 0 && moon_value_get(tls, key->name))
+            is_fine = tell(&at, key->name, "remove it, or end TLS here: mode = \"terminate\"",
+                           "has no meaning with mode \"passthrough\"");
+    return is_fine;
+}
+
+bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
+                            struct moon_listener *listener)
+{
+    const struct moon_value *tls = moon_value_get(&object->value, "tls");
+    struct moon_slice mode = moon_value_string(tls, "mode", MOON_SLICE("terminate"));
+    struct reading at = {.compile = compile, .object = object};
+    listener->is_passthrough = moon_slice_equal(mode, MOON_SLICE("passthrough"));
+    if (!listener->is_passthrough)
+        return load(compile, object, listener);
+    if (listener->front.protocol != MOON_PROTOCOL_TLS)
+        return tell(&at, "mode",
+                    "protocol = \"tls\" passes connections on by the name they ask for",
+                    "requests are read here: TLS cannot pass");
+    return check_passthrough(compile, object);
 }
