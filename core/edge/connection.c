@@ -273,9 +273,11 @@ static void sniff_start(struct moon_connection *connection, struct moon_stream *
     struct moon_resources *res = connection->edge->service->res;
     const struct moon_acceptor *acceptor = connection->acceptor;
     const struct moon_bind *bind = bind_of(acceptor);
+    unsigned tls = 1u << MOON_PROTOCOL_HTTPS | 1u << MOON_PROTOCOL_TLS;
     struct moon_sniff_args args = {.res = res,
                                    .stream = stream,
                                    .reads_hello = bind->names != NULL,
+                                   .is_tls_alone = (bind->protocols & ~tls) == 0,
                                    .has_opaque = bind->opaque >= 0,
                                    .silence_ms = silence_of(acceptor, moon_loop_now_ms(res->loop)),
                                    .done = on_sniffed,

@@ -76,7 +76,7 @@ static void tell(struct moon_sniff *sniff, enum moon_first first)
 static void give_up(struct moon_sniff *sniff, bool is_late)
 {
     struct moon_counters *counters = counters_of(sniff);
-    if (sniff->is_hello || (sniff->args.reads_hello && !sniff->args.has_opaque))
+    if (sniff->is_hello || sniff->args.is_tls_alone)
         fail(sniff, is_late ? &counters->refused_hello_timeout : &counters->refused_hello_cut, 0,
              is_late ? "its ClientHello did not come in time" : "it ended before its ClientHello");
     else if (sniff->args.has_opaque)
@@ -154,7 +154,7 @@ struct moon_sniff *moon_sniff_new(const struct moon_sniff_args *args)
         abort();
     uint32_t head_ms = args->res->settings->timeouts.request_head_ms,
              hello_ms = args->res->settings->timeouts.handshake_ms;
-    uint32_t limit_ms = args->reads_hello && !args->has_opaque ? hello_ms : head_ms;
+    uint32_t limit_ms = args->is_tls_alone ? hello_ms : head_ms;
     sniff->args = *args;
     sniff->timer.fn = on_timer;
     sniff->deadline_ms = moon_loop_now_ms(args->res->loop) + limit_ms;

@@ -32,6 +32,7 @@ struct moon_sniff_args {
     struct moon_resources *res;
     struct moon_stream *stream; // as it was accepted; taken
     bool reads_hello;           // of TLS the name is asked for; else TLS is all that is told
+    bool is_tls_alone;          // nobody there has anything else
     bool has_opaque;            // somebody has what is none of the others
     uint32_t silence_ms;        // so long nothing comes: silent; 0: it is waited for
     moon_sniff_fn *done;
