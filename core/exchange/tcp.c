@@ -6,6 +6,7 @@
 #include "exchange/action.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
+#include "exchange/opening.h"
 #include "exchange/relay.h"
 #include "io/loop.h"
 #include "link/link.h"
@@ -33,6 +34,7 @@ struct moon_tcp {
     struct moon_hold *hold;               // NULL: once it is relayed
     const struct moon_action *action;     // of the hold
     const struct moon_upstream *upstream; // of the hold
+    struct moon_opening *opening;         // filters look at it; NULL: they do not
     struct moon_lane *lane;               // of the connection that is being made
     struct moon_lease lease;
     const struct moon_endpoint_state *avoid; // compared, never followed
@@ -78,6 +80,8 @@ static void release(struct moon_tcp *tcp)
     struct moon_lane *lane = tcp->lane;
     stop_waiting(tcp);
     tcp->lane = NULL;
+    moon_opening_free(tcp->opening);
+    tcp->opening = NULL;
     if (lane)
         moon_lane_end(lane, false);
     moon_stream_abort(tcp->stream);
@@ -104,21 +108,31 @@ static void record(struct moon_tcp *tcp, struct moon_record *record)
     moon_access_record_stream(tcp->service, record, &tcp->sample);
 }
 
-// Nobody takes it: the client sees a reset.
-static void refuse(struct moon_tcp *tcp, uint16_t status, const char *why)
+static void record_refusal(struct moon_tcp *tcp, uint16_t status)
 {
     struct moon_record line = {0};
-    struct moon_resources *res = res_of(tcp);
-    moon_log_debug(res->log, "a TCP connection was refused: %s", why);
-    moon_count_up(&res->counters->tcp_failures_total);
     if (tcp->action)
         line.route = moon_slice_from(tcp->action->name);
     if (tcp->upstream)
         line.upstream = tcp->upstream->name;
     tcp->sample.status = status;
     record(tcp, &line);
+}
+
+static void end(struct moon_tcp *tcp)
+{
     release(tcp);
     tcp->closed(tcp->owner);
+}
+
+// Nobody takes it: the client sees a reset.
+static void refuse(struct moon_tcp *tcp, uint16_t status, const char *why)
+{
+    struct moon_resources *res = res_of(tcp);
+    moon_log_debug(res->log, "a TCP connection was refused: %s", why);
+    moon_count_up(&res->counters->tcp_failures_total);
+    record_refusal(tcp, status);
+    end(tcp);
 }
 
 static void on_relay_ended(void *owner, const struct moon_relay_result *result)
@@ -316,43 +330,119 @@ static void attempt(struct moon_tcp *tcp, bool is_again)
 static void on_ready(void *owner, unsigned ready)
 {
     struct moon_tcp *tcp = owner;
-    if (!(ready & MOON_READY_ERROR) || tcp->is_over)
+    if (tcp->is_over)
         return;
+    if (!(ready & MOON_READY_ERROR)) {
+        if (tcp->opening)
+            moon_opening_ready(tcp->opening, ready);
+        return;
+    }
     release(tcp);
     tcp->closed(tcp->owner);
 }
 
 static void choose(struct moon_tcp *tcp, struct moon_slice sni)
 {
-    const struct moon_hold *hold = tcp->hold;
-    int index = moon_routes_stream(hold->routes, tcp->listener, sni);
+    int index = moon_routes_stream(tcp->hold->routes, tcp->listener, sni);
     if (index < 0)
         return;
-    tcp->action = moon_actions_at(hold->actions, index);
+    tcp->action = moon_actions_at(tcp->hold->actions, index);
     tcp->sample.route = tcp->action->series;
 }
 
-static void find_upstream(struct moon_tcp *tcp)
+// ---- where it goes
+
+static void go_to(struct moon_tcp *tcp, const struct moon_upstream *upstream)
+{
+    tcp->upstream = upstream;
+    tcp->sample.upstream = upstream->series;
+    if (upstream->builtin)
+        refuse(tcp, 502, "the upstream answers requests alone");
+    else
+        attempt(tcp, false);
+}
+
+static void go_as_routed(struct moon_tcp *tcp)
 {
     const struct moon_backend *backend = moon_pool_split(tcp->service->pool, &tcp->action->split);
     if (!backend || backend->upstream == MOON_BACKEND_MISSING)
+        refuse(tcp, 502, "no backend of the route has a weight, or it does not exist");
+    else
+        go_to(tcp, moon_upstreams_at(tcp->hold->upstreams, (size_t)backend->upstream));
+}
+
+static void go_to_named(struct moon_tcp *tcp, struct moon_slice name)
+{
+    const struct moon_upstream *upstream = moon_upstreams_find(tcp->hold->upstreams, name);
+    if (upstream) {
+        go_to(tcp, upstream);
         return;
-    tcp->upstream = moon_upstreams_at(tcp->hold->upstreams, (size_t)backend->upstream);
-    tcp->sample.upstream = tcp->upstream->series;
+    }
+    moon_log_error(res_of(tcp)->log,
+                   "script: preread of route \"%s\" has chosen the upstream \"%.*s\", which is not "
+                   "there",
+                   tcp->action->name, MOON_SLICE_ARG(name));
+    refuse(tcp, 500, "there is no such upstream");
+}
+
+// The client sees an end in good order: what it has sent so far is taken first.
+static void close_politely(struct moon_tcp *tcp)
+{
+    struct moon_resources *res = res_of(tcp);
+    moon_count_up(&res->counters->refused_preread);
+    record_refusal(tcp, 403);
+    moon_stream_read(tcp->stream, res->read_buffer, MOON_READ_BODY_LEN);
+    moon_stream_close(tcp->stream);
+    tcp->stream = NULL;
+    end(tcp);
+}
+
+static void on_opened(void *owner, enum moon_verdict verdict, struct moon_slice upstream)
+{
+    struct moon_tcp *tcp = owner;
+    tcp->opening = NULL;
+    switch (verdict) {
+    case MOON_NEXT:
+        if (upstream.ptr)
+            go_to_named(tcp, upstream);
+        else
+            go_as_routed(tcp);
+        break;
+    case MOON_DONE:
+        close_politely(tcp);
+        break;
+    case MOON_WAIT: // never told
+    case MOON_FAIL:
+        refuse(tcp, 500, "preread failed");
+        break;
+    }
 }
 
 static void tcp_task_begin(struct moon_task *task)
 {
     struct moon_tcp *tcp = MOON_CONTAINER(task, struct moon_tcp, task);
-    if (!tcp->action) {
-        refuse(tcp, 502, "no route has the listener, or the name that was asked for");
-        return;
-    }
-    find_upstream(tcp);
-    if (!tcp->upstream || tcp->upstream->builtin)
-        refuse(tcp, 502, "no backend of the route has a weight, or it does not exist");
+    if (tcp->action)
+        go_as_routed(tcp);
     else
-        attempt(tcp, false);
+        refuse(tcp, 502, "no route has the listener, or the name that was asked for");
+}
+
+static void begin_opening(struct moon_tcp *tcp, const struct moon_tcp_args *args)
+{
+    const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
+    tcp->opening =
+        moon_opening_new(&(struct moon_opening_args){.res = res_of(tcp),
+                                                     .stream = tcp->stream,
+                                                     .chain = &tcp->action->chain,
+                                                     .number = tcp->number,
+                                                     .client = tcp->client,
+                                                     .listener = moon_slice_from(listener),
+                                                     .route = moon_slice_from(tcp->action->name),
+                                                     .sni = args->sni,
+                                                     .alpn = args->alpn,
+                                                     .is_tls = tcp->is_tls,
+                                                     .done = on_opened,
+                                                     .owner = tcp});
 }
 
 struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
@@ -382,7 +472,10 @@ struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
     tcp->task.fn = tcp_task_begin;
     moon_stream_address(tcp->stream, true, &tcp->client);
     moon_stream_set_owner(tcp->stream, on_ready, tcp);
-    moon_loop_defer(res->loop, &tcp->task);
+    if (tcp->action && tcp->action->chain.has_preread)
+        begin_opening(tcp, args);
+    else
+        moon_loop_defer(res->loop, &tcp->task);
     return tcp;
 }
 

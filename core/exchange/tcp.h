@@ -1,8 +1,9 @@
 // TCP: one connection of a TCP or TLS route, from the accepted stream to the end of both sides. The same upstreams, weights, limits and
 // connect timeouts as for requests; a failed connect goes on with the next endpoint, as nothing was sent yet.
 //
-//   open -> route -> lend a connection (or wait at a limit) -> connected -> relay -> record -> closed
-//             |            ^--- next endpoint: not connected
+//   open -> route -> [opening] -> lend a connection (or wait at a limit) -> connected -> relay -> record -> closed
+//             |          |             ^--- next endpoint: not connected
+//             |          '-- preread closes it -> record -> closed
 //             '-- none, or nobody takes it: reset -> record -> closed
 #pragma once
 

@@ -252,6 +252,25 @@ static ssize_t tls_read(struct moon_stream *s, void *to, size_t len)
     return err ? err : (ssize_t)total;
 }
 
+// Of the record that is there.
+static ssize_t tls_peek(struct moon_stream *s, void *to, size_t len)
+{
+    struct tls_stream *stream = tls_of(s);
+    size_t n = 0;
+    if (stream->state == TLS_FAILED)
+        return stream->error;
+    if (stream->state == TLS_HANDSHAKE)
+        return 0;
+    ERR_clear_error();
+    int done = SSL_peek_ex(stream->ssl, to, len, &n);
+    int kind = done ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, done);
+    bool is_later = kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE;
+    if (!done && !is_later && kind != SSL_ERROR_ZERO_RETURN)
+        return take_error(stream, kind);
+    tls_scratch_flush(stream);
+    return (ssize_t)n;
+}
+
 static size_t offered_len(const struct iovec *iov, int iov_count)
 {
     size_t len = 0;
@@ -464,6 +483,7 @@ static const struct moon_stream_ops stream_ops = {
     .again = tls_again,
     .connected = tls_connected,
     .address = tls_address,
+    .peek = tls_peek,
     .tls = tls_facts,
 };
 

@@ -72,9 +72,10 @@ static bool tell(const struct reading *at, const char *path, const char *hint, c
 static bool check_keys(const struct reading *at, const struct moon_listener *first)
 {
     static const char *const keys[] = {
-        "path",     "methods",       "headers",     "query",           "matches",
-        "plugins",  "retry",         "rewrite",     "access",          "log",
-        "balancer", "header_filter", "body_filter", "websocket_frame", NULL};
+        "path",          "methods",     "headers",         "query", "matches",
+        "retry",         "rewrite",     "access",          "log",   "balancer",
+        "header_filter", "body_filter", "websocket_frame", NULL};
+    static const char *const connections[] = {"preread", "plugins", NULL};
     static const char *const timeouts[] = {"request", "response", NULL};
     const char *protocol = moon_protocol_name(first->front.protocol);
     const struct moon_value *given = moon_value_get(&at->route->value, "timeouts");
@@ -82,9 +83,10 @@ static bool check_keys(const struct reading *at, const struct moon_listener *fir
     if (first->front.protocol != MOON_PROTOCOL_TLS && moon_value_get(&at->route->value, "hosts"))
         is_fine = tell(at, "hosts", "bytes pass as they are: remove it",
                        "has no meaning for a listener with protocol", protocol, 0);
-    if (first->front.protocol == MOON_PROTOCOL_UDP && moon_value_get(&at->route->value, "preread"))
-        is_fine = tell(at, "preread", "it is for connections: remove it",
-                       "has no meaning for a listener with protocol", protocol, 0);
+    for (const char *const *key = connections; *key; key++)
+        if (first->front.protocol == MOON_PROTOCOL_UDP && moon_value_get(&at->route->value, *key))
+            is_fine = tell(at, *key, "there are no connections: remove it",
+                           "has no meaning for a listener with protocol", protocol, 0);
     for (const char *const *key = keys; *key; key++)
         if (moon_value_get(&at->route->value, *key))
             is_fine = tell(at, *key, "bytes pass as they are: remove it",

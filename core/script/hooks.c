@@ -36,8 +36,8 @@ static struct moon_vm *vm_of(const struct moon_instance *instance, const struct 
     return moon_generation_vm(instance->code->generation, flow->worker);
 }
 
-// False: the plugin's table could not be made; the error is on the stack.
-static bool push_conf(const struct moon_instance *instance, struct moon_vm *vm, lua_State *at)
+bool moon_instance_push_conf(const struct moon_instance *instance, struct moon_vm *vm,
+                             lua_State *at)
 {
     if (!instance->plugin) {
         lua_pushnil(at);
@@ -78,7 +78,7 @@ static struct moon_coroutine *begin(const struct moon_instance *instance, struct
     coroutine->on_wake = resume_flow;
     lua_rawgeti(thread, LUA_REGISTRYINDEX, ref);
     moon_slot_push(slot, thread);
-    if (push_conf(instance, vm, thread))
+    if (moon_instance_push_conf(instance, vm, thread))
         return coroutine;
     moon_coroutine_report(coroutine, thread);
     moon_coroutine_drop(coroutine);
@@ -417,4 +417,6 @@ void moon_instance_set_hooks(struct moon_filter_type *type, uint32_t phases)
         type->websocket_frame = on_websocket_frame;
     if (phases & 1u << MOON_ABI_LOG)
         type->log = on_log;
+    if (phases & 1u << MOON_ABI_PREREAD)
+        type->preread = moon_script_preread;
 }

@@ -125,7 +125,7 @@ void moon_tasks_stop(struct moon_vm *vm)
     for (; at != &vm->live_coroutines; at = next) {
         struct moon_coroutine *coroutine = MOON_CONTAINER(at, struct moon_coroutine, node);
         next = at->next;
-        if (!coroutine->slot && coroutine != vm->current)
+        if (coroutine->is_task && !coroutine->slot && coroutine != vm->current)
             moon_coroutine_drop(coroutine);
     }
     while (!moon_list_is_empty(&vm->timers))

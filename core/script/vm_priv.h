@@ -81,6 +81,8 @@ struct moon_vm {
     struct moon_slot *free_slot;
     uint32_t slot_count, slots_used_count;
     int exchange_ref;       // metatable of handles of exchanges
+    int connection_ref;     // metatable of connections of preread
+    size_t preread_count;   // connections that preread runs for
     int message_ref;        // metatable of WebSocket messages
     int vars_ref;           // slot index -> exchange.vars
     int globals_ref;        // slot index -> globals of the exchange
@@ -149,6 +151,11 @@ void moon_tasks_open(lua_State *state, struct moon_vm *vm);
 // Every timer of the VM begins / ends.
 void moon_tasks_start(struct moon_vm *vm);
 void moon_tasks_stop(struct moon_vm *vm);
+
+// hooks.c
+// The plugin's table of a use, or nil, onto the stack of `at`. False: it could not be made; the error is there instead.
+bool moon_instance_push_conf(const struct moon_instance *instance, struct moon_vm *vm,
+                             lua_State *at);
 
 // collect.c
 // Lets go of what was read of the request's body. NULL is fine.
