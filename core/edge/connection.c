@@ -239,6 +239,8 @@ static void count_detected(struct moon_counters *counters, const struct moon_sni
     moon_count_up(sniffed->is_silent ? &counters->detected_silent : by_first[sniffed->first]);
 }
 
+static void sniff_start(struct moon_connection *connection, struct moon_stream *stream);
+
 static void on_sniffed(void *owner, struct moon_stream *stream, const struct moon_sniffed *sniffed)
 {
     struct moon_connection *connection = owner;
@@ -251,7 +253,9 @@ static void on_sniffed(void *owner, struct moon_stream *stream, const struct moo
     if (moon_acceptor_front(connection->acceptor)->detects)
         count_detected(connection->edge->service->res->counters, sniffed);
     bool is_request = sniffed->first == MOON_FIRST_HTTP1 || sniffed->first == MOON_FIRST_H2;
-    if (sniffed->first == MOON_FIRST_TLS && bind->names)
+    if (sniffed->first == MOON_FIRST_TLS && bind->names && !sniffed->has_hello)
+        sniff_start(connection, stream); // a reload has brought TLS meanwhile
+    else if (sniffed->first == MOON_FIRST_TLS && bind->names)
         named_start(connection, stream, sniffed);
     else if (is_request && moon_bind_speaks(bind, MOON_PROTOCOL_HTTP))
         link_start(connection, stream);

@@ -17,7 +17,7 @@ struct moon_sniff {
     struct moon_sniff_args args;
     struct moon_timer timer;
     uint64_t deadline_ms;
-    bool has_bytes, is_hello;
+    bool has_bytes, is_hello, is_late;
     bool has_ended; // no more bytes come
 };
 
@@ -72,11 +72,23 @@ static void tell(struct moon_sniff *sniff, enum moon_first first)
                                          .alpn = MOON_SLICE("")});
 }
 
+static bool is_about_tls(const struct moon_sniff *sniff)
+{
+    return sniff->is_hello || sniff->args.is_tls_alone;
+}
+
+static void cut(struct moon_sniff *sniff, const char *why)
+{
+    struct moon_counters *counters = counters_of(sniff);
+    fail(sniff, is_about_tls(sniff) ? &counters->refused_hello_cut : &counters->refused_first_bytes,
+         0, why);
+}
+
 // No more comes, or not in time, and it is not known what it is.
 static void give_up(struct moon_sniff *sniff, bool is_late)
 {
     struct moon_counters *counters = counters_of(sniff);
-    if (sniff->is_hello || sniff->args.is_tls_alone)
+    if (is_about_tls(sniff))
         fail(sniff, is_late ? &counters->refused_hello_timeout : &counters->refused_hello_cut, 0,
              is_late ? "its ClientHello did not come in time" : "it ended before its ClientHello");
     else if (sniff->args.has_opaque)
@@ -94,8 +106,10 @@ static void look_at_hello(struct moon_sniff *sniff, size_t len)
     int found = moon_client_hello_read(sniff->args.res->read_buffer, len, &hello);
     sniff->is_hello = true;
     if (found > 0)
-        finish(sniff, &(struct moon_sniffed){
-                          .first = MOON_FIRST_TLS, .sni = hello.sni, .alpn = hello.alpn});
+        finish(sniff, &(struct moon_sniffed){.first = MOON_FIRST_TLS,
+                                             .has_hello = true,
+                                             .sni = hello.sni,
+                                             .alpn = hello.alpn});
     else if (found == MOON_ELIMIT)
         fail(sniff, &counters->refused_hello_oversize, MOON_ALERT_DECODE_ERROR,
              "its ClientHello is longer than 16 KiB");
@@ -111,7 +125,7 @@ static void look(struct moon_sniff *sniff)
     struct moon_resources *res = sniff->args.res;
     ssize_t n = moon_stream_peek(sniff->args.stream, res->read_buffer, MOON_HELLO_PEEK_LEN);
     if (n < 0) {
-        fail(sniff, &res->counters->refused_hello_cut, 0, moon_err_text((int)n));
+        cut(sniff, moon_err_text((int)n));
         return;
     }
     sniff->has_bytes |= n > 0;
@@ -129,7 +143,7 @@ static void on_ready(void *owner, unsigned ready)
     struct moon_sniff *sniff = owner;
     sniff->has_ended |= (ready & (MOON_READY_HUP | MOON_READY_ERROR)) != 0;
     if (ready & MOON_READY_ERROR)
-        fail(sniff, &counters_of(sniff)->refused_hello_cut, 0, "it was reset");
+        cut(sniff, "it was reset");
     else
         look(sniff);
 }
@@ -139,12 +153,17 @@ static void on_timer(struct moon_timer *timer)
     struct moon_sniff *sniff = MOON_CONTAINER(timer, struct moon_sniff, timer);
     struct moon_loop *loop = sniff->args.res->loop;
     uint64_t now_ms = moon_loop_now_ms(loop);
-    if (sniff->args.silence_ms && !sniff->has_bytes)
+    bool is_silent = sniff->args.silence_ms && !sniff->has_bytes;
+    if (is_silent && !sniff->is_late) { // where the worker was busy the bytes may be there, unseen
+        sniff->is_late = true;
+        moon_loop_timer_add(loop, timer, 1);
+    } else if (is_silent) {
         tell(sniff, MOON_FIRST_OPAQUE);
-    else if (now_ms < sniff->deadline_ms)
+    } else if (now_ms < sniff->deadline_ms) {
         moon_loop_timer_add(loop, timer, (uint32_t)(sniff->deadline_ms - now_ms));
-    else
+    } else {
         give_up(sniff, true);
+    }
 }
 
 struct moon_sniff *moon_sniff_new(const struct moon_sniff_args *args)

@@ -19,8 +19,9 @@ struct moon_stream;
 struct moon_sniffed {
     enum moon_first first; // never MOON_FIRST_MORE
     bool is_silent;        // nothing has come: opaque
+    bool has_hello;        // of TLS, and the ClientHello was read
     struct moon_slice sni,
-        alpn; // of TLS, where they were asked for (http/client_hello.h); valid during the call
+        alpn; // of it (http/client_hello.h); valid during the call
 };
 
 // Told once, never under moon_sniff_new: the stream, which is the receiver's now, or NULL: it was closed. What has come is news to

@@ -299,9 +299,10 @@ static bool check_phases(const struct compiling *at, const struct moon_chain *ch
     if (!moon_route_is_stream(listeners, at->object)) {
         if (!moon_value_get(&at->object->value, "preread"))
             return true;
-        report(at, "preread", "requests have rewrite and access",
-               "it is for listeners with protocol \"tcp\" or \"tls\": found",
-               MOON_SLICE("preread"));
+        moon_report_addf(at->compile->report, at->object->place,
+                         moon_object_title(at->compile->model, at->object), "preread",
+                         "requests have rewrite and access",
+                         "it is for listeners with protocol \"tcp\" or \"tls\"");
         return false;
     }
     for (uint16_t i = 0; i < chain->count; i++) {

@@ -522,6 +522,23 @@ int moon_listeners_find_name(const struct moon_listeners *all, uint32_t bind, st
     return moon_host_table_find(all->binds[bind].names, sni);
 }
 
+bool moon_listeners_is_elsewhere(const struct moon_listeners *all, uint32_t bind,
+                                 const struct moon_head *head)
+{
+    enum { NAME_MAX_LEN = 255 };
+    struct moon_slice host = head->host.host;
+    char name[NAME_MAX_LEN];
+    if (!moon_bind_speaks(&all->binds[bind], MOON_PROTOCOL_TLS) || host.len > sizeof name)
+        return false;
+    for (size_t i = 0; i < host.len; i++)
+        name[i] =
+            host.ptr[i] >= 'A' && host.ptr[i] <= 'Z' ? (char)(host.ptr[i] | 0x20) : host.ptr[i];
+    host.ptr = name;
+    host.len -= host.len && name[host.len - 1] == '.';
+    int listener = moon_listeners_find_name(all, bind, host);
+    return listener >= 0 && all->listeners[listener].front.protocol == MOON_PROTOCOL_TLS;
+}
+
 bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,
                          struct moon_slice sni)
 {

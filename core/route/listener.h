@@ -71,6 +71,9 @@ int moon_listeners_find(const struct moon_listeners *all, uint32_t bind, bool is
 // The listener with protocol "https" or "tls" that is meant by that name (lower case; empty: none was said), or -1.
 int moon_listeners_find_name(const struct moon_listeners *all, uint32_t bind,
                              struct moon_slice sni);
+// Whether a request that came in there over TLS is for a name that TLS listeners of the port have: another connection is needed.
+bool moon_listeners_is_elsewhere(const struct moon_listeners *all, uint32_t bind,
+                                 const struct moon_head *head);
 static inline bool moon_bind_speaks(const struct moon_bind *bind, enum moon_protocol protocol)
 {
     return bind->protocols >> protocol & 1;

@@ -1,6 +1,7 @@
 -- Every script of scripts/ passes `check`, starts, and does what its first comment says. A script without an entry fails.
 local cjson = require "cjson"
 local h = require "test.support.harness"
+local hello = require "test.support.hello"
 local websocket = require "test.support.websocket"
 local uv = require "luv"
 
@@ -162,6 +163,34 @@ does["chat_filter.lua"] = function()
   client:send(websocket.close(1008, "", { masked = true }))
   client:wait_end()
   gateway:wait_log "left"
+end
+
+does["one_port.lua"] = function()
+  local function answers(name)
+    return h.backend(function(connection)
+      h.loop.wait(connection.changed, 10000, "bytes", function() return connection.pending > 0 or connection:has_ended() end)
+      connection:send(name)
+      connection:read_all()
+      connection:flush()
+    end)
+  end
+  local database, queue = answers "database", answers "queue"
+  local gateway = start("one_port.lua", { DATABASE = database:address(), QUEUE = queue:address() })
+  echoed(gateway:get "/")
+  local function ask(bytes)
+    local client = gateway:connect()
+    client:send(bytes)
+    client:shutdown()
+    local text = client:read_all()
+    client:close()
+    return text
+  end
+  assert.equal("database", ask(hello.new { sni = "one.db.example" }))
+  assert.equal("database", ask(hello.new { sni = "x.test.db.example" }))
+  assert.equal("\21\3\1\0\2\2\112", ask(hello.new { sni = "two.db.example" })) -- unrecognized name
+  assert.equal("queue", ask "PING\r\n")
+  assert.equal("", ask "SHUTDOWN\r\n")
+  gateway:wait_log "refused"
 end
 
 does["rate_limit.lua"] = function()
