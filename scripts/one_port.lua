@@ -14,16 +14,23 @@ local moongate = require "moongate"
 local port, address = tonumber(os.getenv "PORT" or 8080), "127.0.0.1"
 
 moongate.listener { port = port, address = address, detect = true, name = "web" }
-moongate.listener { port = port, address = address, detect = true, name = "databases", protocol = "tls",
-  hostname = "*.db.example", tls = { mode = "passthrough" } }
-moongate.listener { port = port, address = address, detect = true, name = "queue", protocol = "tcp" }
+moongate.listener {
+  port = port, address = address, detect = true, name = "databases", protocol = "tls",
+  hostname = "*.db.example", tls = { mode = "passthrough" },
+}
+moongate.listener {
+  port = port, address = address, detect = true, name = "queue", protocol = "tcp",
+}
 
 moongate.upstream { name = "web", endpoints = { "builtin:echo" } }
 moongate.upstream { name = "database", endpoints = { os.getenv "DATABASE" or "127.0.0.1:5433" } }
 moongate.upstream { name = "queue", endpoints = { os.getenv "QUEUE" or "127.0.0.1:6379" } }
 
 moongate.route { listeners = { "web" }, backends = "web" }
-moongate.route { listeners = { "databases" }, hosts = { "one.db.example", "*.test.db.example" }, backends = "database" }
+moongate.route {
+  listeners = { "databases" }, hosts = { "one.db.example", "*.test.db.example" },
+  backends = "database",
+}
 
 local FORBIDDEN = { "shutdown", "flushall", "config" }
 

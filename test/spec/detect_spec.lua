@@ -254,11 +254,11 @@ m.listener { port = PORT, address = "127.0.0.1", name = "raw", protocol = "tcp",
 m.route { listeners = { "raw" }, backends = "raw" }
 m.route { listeners = { "web" }, backends = "echo" }
 ]]))
-    local first, second = gateway:connect(), nil
+    local first = gateway:connect()
     first:send "G"
     first:flush()
     gateway:wait_metrics("the first", function(metrics) return metrics.moongate_connections_live == 1 end)
-    second = gateway:connect()
+    local second = gateway:connect()
     assert.equal("", second:read_all())
     assert.equal(1, refused(gateway, "client_limit"))
     first:close()

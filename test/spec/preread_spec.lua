@@ -229,9 +229,9 @@ describe("preread", function()
     ]], 'plugins = { { "by-byte", byte = "b", upstream = "b" } },')
     local path, dir = h.write_file(text)
     os.execute("mkdir -p " .. dir .. "/plugins/by-byte")
-    local function write(name, text)
+    local function write(name, source)
       local file = assert(io.open(dir .. "/plugins/by-byte/" .. name, "w"))
-      file:write(text)
+      file:write(source)
       file:close()
     end
     write("handler.lua", [[
@@ -257,14 +257,18 @@ end)
 describe("the check of preread", function()
   it("names where it has no meaning", h.test(function()
     local HEAD = 'local m = require "moongate"\nm.upstream { name = "b", endpoints = { "127.0.0.1:1" } }\n'
+    local function on(protocol, keys)
+      return ('m.listener { port = 1, protocol = "%s", name = "in" }\nm.route { listeners = { "in" }, backends = "b", %s }\n')
+        :format(protocol, keys)
+    end
     for text, wanted in pairs {
       ['m.listener { port = 1 }\nm.route { path = "/", backends = "b", preread = function() end }\n'] =
         '4: route "/": preread: it is for listeners with protocol "tcp" or "tls"',
-      ['m.listener { port = 1, protocol = "udp", name = "in" }\nm.route { listeners = { "in" }, backends = "b", preread = function() end }\n'] =
+      [on("udp", "preread = function() end")] =
         'preread: has no meaning for a listener with protocol "udp"',
-      ['m.listener { port = 1, protocol = "tcp", name = "in" }\nm.route { listeners = { "in" }, backends = "b", plugins = { { "cors", origins = { "*" } } } }\n'] =
+      [on("tcp", 'plugins = { { "cors", origins = { "*" } } }')] =
         'plugins%[1%]: has no meaning without requests, it has no preread: "cors"',
-      ['m.listener { port = 1, protocol = "tcp", name = "in" }\nm.route { listeners = { "in" }, backends = "b", preread = 5 }\n'] =
+      [on("tcp", "preread = 5")] =
         'preread: .*a function',
     } do
       local result = h.exec { "check", (h.write_file(HEAD .. text)) }

@@ -245,10 +245,10 @@ m.route { listeners = { "in" }, hosts = { "*.example" }, backends = "wide" }
       (PASS:gsub("tls =", "limits = { per_client = 2 }, tls =")) ..
       'm.route { name = "pass", listeners = { "in" }, hosts = { "x.example" }, backends = "b", timeouts = { idle = 0.5 } }\n',
       'access_log = { file = "stdout", fields = { "protocol", "scheme", "route", "upstream", "status" } }')
-    local first, second, third = gateway:connect(), gateway:connect(), nil
+    local first, second = gateway:connect(), gateway:connect()
     first:send(hello.new { sni = "x.example" })
     assert.equal("hi", first:read(2))
-    third = gateway:connect()
+    local third = gateway:connect()
     assert.equal("", third:read_all())
     assert.equal(1, gateway:metrics()['moongate_connections_refused_total{reason="client_limit"}'])
     local rows = gateway:ask_json("/connections").connections
@@ -370,9 +370,10 @@ print(total[:15], len(total))
   it("tells the endpoint of a client that was cut off", test(function()
     local backend = h.backend(function(connection) connection:read_all() end)
     local gateway = start({ b = backend }, ended())
-    tls.run("(echo hello; sleep 1) | timeout -s KILL 1 openssl s_client -connect 127.0.0.1:%d -quiet 2>&1; true", gateway.port)
+    tls.run("(echo hello; sleep 3) | timeout -s KILL 2 openssl s_client -connect 127.0.0.1:%d -quiet 2>&1; true", gateway.port)
     gateway:expect_quiet()
     assert.equal("hello\n", backend.connections[1]:bytes())
+    assert.equal("ECONNRESET", backend.connections[1].failure)
   end))
 
   it("answers plain HTTP with a hint, and counts bad handshakes", test(function()
