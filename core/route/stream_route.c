@@ -41,7 +41,8 @@ bool moon_route_is_stream(const struct moon_listeners *listeners, const struct m
 // A host of a route at one of its listeners.
 struct claim {
     int listener, route;
-    struct moon_slice host; // of out->hosts
+    uint32_t item;          // of the route's listeners
+    struct moon_slice host; // of out->hosts; empty: every name
 };
 
 struct reading {
@@ -136,58 +137,84 @@ static bool read_hosts(struct reading *at)
 
 // ---- claims
 
-static bool tell_claimed(const struct reading *at, const char *path,
-                         const struct moon_listener *listener, struct moon_slice host, int owner)
+static bool tell_claimed(struct reading *at, const struct claim *claim, int owner)
 {
-    char name[300];
-    const char *star = host.len && host.ptr[0] == '.' ? "*" : "";
+    const struct moon_listener *listener = &at->listeners->listeners[claim->listener];
+    const char *star = claim->host.len && claim->host.ptr[0] == '.' ? "*" : "";
     unsigned line = at->compile->objects[owner]->place.line;
+    char path[32], name[300];
+    at->route = at->compile->objects[claim->route];
+    snprintf(path, sizeof path, "listeners[%u]", claim->item + 1);
     if (listener->front.protocol != MOON_PROTOCOL_TLS)
         return tell(at, path, "a listener of bytes has one route: give weights to its backends",
                     "there is a route already for", listener->name, line);
-    if (host.len == 0)
+    if (claim->host.len == 0)
         return tell(at, path, "give one of them hosts",
                     "there is a route already for every name of", listener->name, line);
-    snprintf(name, sizeof name, "%s%.*s", star, MOON_SLICE_ARG(host));
+    snprintf(name, sizeof name, "%s%.*s", star, MOON_SLICE_ARG(claim->host));
     return tell(at, "hosts", "the first would have every connection; remove one",
                 "there is a route already for", name, line);
 }
 
-// The first has it, where a second is no error.
-static bool add_claim(struct reading *at, const char *path, int listener, struct moon_slice host)
+static int compare_places(const struct claim *a, const struct claim *b)
 {
+    size_t len = a->host.len < b->host.len ? a->host.len : b->host.len;
+    if (a->listener != b->listener)
+        return a->listener < b->listener ? -1 : 1;
+    int order = len ? memcmp(a->host.ptr, b->host.ptr, len) : 0;
+    return order ? order : (a->host.len > b->host.len) - (a->host.len < b->host.len);
+}
+
+static int compare_claims(const void *x, const void *y)
+{
+    const struct claim *a = x, *b = y;
+    int order = compare_places(a, b);
+    return order ? order : (a->route > b->route) - (a->route < b->route);
+}
+
+// Sorts them, and leaves the first of each place; a second is a problem, where its producer writes all at once.
+static bool part_claims(struct reading *at)
+{
+    size_t kept = 0;
+    bool is_fine = true;
+    if (at->claim_count)
+        qsort(at->claims, at->claim_count, sizeof *at->claims, compare_claims);
     for (size_t i = 0; i < at->claim_count; i++) {
-        const struct claim *other = &at->claims[i];
-        if (other->listener != listener || !moon_slice_equal(other->host, host))
-            continue;
-        if (at->route->is_lenient || other->route == at->index)
-            return true;
-        return tell_claimed(at, path, &at->listeners->listeners[listener], host, other->route);
+        const struct claim *claim = &at->claims[i];
+        const struct claim *first = kept ? &at->claims[kept - 1] : NULL;
+        if (!first || compare_places(first, claim) != 0)
+            at->claims[kept++] = *claim;
+        else if (first->route != claim->route && !at->compile->objects[claim->route]->is_lenient)
+            is_fine = tell_claimed(at, claim, first->route) && is_fine;
     }
+    at->claim_count = kept;
+    return is_fine;
+}
+
+static void add_claim(struct reading *at, uint32_t item, int listener, struct moon_slice host)
+{
     at->claims = realloc(at->claims, (at->claim_count + 1) * sizeof *at->claims);
     if (!at->claims)
         abort();
-    at->claims[at->claim_count++] = (struct claim){listener, at->index, host};
-    return true;
+    at->claims[at->claim_count++] = (struct claim){listener, at->index, item, host};
 }
 
 // Its hosts at one listener, those that the listener's hostname has.
-static bool claim_hosts(struct reading *at, const char *path, const struct moon_listener *listener)
+static bool claim_hosts(struct reading *at, uint32_t item, const struct moon_listener *listener)
 {
     size_t count = at->out->host_count - at->host_at, met_count = 0;
     int index = (int)(listener - at->listeners->listeners);
-    bool is_fine = true;
     if (count == 0)
-        return add_claim(at, path, index, MOON_SLICE(""));
+        add_claim(at, item, index, MOON_SLICE(""));
     for (size_t i = 0; i < count; i++) {
         struct moon_slice host = at->out->hosts[at->host_at + i];
         if (!moon_hosts_meet(host, listener->hostname))
             continue;
         met_count++;
-        is_fine = add_claim(at, path, index, host) && is_fine;
+        add_claim(at, item, index, host);
     }
-    if (met_count || at->route->is_lenient)
-        return is_fine;
+    if (count == 0 || met_count || at->route->is_lenient)
+        return true;
     return tell(at, "hosts", "a host must be one that the hostname of the listener takes",
                 "none of these is for the listener", listener->name, 0);
 }
@@ -198,13 +225,13 @@ static bool claim(struct reading *at, uint32_t item, const struct moon_listener 
     char path[32];
     struct moon_slice name = names_of(at->route)->table.items[item].string;
     const struct moon_listener *listener = find(at->listeners, name);
-    snprintf(path, sizeof path, "listeners[%u]", item + 1);
     if (!listener) // told by whoever reads names
         return true;
-    if (listener->front.protocol != first->front.protocol)
-        return tell(at, path, "give each protocol a route of its own",
-                    "it has another protocol than", first->name, 0);
-    return claim_hosts(at, path, listener);
+    if (listener->front.protocol == first->front.protocol)
+        return claim_hosts(at, item, listener);
+    snprintf(path, sizeof path, "listeners[%u]", item + 1);
+    return tell(at, path, "give each protocol a route of its own", "it has another protocol than",
+                first->name, 0);
 }
 
 static bool read_one(struct reading *at)
@@ -235,66 +262,69 @@ static bool has_unknown_name(const struct reading *at)
     return false;
 }
 
-static bool is_served(const struct reading *at, int listener)
-{
-    for (size_t i = 0; i < at->claim_count; i++)
-        if (at->claims[i].listener == listener)
-            return true;
-    return false;
-}
-
 // A listener that nothing serves is a mistake where its producer writes all at once.
 static bool check_served(const struct reading *at)
 {
     bool is_fine = true;
     if (has_unknown_name(at))
         return true;
+    bool *is_served = calloc(at->listeners->count + 1, sizeof *is_served);
+    if (!is_served)
+        abort();
+    for (size_t i = 0; i < at->claim_count; i++)
+        is_served[at->claims[i].listener] = true;
     for (size_t i = 0; i < at->listeners->count; i++) {
         const struct moon_listener *listener = &at->listeners->listeners[i];
-        if (!is_stream(listener) || is_served(at, (int)i) || listener->is_lenient)
+        if (!is_stream(listener) || is_served[i] || listener->is_lenient)
             continue;
         moon_report_addf(at->compile->report, listener->place, "listener", "name",
                          "add moongate.route { listeners = { ... }, backends = ... }",
                          "no route names the listener \"%s\"", listener->name);
         is_fine = false;
     }
+    free(is_served);
     return is_fine;
 }
 
 // ---- tables
 
-static void index_listener(const struct reading *at, int listener)
+// `claims`: of the listener.
+static void index_listener(struct moon_stream_routes *out, int listener, const struct claim *claims,
+                           size_t count)
 {
-    struct moon_stream_routes *out = at->out;
-    struct moon_host_entry *entries = calloc(at->claim_count + 1, sizeof *entries);
-    size_t count = 0;
+    struct moon_host_entry *entries = calloc(count + 1, sizeof *entries);
+    size_t host_count = 0;
     if (!entries)
         abort();
     out->all[listener] = -1;
-    for (size_t i = 0; i < at->claim_count; i++) {
-        const struct claim *claim = &at->claims[i];
-        if (claim->listener != listener)
-            continue;
-        if (claim->host.len)
-            entries[count++] = (struct moon_host_entry){claim->host, claim->route};
+    for (size_t i = 0; i < count; i++) {
+        if (claims[i].host.len)
+            entries[host_count++] = (struct moon_host_entry){claims[i].host, claims[i].route};
         else
-            out->all[listener] = claim->route;
+            out->all[listener] = claims[i].route;
     }
-    if (count)
-        out->named[listener] = moon_host_table_new(entries, count);
+    if (host_count)
+        out->named[listener] = moon_host_table_new(entries, host_count);
     free(entries);
 }
 
+// The claims are in order of their listeners.
 static void index_all(const struct reading *at)
 {
     struct moon_stream_routes *out = at->out;
+    size_t from = 0;
     out->count = at->listeners ? at->listeners->count : 0;
     out->all = calloc(out->count + 1, sizeof *out->all);
     out->named = calloc(out->count + 1, sizeof *out->named);
     if (!out->all || !out->named)
         abort();
-    for (size_t i = 0; i < out->count; i++)
-        index_listener(at, (int)i);
+    for (size_t i = 0; i < out->count; i++) {
+        size_t to = from;
+        while (to < at->claim_count && at->claims[to].listener == (int)i)
+            to++;
+        index_listener(out, (int)i, at->claims ? at->claims + from : NULL, to - from);
+        from = to;
+    }
 }
 
 bool moon_stream_routes_read(const struct moon_compile *compile, struct moon_stream_routes *out)
@@ -309,6 +339,7 @@ bool moon_stream_routes_read(const struct moon_compile *compile, struct moon_str
         if (moon_route_is_stream(at.listeners, at.route))
             is_fine = read_one(&at) && is_fine;
     }
+    is_fine = part_claims(&at) && is_fine;
     is_fine = !at.listeners || (check_served(&at) && is_fine);
     index_all(&at);
     free(at.claims);
