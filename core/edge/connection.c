@@ -417,13 +417,6 @@ static struct moon_connection *connection_at(const struct moon_list *node)
     return MOON_CONTAINER(node, struct moon_connection, node);
 }
 
-void moon_connection_drain(struct moon_list *node)
-{
-    struct moon_connection *connection = connection_at(node);
-    if (connection->link)
-        moon_link_drain(connection->link);
-}
-
 void moon_connection_close(struct moon_list *node)
 {
     struct moon_connection *connection = connection_at(node);
@@ -433,6 +426,15 @@ void moon_connection_close(struct moon_list *node)
     moon_tcp_close(connection->tcp);
     moon_link_close(connection->link);
     on_closed(connection);
+}
+
+void moon_connection_drain(struct moon_list *node)
+{
+    struct moon_connection *connection = connection_at(node);
+    if (connection->link)
+        moon_link_drain(connection->link);
+    else if (connection->sniff && moon_sniff_is_silent(connection->sniff))
+        moon_connection_close(node); // idle, as a link without a request
 }
 
 const struct moon_acceptor *moon_connection_acceptor(const struct moon_list *node)

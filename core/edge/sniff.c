@@ -184,6 +184,12 @@ struct moon_sniff *moon_sniff_new(const struct moon_sniff_args *args)
     return sniff;
 }
 
+bool moon_sniff_is_silent(const struct moon_sniff *sniff)
+{
+    char first;
+    return !sniff->has_bytes && moon_stream_peek(sniff->args.stream, &first, 1) == 0;
+}
+
 void moon_sniff_free(struct moon_sniff *sniff)
 {
     if (!sniff)

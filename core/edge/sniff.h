@@ -41,6 +41,8 @@ struct moon_sniff_args {
 };
 
 struct moon_sniff *moon_sniff_new(const struct moon_sniff_args *args);
+// Whether its client has sent nothing yet.
+bool moon_sniff_is_silent(const struct moon_sniff *sniff);
 // Breaks it off without telling. NULL is fine; not after `done`.
 void moon_sniff_free(struct moon_sniff *sniff);
 

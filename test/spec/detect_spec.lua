@@ -247,6 +247,20 @@ m.route { path = "/", backends = "echo" }
     gateway:expect_quiet()
   end))
 
+  it("is not kept from ending by clients that have said nothing", h.test(function()
+    local gateway = start({ "web", "pass" }, h.backend(raw))
+    local client, busy = gateway:connect(), gateway:connect()
+    busy:send "G"
+    busy:flush()
+    gateway:wait_metrics("both", function(metrics) return metrics.moongate_connections_live == 2 end)
+    gateway:signal "sigterm"
+    assert.equal("", client:read_all())
+    assert.is_nil(client.failure)
+    busy:send "ET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert.truthy(busy:read_all():find "^HTTP/1.1 200")
+    assert.equal(0, gateway:wait_exit(5000))
+  end))
+
   it("has limits for clients before it knows what they speak", h.test(function()
     local gateway = start({ "limited" }, h.backend(raw), ([[
 m.listener { port = PORT, address = "127.0.0.1", name = "web", detect = true, limits = { per_client = 1 } }

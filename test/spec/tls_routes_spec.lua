@@ -387,6 +387,18 @@ print(total[:15], len(total))
     assert.equal(1, metrics['moongate_tls_handshake_failures_total{reason="protocol"}'])
   end))
 
+  it("asks clients for certificates as HTTPS does", test(function()
+    local me = set:issue { name = "me", sans = "DNS:me.example" }
+    local gateway = start({ b = h.backend(echo "hi\n") }, ended((", client = { ca = %q }"):format(set.ca)))
+    local output = tls.s_client(gateway, "-servername site.example", "sleep 1")
+    assert.truthy(output:find "certificate required" or output:find "alert", output)
+    assert.is_nil(output:find "hi\n")
+    output = tls.s_client(gateway, ("-servername site.example -cert %s -key %s"):format(me.cert, me.key), "sleep 1")
+    assert.truthy(output:find "hi\n", output)
+    gateway:expect_quiet()
+    assert.equal(1, gateway:metrics()['moongate_tls_handshake_failures_total{reason="certificate"}'])
+  end))
+
   it("encrypts again where the upstream wants it", test(function()
     local port = ports.free()
     local inner = server(other)
