@@ -85,7 +85,8 @@ struct moon_h2_stream {
     bool is_begun : 1;     // the request's head was written
     bool is_malformed : 1; // we have reset it for what came
     bool
-        is_unprocessed : 1; // told by `closed`: the peer has not begun to act upon it (RFC 9113 8.7)
+        // told by `closed`: the peer has not begun to act upon it (RFC 9113 8.7)
+        is_unprocessed : 1;
 };
 
 // All but `sent` are called from under moon_h2_receive; they may submit (moon_h2_send_head, _send_end, _reset), not pump.
@@ -115,7 +116,8 @@ struct moon_h2_args {
     uint32_t header_bytes, header_count;
     bool is_client;
     uint32_t
-        peer_stream_count; // client side: streams that the peer takes until it says how many; 0: as usual
+        // client side: streams that the peer takes until it says how many; 0: as usual
+        peer_stream_count;
 };
 
 // The preface as far as `bytes` goes: > 0 it is there whole, 0 it may become one, < 0 it is none.
@@ -171,7 +173,8 @@ struct moon_h2_request_args {
     const struct moon_framing *framing;
     struct moon_slice scheme;
     bool
-        has_body; // moon_h2_send_body and moon_h2_send_end follow; else the stream ends with the head
+        // moon_h2_send_body and moon_h2_send_end follow; else the stream ends with the head
+        has_body;
 };
 
 // Client side: begins a stream, which is zeroed. 0, -ENOMEM, or MOON_EPROTO: no more streams begin on this connection.

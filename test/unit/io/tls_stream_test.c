@@ -228,7 +228,7 @@ static void open_pair(struct fixture *f, uint64_t seed)
             .base.ops = &end_ops, .in = &f->wires[i], .out = &f->wires[1 - i], .fixture = f};
     }
     f->sides[0].stream = moon_tls_connect(f->client, 0, &f->loop, &f->ends[0].base, "site",
-                                            MOON_SLICE("\x08http/1.1"));
+                                          MOON_SLICE("\x08http/1.1"));
     f->sides[1].stream = moon_tls_accept(f->server, 0, &f->loop, &f->ends[1].base);
     for (int i = 0; i < 2; i++)
         moon_stream_set_owner(f->sides[i].stream, on_ready, &f->sides[i]);
