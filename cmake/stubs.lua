@@ -12,6 +12,7 @@ local PRIVATE = {
   ["_core/dict.lua"] = {},
   ["_core/exchange.lua"] = {},
   ["_core/message.lua"] = {},
+  ["_core/connection.lua"] = {},
   ["_core/task.lua"] = { task = "moongate" },
 }
 

@@ -72,6 +72,7 @@ static const struct labelled families_of_counters[] = {
     {"refused_", "moongate_connections_refused_total", "reason"},
     {"tls_failures_", "moongate_tls_handshake_failures_total", "reason"},
     {"h2_ended_", "moongate_h2_ended_total", "reason"},
+    {"detected_", "moongate_connections_detected_total", "protocol"},
 };
 
 static const struct labelled *labelled_of(const char *name)

@@ -25,7 +25,8 @@ enum moon_err {
     MOON_ECERT = -10017, // the peer's certificate is not accepted
     // of HTTP/2 to upstreams
     MOON_ENOTBEGUN =
-        -10018, // the peer has not begun to act upon the request: it may be sent again, whatever it is
+        // the peer has not begun to act upon the request: it may be sent again, whatever it is
+    -10018,
     MOON_ERESET = -10019, // the peer has reset the stream
     MOON_EALPN = -10020,  // the peer does not speak the protocol that it is configured to
 };

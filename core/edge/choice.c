@@ -42,7 +42,7 @@ static bool begin(struct moon_choice *choice, const struct moon_tls_hello *hello
 {
     struct moon_opening *opening = &choice->opening;
     const struct moon_hold *hold = choice->hold;
-    int index = choice->bind->members[hello->terms];
+    int index = moon_bind_ender(hold->listeners, choice->bind, hello->terms);
     opening->chain = moon_listener_plugins_certificate(hold->listener_plugins, index);
     opening->listener = moon_slice_from(hold->listeners->listeners[index].name);
     moon_stream_address(choice->stream, true, &opening->client);

@@ -1,26 +1,15 @@
-// Accepting. A turn takes at most 64 connections; at a limit (descriptors, or our own bound that keeps a reserve for upstreams,
-// admin and logs) accepting pauses until a connection ends or 100 ms have passed: it never spins at EMFILE (P11).
-#include "edge/edge.h"
+// See edge.h. Accepting. A turn takes at most 64 connections; at a limit (descriptors, or our own bound that keeps a reserve for
+// upstreams, admin and logs) accepting pauses until a connection ends or 100 ms have passed: it never spins at EMFILE (P11).
+#include "edge/edge_priv.h"
 
 #include "base/err.h"
-#include "base/list.h"
-#include "edge/census.h"
-#include "edge/choice.h"
-#include "edge/handshake.h"
-#include "edge/preface.h"
 #include "edge/udp.h"
-#include "exchange/exchange.h"
 #include "exchange/hold.h"
-#include "exchange/tcp.h"
-#include "io/loop.h"
-#include "io/tls.h"
 #include "io/world.h"
-#include "link/link.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/listener.h"
-#include "upstream/pool.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,49 +17,11 @@
 
 enum { ACCEPT_TURN_COUNT = 64, ACCEPT_RETRY_MS = 100 };
 
-struct connection {
-    struct moon_list node; // in edge->connections
-    struct moon_edge *edge;
-    struct moon_link *link;           // NULL: not yet
-    struct moon_preface *preface;     // before all else; NULL: there is none, or it is done
-    struct moon_handshake *handshake; // before the link; NULL: there is none, or it is done
-    struct moon_choice *choice;       // of the handshake's certificate; NULL: nobody has a say
-    struct moon_proxied *proxied;     // until the link has it
-    struct moon_tcp *tcp;             // in the place of a link
-    uint64_t number;                  // of either; 0 before
-    struct moon_census_entry *census; // NULL: the listener has no limits
-    struct acceptor *acceptor;        // it came through
-};
-
-// Lives until its socket is closed and its last connection is gone.
-struct acceptor {
-    struct acceptor *next;
-    struct moon_edge *edge;
-    struct moon_socket *socket; // NULL: closed
-    struct moon_arrival arrival;
-    struct moon_address bound; // names the port; of a unix socket, a number in its place
-    struct moon_udp *udp;      // has the socket; NULL: it is of connections
-    size_t connection_count;
-    struct moon_task task; // takes further connections in the next turn
-    bool is_closing;       // a connection that still comes gets one answer
-};
-
-struct moon_edge {
-    struct moon_service *service;
-    struct moon_connection_budget *budget;
-    struct acceptor *acceptors;
-    struct acceptor *leaving; // of datagrams: those that drain
-    struct moon_list connections;
-    size_t connection_count;
-    struct moon_timer retry;
-    bool is_paused, is_draining;
-};
-
 static void resume_accepting(struct moon_edge *edge);
 
-// ---- connections
+// ---- acceptors
 
-static void acceptor_free_unused(struct acceptor *acceptor)
+static void acceptor_free_unused(struct moon_acceptor *acceptor)
 {
     if (acceptor->socket || acceptor->udp || acceptor->connection_count)
         return;
@@ -78,217 +29,22 @@ static void acceptor_free_unused(struct acceptor *acceptor)
     free(acceptor);
 }
 
-static void on_open(void *owner, struct moon_lane *lane)
+void moon_acceptor_forget(struct moon_acceptor *acceptor)
 {
-    struct connection *connection = owner;
-    moon_exchange_open(connection->edge->service, lane, &connection->acceptor->arrival);
+    acceptor->connection_count--;
+    acceptor_free_unused(acceptor);
 }
 
-static void on_idle(void *owner)
+struct moon_hold *moon_acceptor_hold(const struct moon_acceptor *acceptor)
 {
-    (void)owner;
+    struct moon_hold *last = acceptor->arrival.hold;
+    return last ? last : acceptor->edge->service->hold;
 }
 
-static void on_closed(void *owner)
+const struct moon_front *moon_acceptor_front(const struct moon_acceptor *acceptor)
 {
-    struct connection *connection = owner;
-    struct moon_edge *edge = connection->edge;
-    if (connection->number)
-        moon_pool_forget(edge->service->pool, connection->number);
-    if (connection->census)
-        moon_census_leave(edge->budget->census, connection->census);
-    free(connection->census);
-    moon_choice_free(connection->choice);
-    moon_list_del(&connection->node);
-    edge->connection_count--;
-    atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
-    moon_count_down(&edge->service->res->counters->connections_live);
-    connection->acceptor->connection_count--;
-    acceptor_free_unused(connection->acceptor);
-    free(connection->proxied);
-    free(connection);
-    if (edge->is_paused && !edge->is_draining)
-        resume_accepting(edge);
-}
-
-static const struct moon_link_events connection_events = {
-    .open = on_open,
-    .idle = on_idle,
-    .closed = on_closed,
-};
-
-// The bytes of the stream are the client's requests from here on.
-static void link_start(struct connection *connection, struct moon_stream *stream)
-{
-    struct moon_edge *edge = connection->edge;
-    connection->link =
-        moon_link_new(edge->service->res, MOON_LINK_SERVER, stream, &connection_events, connection);
-    struct moon_link *link = connection->link;
-    connection->number = moon_link_number(link);
-    moon_link_set_proxied(link, connection->proxied);
-    connection->proxied = NULL;
-    if (connection->acceptor->is_closing)
-        moon_link_drain_next(link);
-    moon_link_start(link);
-}
-
-static void on_handshake(void *owner, struct moon_stream *stream)
-{
-    struct connection *connection = owner;
-    connection->handshake = NULL;
-    moon_choice_free(connection->choice);
-    connection->choice = NULL;
-    if (stream)
-        link_start(connection, stream);
-    else
-        on_closed(connection);
-}
-
-static struct moon_hold *hold_of(const struct acceptor *acceptor)
-{
-    const struct moon_arrival *arrival = &acceptor->arrival;
-    return arrival->hold ? arrival->hold : acceptor->edge->service->hold;
-}
-
-static const struct moon_bind *bind_of(const struct acceptor *acceptor)
-{
-    return &hold_of(acceptor)->listeners->binds[acceptor->arrival.bind];
-}
-
-static const struct moon_front *front_of(const struct acceptor *acceptor)
-{
-    return moon_bind_front(hold_of(acceptor)->listeners, bind_of(acceptor));
-}
-
-static void tcp_start(struct connection *connection, struct moon_stream *stream)
-{
-    struct moon_tcp_args args = {.service = connection->edge->service,
-                                 .arrival = &connection->acceptor->arrival,
-                                 .stream = stream,
-                                 .proxied = connection->proxied,
-                                 .closed = on_closed,
-                                 .owner = connection};
-    connection->tcp = moon_tcp_open(&args);
-    connection->number = moon_tcp_number(connection->tcp);
-}
-
-// The protocol of the port begins.
-static void protocol_start(struct connection *connection, struct moon_stream *stream)
-{
-    const struct moon_bind *bind = bind_of(connection->acceptor);
-    struct moon_resources *res = connection->edge->service->res;
-    if (front_of(connection->acceptor)->protocol == MOON_PROTOCOL_TCP) {
-        tcp_start(connection, stream);
-        return;
-    }
-    if (!bind->tls) {
-        link_start(connection, stream);
-        return;
-    }
-    stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
-    connection->choice = moon_choice_new(res, hold_of(connection->acceptor),
-                                         connection->acceptor->arrival.bind, stream);
-    connection->handshake = moon_handshake_new(res, stream, on_handshake, connection);
-}
-
-static struct moon_census_entry *census_of(struct connection *connection)
-{
-    if (!connection->census)
-        connection->census = calloc(1, sizeof *connection->census);
-    if (!connection->census)
-        abort();
-    return connection->census;
-}
-
-// Whether its client may have one more.
-static bool may_enter(struct connection *connection, const struct moon_stream *stream)
-{
-    const struct acceptor *acceptor = connection->acceptor;
-    uint32_t bound = front_of(acceptor)->limits.per_client;
-    struct moon_address peer;
-    if (!bound)
-        return true;
-    moon_stream_address(stream, true, &peer);
-    return moon_census_enter_client(connection->edge->budget->census, census_of(connection),
-                                    &acceptor->bound, &peer, bound);
-}
-
-// Who the client is has been told.
-static void client_known(struct connection *connection, struct moon_stream *stream)
-{
-    struct moon_resources *res = connection->edge->service->res;
-    if (may_enter(connection, stream)) {
-        protocol_start(connection, stream);
-        return;
-    }
-    moon_count_up(&res->counters->refused_client_limit);
-    moon_preface_refuse(res, stream);
-    on_closed(connection);
-}
-
-static void on_preface(void *owner, struct moon_stream *stream, struct moon_proxied *proxied)
-{
-    struct connection *connection = owner;
-    connection->preface = NULL;
-    connection->proxied = proxied;
-    if (stream)
-        client_known(connection, stream);
-    else
-        on_closed(connection);
-}
-
-static struct connection *connection_new(struct acceptor *acceptor)
-{
-    struct moon_edge *edge = acceptor->edge;
-    struct connection *connection = calloc(1, sizeof *connection);
-    if (!connection)
-        abort();
-    struct moon_counters *counters = edge->service->res->counters;
-    connection->edge = edge;
-    connection->acceptor = acceptor;
-    acceptor->connection_count++;
-    moon_list_add_before(&edge->connections, &connection->node);
-    edge->connection_count++;
-    moon_count_up(&counters->connections_live);
-    moon_count_up(&counters->connections_total);
-    return connection;
-}
-
-// Whether the port takes anything from that peer.
-static bool is_welcome(struct connection *connection, const struct moon_front *front,
-                       const struct moon_stream *stream)
-{
-    const struct acceptor *acceptor = connection->acceptor;
-    struct moon_counters *counters = acceptor->edge->service->res->counters;
-    struct moon_address peer;
-    if (front->limits.connections &&
-        !moon_census_enter(acceptor->edge->budget->census, census_of(connection), &acceptor->bound,
-                           front->limits.connections)) {
-        moon_count_up(&counters->refused_listener_limit);
-        return false;
-    }
-    if (!front->has_proxy_header)
-        return true;
-    moon_stream_address(stream, true, &peer);
-    if (moon_front_trusts(front, &peer))
-        return true;
-    moon_count_up(&counters->refused_proxy_untrusted);
-    return false;
-}
-
-static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
-{
-    struct moon_resources *res = acceptor->edge->service->res;
-    const struct moon_front *front = front_of(acceptor);
-    struct connection *connection = connection_new(acceptor);
-    if (!is_welcome(connection, front, stream)) {
-        moon_preface_refuse(res, stream);
-        on_closed(connection);
-    } else if (front->has_proxy_header) {
-        connection->preface = moon_preface_new(res, stream, on_preface, connection);
-    } else {
-        client_known(connection, stream);
-    }
+    const struct moon_listeners *all = moon_acceptor_hold(acceptor)->listeners;
+    return moon_bind_front(all, &all->binds[acceptor->arrival.bind]);
 }
 
 // ---- accepting
@@ -338,7 +94,7 @@ static void pause_for(struct moon_edge *edge, int err)
 }
 
 // True when more may wait: a turn takes only so many.
-static bool take(struct acceptor *acceptor)
+static bool take(struct moon_acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     struct moon_loop *loop = edge->service->res->loop;
@@ -353,7 +109,7 @@ static bool take(struct acceptor *acceptor)
         }
         int err = moon_loop_accept(loop, acceptor->socket, &stream);
         if (!err) {
-            connection_start(acceptor, stream);
+            moon_connection_start(acceptor, stream);
             continue;
         }
         release(edge);
@@ -368,7 +124,7 @@ static bool take(struct acceptor *acceptor)
     return true;
 }
 
-static void take_turn(struct acceptor *acceptor)
+static void take_turn(struct moon_acceptor *acceptor)
 {
     if (take(acceptor))
         moon_loop_defer(acceptor->edge->service->res->loop, &acceptor->task);
@@ -377,14 +133,14 @@ static void take_turn(struct acceptor *acceptor)
 static void on_ready(void *owner, unsigned ready)
 {
     (void)ready;
-    struct acceptor *acceptor = owner;
+    struct moon_acceptor *acceptor = owner;
     if (!acceptor->edge->is_paused)
         take_turn(acceptor);
 }
 
 static void acceptor_task(struct moon_task *task)
 {
-    struct acceptor *acceptor = MOON_CONTAINER(task, struct acceptor, task);
+    struct moon_acceptor *acceptor = MOON_CONTAINER(task, struct moon_acceptor, task);
     if (!acceptor->edge->is_draining && !acceptor->edge->is_paused)
         take_turn(acceptor);
 }
@@ -393,9 +149,15 @@ static void resume_accepting(struct moon_edge *edge)
 {
     edge->is_paused = false;
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
-    for (struct acceptor *acceptor = edge->acceptors; acceptor; acceptor = acceptor->next)
+    for (struct moon_acceptor *acceptor = edge->acceptors; acceptor; acceptor = acceptor->next)
         if (acceptor->socket)
             moon_loop_defer(edge->service->res->loop, &acceptor->task);
+}
+
+void moon_edge_resume(struct moon_edge *edge)
+{
+    if (edge->is_paused && !edge->is_draining)
+        resume_accepting(edge);
 }
 
 // ---- public
@@ -414,8 +176,8 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
 
 static void on_udp_drained(void *owner)
 {
-    struct acceptor *acceptor = owner;
-    struct acceptor **at = &acceptor->edge->leaving;
+    struct moon_acceptor *acceptor = owner;
+    struct moon_acceptor **at = &acceptor->edge->leaving;
     while (*at != acceptor)
         at = &(*at)->next;
     *at = acceptor->next;
@@ -425,7 +187,7 @@ static void on_udp_drained(void *owner)
 }
 
 // Unix sockets have paths; a hash of one stands for it.
-static void name_port(struct acceptor *acceptor, const struct moon_socket *socket)
+static void name_port(struct moon_acceptor *acceptor, const struct moon_socket *socket)
 {
     const struct moon_listeners *all = acceptor->edge->service->hold->listeners;
     const char *path = all->binds[acceptor->arrival.bind].path;
@@ -435,7 +197,7 @@ static void name_port(struct acceptor *acceptor, const struct moon_socket *socke
             (uint8_t)(acceptor->bound.ip[i % sizeof acceptor->bound.ip] * 31 + path[i]);
 }
 
-static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
+static int acceptor_start(struct moon_acceptor *acceptor, struct moon_socket *socket)
 {
     struct moon_edge *edge = acceptor->edge;
     name_port(acceptor, socket);
@@ -446,7 +208,7 @@ static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
                                  .socket = socket,
                                  .drained = on_udp_drained,
                                  .owner = acceptor};
-    if (front_of(acceptor)->protocol == MOON_PROTOCOL_UDP)
+    if (moon_acceptor_front(acceptor)->protocol == MOON_PROTOCOL_UDP)
         return moon_udp_new(&args, &acceptor->udp);
     int err = moon_loop_accept_start(edge->service->res->loop, socket, on_ready, acceptor);
     acceptor->socket = err ? NULL : socket;
@@ -455,7 +217,7 @@ static int acceptor_start(struct acceptor *acceptor, struct moon_socket *socket)
 
 int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_t bind)
 {
-    struct acceptor *acceptor = calloc(1, sizeof *acceptor);
+    struct moon_acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (!acceptor)
         abort();
     acceptor->edge = edge;
@@ -471,21 +233,21 @@ int moon_edge_listen(struct moon_edge *edge, struct moon_socket *socket, uint32_
     return 0;
 }
 
-static const struct moon_socket *socket_of(const struct acceptor *acceptor)
+static const struct moon_socket *socket_of(const struct moon_acceptor *acceptor)
 {
     return acceptor->udp ? moon_udp_socket(acceptor->udp) : acceptor->socket;
 }
 
 void moon_edge_rebind(struct moon_edge *edge, const struct moon_socket *socket, uint32_t bind)
 {
-    for (struct acceptor *at = edge->acceptors; at; at = at->next)
+    for (struct moon_acceptor *at = edge->acceptors; at; at = at->next)
         if (socket_of(at) == socket)
             at->arrival.bind = bind;
 }
 
 // Serves what the kernel has accepted for us already, then closes the socket. What its connections still ask is no matter for
 // snapshots that do not know the port.
-static void acceptor_close(struct acceptor *acceptor)
+static void acceptor_close(struct moon_acceptor *acceptor)
 {
     struct moon_edge *edge = acceptor->edge;
     acceptor->is_closing = true;
@@ -506,21 +268,20 @@ static void acceptor_close(struct acceptor *acceptor)
 }
 
 // Connections of one acceptor, or of all (NULL).
-static void drain_connections(struct moon_edge *edge, const struct acceptor *acceptor)
+static void drain_connections(struct moon_edge *edge, const struct moon_acceptor *acceptor)
 {
     for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
          at = next) {
-        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
         next = at->next;
-        if (connection->link && (!acceptor || connection->acceptor == acceptor))
-            moon_link_drain(connection->link);
+        if (!acceptor || moon_connection_acceptor(at) == acceptor)
+            moon_connection_drain(at);
     }
 }
 
 void moon_edge_unlisten(struct moon_edge *edge, const struct moon_socket *socket)
 {
-    for (struct acceptor **at = &edge->acceptors; *at; at = &(*at)->next) {
-        struct acceptor *acceptor = *at;
+    for (struct moon_acceptor **at = &edge->acceptors; *at; at = &(*at)->next) {
+        struct moon_acceptor *acceptor = *at;
         if (socket_of(acceptor) != socket)
             continue;
         *at = acceptor->next;
@@ -536,7 +297,7 @@ void moon_edge_drain(struct moon_edge *edge)
         return;
     edge->is_draining = true;
     drain_connections(edge, NULL);
-    for (struct acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
+    for (struct moon_acceptor *acceptor = edge->acceptors, *next; acceptor; acceptor = next) {
         next = acceptor->next;
         acceptor_close(acceptor);
     }
@@ -544,83 +305,31 @@ void moon_edge_drain(struct moon_edge *edge)
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
 }
 
-// Whether any listener of its port takes requests from it.
-static bool is_at_home(const struct connection *connection, const struct moon_tls_facts *tls)
-{
-    const struct moon_listeners *all = hold_of(connection->acceptor)->listeners;
-    const struct moon_bind *bind = bind_of(connection->acceptor);
-    for (uint32_t i = 0; i < bind->member_count; i++)
-        if (moon_listener_takes(&all->listeners[bind->members[i]], tls->id, tls->is_verified,
-                                tls->sni))
-            return true;
-    return false;
-}
-
 void moon_edge_settle(struct moon_edge *edge)
 {
     for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
          at = next) {
-        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
-        const struct moon_tls_facts *tls =
-            connection->link ? moon_link_tls(connection->link) : NULL;
         next = at->next;
-        if (tls && !is_at_home(connection, tls))
-            moon_link_drain(connection->link);
+        if (!moon_connection_is_at_home(at))
+            moon_connection_drain(at);
     }
 }
 
 void moon_edge_close_all(struct moon_edge *edge)
 {
-    for (struct moon_list *at = edge->connections.next, *next; at != &edge->connections;
-         at = next) {
-        struct connection *connection = MOON_CONTAINER(at, struct connection, node);
-        next = at->next;
-        moon_preface_free(connection->preface);
-        moon_handshake_free(connection->handshake);
-        moon_tcp_close(connection->tcp);
-        moon_link_close(connection->link);
-        on_closed(connection);
-    }
+    while (!moon_list_is_empty(&edge->connections))
+        moon_connection_close(edge->connections.next);
     while (edge->leaving)
         on_udp_drained(edge->leaving);
-}
-
-// Its listener, where its port has one alone.
-static struct moon_slice listener_of(const struct connection *connection)
-{
-    const struct acceptor *acceptor = connection->acceptor;
-    const struct moon_hold *hold =
-        acceptor->arrival.hold ? acceptor->arrival.hold : connection->edge->service->hold;
-    const struct moon_bind *bind = bind_of(acceptor);
-    if (bind->member_count > 1)
-        return (struct moon_slice){NULL, 0};
-    return moon_slice_from(hold->listeners->listeners[bind->members[0]].name);
 }
 
 bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *owner)
 {
     const struct moon_list *all = &edge->connections;
-    uint64_t now_ms = moon_loop_now_ms(edge->service->res->loop);
-    for (const struct moon_list *at = all->next; at != all; at = at->next) {
-        const struct connection *connection = MOON_CONTAINER(at, const struct connection, node);
-        struct moon_link *link = connection->link;
-        struct moon_survey_row early;
-        if (connection->tcp && moon_tcp_survey(connection->tcp, &early) && !fn(owner, &early))
+    for (const struct moon_list *at = all->next; at != all; at = at->next)
+        if (!moon_connection_survey(at, fn, owner))
             return false;
-        if (!link || moon_link_is_busy(link)) // none: what comes before is under way
-            continue;
-        struct moon_survey_row row = {.number = moon_link_number(link),
-                                      .state = moon_link_is_ending(link)    ? "ending"
-                                               : moon_link_is_in_head(link) ? "head"
-                                                                            : "idle",
-                                      .age_ms = now_ms - moon_link_start_ms(link),
-                                      .request_count = moon_link_lane_count(link),
-                                      .listener = listener_of(connection)};
-        moon_link_address(link, true, &row.client);
-        if (!fn(owner, &row))
-            return false;
-    }
-    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+    for (const struct moon_acceptor *at = edge->acceptors; at; at = at->next)
         if (at->udp && !moon_udp_survey(at->udp, fn, owner))
             return false;
     return true;
@@ -629,9 +338,9 @@ bool moon_edge_survey(const struct moon_edge *edge, moon_survey_fn *fn, void *ow
 size_t moon_edge_connection_count(const struct moon_edge *edge)
 {
     size_t count = edge->connection_count;
-    for (const struct acceptor *at = edge->acceptors; at; at = at->next)
+    for (const struct moon_acceptor *at = edge->acceptors; at; at = at->next)
         count += at->udp ? moon_udp_session_count(at->udp) : 0;
-    for (const struct acceptor *at = edge->leaving; at; at = at->next)
+    for (const struct moon_acceptor *at = edge->leaving; at; at = at->next)
         count += moon_udp_session_count(at->udp);
     return count;
 }

@@ -29,6 +29,11 @@ static const char plain_answer[] =
     "Content-Length: 71\r\nConnection: close\r\n\r\n"
     "This port speaks HTTPS, and the request came in plain HTTP: use https.\n";
 
+static const char opaque_answer[] =
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    "Content-Length: 47\r\nConnection: close\r\n\r\n"
+    "This port speaks TLS, and what came was clear.\n";
+
 static void finish(struct moon_handshake *handshake, struct moon_stream *stream)
 {
     moon_handshake_fn *done = handshake->done;
@@ -86,16 +91,14 @@ static void on_refused_ready(void *owner, unsigned ready)
         finish(handshake, NULL);
 }
 
-static void answer_plain(struct moon_handshake *handshake)
+static void answer_plain(struct moon_handshake *handshake, struct moon_stream *plain,
+                         struct moon_slice answer)
 {
-    struct iovec iov = {(void *)plain_answer, sizeof plain_answer - 1};
-    handshake->stream = moon_tls_strip(handshake->stream);
+    struct iovec iov = {(void *)answer.ptr, answer.len};
+    handshake->stream = plain;
     handshake->is_refused = true;
     moon_stream_set_owner(handshake->stream, on_refused_ready, handshake);
-    if (moon_stream_writev(handshake->stream, &iov, 1) < 0) {
-        finish(handshake, NULL);
-        return;
-    }
+    moon_stream_writev(handshake->stream, &iov, 1); // where it fails reading does, too
     moon_stream_shutdown(handshake->stream);
     moon_loop_timer_add(handshake->res->loop, &handshake->timer, REFUSAL_MS);
     moon_stream_again(handshake->stream);
@@ -109,7 +112,7 @@ static void failed(struct moon_handshake *handshake)
     moon_log_debug(res->log, "a TLS handshake failed: %s",
                    moon_tls_failure_text(handshake->stream));
     if (failure == MOON_TLS_PLAINTEXT)
-        answer_plain(handshake);
+        answer_plain(handshake, moon_tls_strip(handshake->stream), MOON_SLICE(plain_answer));
     else
         finish(handshake, NULL);
 }
@@ -134,8 +137,8 @@ static void on_ready(void *owner, unsigned ready)
     finish(handshake, handshake->stream);
 }
 
-struct moon_handshake *moon_handshake_new(struct moon_resources *res, struct moon_stream *stream,
-                                          moon_handshake_fn *done, void *owner)
+static struct moon_handshake *make(struct moon_resources *res, struct moon_stream *stream,
+                                   moon_handshake_fn *done, void *owner)
 {
     struct moon_handshake *handshake = calloc(1, sizeof *handshake);
     if (!handshake)
@@ -145,8 +148,24 @@ struct moon_handshake *moon_handshake_new(struct moon_resources *res, struct moo
     handshake->done = done;
     handshake->owner = owner;
     handshake->timer.fn = on_timer;
+    return handshake;
+}
+
+struct moon_handshake *moon_handshake_new(struct moon_resources *res, struct moon_stream *stream,
+                                          moon_handshake_fn *done, void *owner)
+{
+    struct moon_handshake *handshake = make(res, stream, done, owner);
     moon_stream_set_owner(stream, on_ready, handshake);
     moon_loop_timer_add(res->loop, &handshake->timer, res->settings->timeouts.handshake_ms);
+    return handshake;
+}
+
+struct moon_handshake *moon_handshake_refuse(struct moon_resources *res, struct moon_stream *stream,
+                                             moon_handshake_fn *done, void *owner)
+{
+    struct moon_handshake *handshake = make(res, stream, done, owner);
+    moon_count_up(&res->counters->tls_failures_plaintext);
+    answer_plain(handshake, stream, MOON_SLICE(opaque_answer));
     return handshake;
 }
 

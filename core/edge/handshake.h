@@ -16,6 +16,10 @@ typedef void moon_handshake_fn(void *owner, struct moon_stream *stream);
 // Takes a stream from moon_tls_accept.
 struct moon_handshake *moon_handshake_new(struct moon_resources *res, struct moon_stream *stream,
                                           moon_handshake_fn *done, void *owner);
+// Takes a stream as it was accepted, whose first bytes are no TLS: counts that, and says so as to one who speaks HTTP. `done` is told
+// NULL.
+struct moon_handshake *moon_handshake_refuse(struct moon_resources *res, struct moon_stream *stream,
+                                             moon_handshake_fn *done, void *owner);
 // Breaks it off without telling. NULL is fine; not after `done`.
 void moon_handshake_free(struct moon_handshake *handshake);
 const struct moon_stream *moon_handshake_stream(const struct moon_handshake *handshake);

@@ -270,7 +270,7 @@ static int choose(struct session *session)
     struct moon_service *service = session->udp->args.service;
     const struct moon_hold *hold = hold_of(session->udp);
     int listener = hold->listeners->binds[session->udp->args.arrival->bind].members[0];
-    int index = moon_routes_stream(hold->routes, listener);
+    int index = moon_routes_stream(hold->routes, listener, MOON_SLICE(""));
     if (index < 0)
         return -ENOENT;
     const struct moon_action *action = moon_actions_at(hold->actions, index);

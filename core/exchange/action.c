@@ -113,6 +113,7 @@ static const struct moon_schema_key route_keys[] = {
     {.name = "header_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "body_filter", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "websocket_frame", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
+    {.name = "preread", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "log", .types = MOON_TYPE_FUNCTION, .expected = "a function"},
     {.name = "websocket",
      .types = MOON_TYPE_TABLE,
@@ -299,6 +300,32 @@ static bool check_builtins(const struct compiling *at, const struct moon_split *
     return true;
 }
 
+// What looks at requests has nothing to do on a stream route, and what looks at connections nothing on others.
+static bool check_phases(const struct compiling *at, const struct moon_chain *chain)
+{
+    const struct moon_listeners *listeners = moon_snapshot_listeners(at->compile->snapshot);
+    char path[32];
+    if (!moon_route_is_stream(listeners, at->object)) {
+        if (!moon_value_get(&at->object->value, "preread"))
+            return true;
+        moon_report_addf(at->compile->report, at->object->place,
+                         moon_object_title(at->compile->model, at->object), "preread",
+                         "requests have rewrite and access",
+                         "it is for listeners with protocol \"tcp\" or \"tls\"");
+        return false;
+    }
+    for (uint16_t i = 0; i < chain->count; i++) {
+        const struct moon_filter_type *type = chain->filters[i].type;
+        if (type->preread)
+            continue;
+        snprintf(path, sizeof path, "plugins[%u]", i + 1u);
+        report(at, path, "bytes pass as they are: remove it",
+               "has no meaning without requests, it has no preread:", moon_slice_from(type->name));
+        return false;
+    }
+    return true;
+}
+
 static bool compile_one(const struct compiling *at, struct moon_action *action)
 {
     const struct moon_value *value = &at->object->value;
@@ -318,6 +345,7 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     bool is_fine = moon_plugins_compile(&plugins, &action->chain, &action->answers);
     // A plugin that is broken might be the one that answers.
     bool is_needed = is_fine && !action->answers && !action->chain.may_answer;
+    is_fine = is_fine && check_phases(at, &action->chain);
     is_fine = compile_retry(at, &action->retry) && is_fine;
     return compile_backends(at, is_needed, &action->split) && check_builtins(at, &action->split) &&
            is_fine;

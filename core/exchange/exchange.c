@@ -207,13 +207,15 @@ static bool is_at_home(const struct moon_exchange *ex)
 static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
 {
     struct moon_route_scratch *scratch = ex->service->route_scratch;
-    ex->listener =
-        moon_listeners_find(ex->hold->listeners, ex->arrival->bind, &ex->request, scratch);
-    if (ex->listener < 0) {
+    ex->listener = moon_listeners_find(ex->hold->listeners, ex->arrival->bind, ex->flow.tls != NULL,
+                                       &ex->request, scratch);
+    bool is_elsewhere = ex->flow.tls && moon_listeners_is_elsewhere(
+                                            ex->hold->listeners, ex->arrival->bind, &ex->request);
+    if (ex->listener < 0 && !is_elsewhere) {
         moon_exchange_answer(ex, 404, "no listener takes this host");
         return false;
     }
-    if (!is_at_home(ex)) {
+    if (is_elsewhere || !is_at_home(ex)) {
         ex->has_fault = true; // another connection is needed: this one ends
         moon_exchange_answer(ex, 421, "the TLS connection was made for another host");
         return false;

@@ -116,13 +116,38 @@ static bool check_excludes(const struct moon_compile *compile, const struct moon
     return is_fine;
 }
 
-// The first function among its keys; NULL: there is none.
-static const char *first_function(const struct moon_value *table)
+// The first function among its keys but that one; NULL: there is none.
+static const char *first_function(const struct moon_value *table, const char *except)
 {
     for (uint32_t i = 0; i < table->table.entry_count; i++)
-        if (table->table.entries[i].value.kind == MOON_VALUE_FUNCTION)
+        if (table->table.entries[i].value.kind == MOON_VALUE_FUNCTION &&
+            strcmp(table->table.entries[i].key.ptr, except) != 0)
             return table->table.entries[i].key.ptr;
     return NULL;
+}
+
+// It runs where TLS ends.
+static bool check_certificate(const struct moon_compile *compile,
+                              const struct moon_object *listener, struct moon_slice protocol)
+{
+    const struct moon_value *tls = moon_value_get(&listener->value, "tls");
+    struct moon_slice mode = moon_value_string(tls, "mode", MOON_SLICE("terminate"));
+    const char *title = moon_object_title(compile->model, listener);
+    bool is_tls = moon_slice_equal(protocol, MOON_SLICE("https")) ||
+                  moon_slice_equal(protocol, MOON_SLICE("tls"));
+    if (!moon_value_get(&listener->value, "certificate"))
+        return true;
+    if (!is_tls)
+        moon_report_addf(compile->report, listener->place, title, "certificate",
+                         "it runs in TLS handshakes: add protocol = \"https\"",
+                         "has no meaning with \"%.*s\"", MOON_SLICE_ARG(protocol));
+    else if (moon_slice_equal(mode, MOON_SLICE("passthrough")))
+        moon_report_addf(compile->report, listener->place, title, "certificate",
+                         "remove it, or end TLS here: mode = \"terminate\"",
+                         "has no meaning with mode \"passthrough\"");
+    else
+        return true;
+    return false;
 }
 
 // A function of a listener is known by the listener's name, and runs where there is something for it.
@@ -130,26 +155,22 @@ static bool check_functions(const struct moon_compile *compile, const struct moo
 {
     const struct moon_value *table = &listener->value;
     struct moon_slice protocol = moon_value_string(table, "protocol", MOON_SLICE("http"));
-    const char *title = moon_object_title(compile->model, listener), *key = first_function(table);
-    bool is_http = moon_slice_starts(protocol, MOON_SLICE("http"));
-    if (!key)
-        return true;
-    if (!moon_value_get(table, "name"))
-        moon_report_addf(compile->report, listener->place, title, key,
+    const char *title = moon_object_title(compile->model, listener);
+    const char *any = first_function(table, ""),
+               *of_requests = first_function(table, "certificate");
+    if (any && !moon_value_get(table, "name")) {
+        moon_report_addf(compile->report, listener->place, title, any,
                          "add name = \"edge\": a function is known by the name of its listener",
                          "a listener with a function has no name");
-    else if (!is_http)
-        moon_report_addf(compile->report, listener->place, title, key,
+        return false;
+    }
+    if (of_requests && !moon_slice_starts(protocol, MOON_SLICE("http"))) {
+        moon_report_addf(compile->report, listener->place, title, of_requests,
                          "bytes pass as they are: remove it", "has no meaning with \"%.*s\"",
                          MOON_SLICE_ARG(protocol));
-    else if (moon_value_get(table, "certificate") &&
-             !moon_slice_equal(protocol, MOON_SLICE("https")))
-        moon_report_addf(compile->report, listener->place, title, "certificate",
-                         "it runs in TLS handshakes: add protocol = \"https\"",
-                         "has no meaning with \"%.*s\"", MOON_SLICE_ARG(protocol));
-    else
-        return true;
-    return false;
+        return false;
+    }
+    return check_certificate(compile, listener, protocol);
 }
 
 static int listener_plugins_compile(const struct moon_compile *compile, void **part)

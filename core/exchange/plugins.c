@@ -138,7 +138,7 @@ static bool check_place(const struct compiling *at, const struct moon_filter_typ
 {
     struct moon_chain alone = {.count = 0};
     moon_chain_note(&alone, type);
-    if (!alone.has_certificate || !moon_chain_is_idle(&alone) ||
+    if (!alone.has_certificate || !moon_chain_is_idle(&alone) || alone.has_preread ||
         strcmp(at->object->kind, "route") != 0)
         return true;
     moon_report_addf(at->compile->report, at->object->place, at->title, path,

@@ -56,6 +56,7 @@ struct moon_relay {
     uint64_t active_ms;
     uint32_t idle_ms;
     void (*ended)(void *owner, const struct moon_relay_result *result);
+    void (*spoke)(void *owner, bool is_upstream);
     void *owner;
     bool is_over, is_websocket;
     bool is_closing; // a Close was sent to both sides, or waits for the border of a frame
@@ -309,6 +310,8 @@ static void count_bytes(struct side *from, size_t len)
     struct moon_counters *counters = relay->res->counters;
     if (len == 0)
         return;
+    if (relay->spoke && from->read_len == 0 && from->peer->read_len == 0)
+        relay->spoke(relay->owner, from == &relay->upstream);
     from->read_len += len;
     relay->active_ms = moon_loop_now_ms(relay->res->loop);
     moon_count_add(from == &relay->client ? &counters->relay_client_bytes_total
@@ -443,6 +446,7 @@ struct moon_relay *moon_relay_new(struct moon_resources *res, const struct moon_
     relay->identity = args->identity;
     relay->idle_ms = args->idle_ms ? args->idle_ms : IDLE_MS;
     relay->ended = args->ended;
+    relay->spoke = args->spoke;
     relay->owner = args->owner;
     relay->timer.fn = on_timer;
     relay->task.fn = relay_free;

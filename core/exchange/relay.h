@@ -18,7 +18,7 @@ struct moon_stream;
 
 // What it keeps for those who ask: texts of its own, NULL where there is none.
 struct moon_relay_identity {
-    const char *state;         // "tunnel", "websocket", "tcp"
+    const char *state;         // "tunnel", "websocket", "tcp", "tls"
     uint64_t number, start_ms; // of the client's connection
     uint32_t request_count;
     struct moon_address client, endpoint;
@@ -44,6 +44,8 @@ struct moon_relay_args {
     size_t client_len, upstream_len;
     // Told once, when both streams are closed; never under moon_relay_new. May be NULL.
     void (*ended)(void *owner, const struct moon_relay_result *result);
+    // Told at most once, of the first bytes that pass: whose they are. NULL: nobody wants to know.
+    void (*spoke)(void *owner, bool is_upstream);
     void *owner;
 };
 

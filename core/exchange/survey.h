@@ -12,7 +12,7 @@ struct moon_service;
 
 struct moon_survey_row {
     uint64_t number; // of the connection, unique in the worker
-    // "idle", "head", "exchange", "tunnel", "websocket", "tcp", "ending"
+    // "idle", "head", "exchange", "tunnel", "websocket", "tcp", "tls", "ending"
     const char *state;
     uint64_t age_ms;                             // of the connection
     uint32_t request_count;                      // begun on it

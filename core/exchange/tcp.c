@@ -6,6 +6,7 @@
 #include "exchange/action.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
+#include "exchange/prelude.h"
 #include "exchange/relay.h"
 #include "io/loop.h"
 #include "link/link.h"
@@ -25,14 +26,15 @@ enum { TRY_MAX_COUNT = 3, NEVER_MS = 1 << 30 };
 
 struct moon_tcp {
     struct moon_service *service;
-    const struct moon_arrival *arrival; // until it begins
-    struct moon_stream *stream;         // NULL: the relay has it, or it is closed
+    struct moon_stream *stream; // NULL: the relay has it, or it is closed
     const struct moon_proxied *proxied;
     void (*closed)(void *owner);
+    void (*spoke)(void *owner, bool is_upstream);
     void *owner;
-    struct moon_hold *hold;               // NULL: before it begins, and once it is relayed
+    struct moon_hold *hold;               // NULL: once it is relayed
     const struct moon_action *action;     // of the hold
     const struct moon_upstream *upstream; // of the hold
+    struct moon_prelude *prelude;         // filters look at it; NULL: they do not
     struct moon_lane *lane;               // of the connection that is being made
     struct moon_lease lease;
     const struct moon_endpoint_state *avoid; // compared, never followed
@@ -43,9 +45,9 @@ struct moon_tcp {
     struct moon_address client, endpoint;
     struct moon_series_sample sample;
     uint64_t number, start_ms, start_ns, sent_ns;
-    int listener; // -1: not known yet
+    int listener;
     uint8_t attempt_count;
-    bool waits, is_over;
+    bool waits, is_over, is_tls;
 };
 
 static void attempt(struct moon_tcp *tcp, bool is_again);
@@ -78,6 +80,8 @@ static void release(struct moon_tcp *tcp)
     struct moon_lane *lane = tcp->lane;
     stop_waiting(tcp);
     tcp->lane = NULL;
+    moon_prelude_free(tcp->prelude);
+    tcp->prelude = NULL;
     if (lane)
         moon_lane_end(lane, false);
     moon_stream_abort(tcp->stream);
@@ -93,8 +97,8 @@ static void release(struct moon_tcp *tcp)
 static void record(struct moon_tcp *tcp, struct moon_record *record)
 {
     tcp->sample.us = (moon_loop_now_ns(res_of(tcp)->loop) - tcp->start_ns) / 1000;
-    record->scheme = MOON_SLICE("tcp");
-    record->protocol = MOON_SLICE("TCP");
+    record->scheme = tcp->is_tls ? MOON_SLICE("tls") : MOON_SLICE("tcp");
+    record->protocol = tcp->is_tls ? MOON_SLICE("TLS") : MOON_SLICE("TCP");
     record->client = tcp->client.family ? &tcp->client : NULL; // none: a unix socket
     record->endpoint = tcp->endpoint.family ? &tcp->endpoint : NULL;
     record->attempt_count = tcp->attempt_count;
@@ -104,21 +108,31 @@ static void record(struct moon_tcp *tcp, struct moon_record *record)
     moon_access_record_stream(tcp->service, record, &tcp->sample);
 }
 
-// Nobody takes it: the client sees a reset.
-static void refuse(struct moon_tcp *tcp, uint16_t status, const char *why)
+static void record_refusal(struct moon_tcp *tcp, uint16_t status)
 {
     struct moon_record line = {0};
-    struct moon_resources *res = res_of(tcp);
-    moon_log_debug(res->log, "a TCP connection was refused: %s", why);
-    moon_count_up(&res->counters->tcp_failures_total);
     if (tcp->action)
         line.route = moon_slice_from(tcp->action->name);
     if (tcp->upstream)
         line.upstream = tcp->upstream->name;
     tcp->sample.status = status;
     record(tcp, &line);
+}
+
+static void end(struct moon_tcp *tcp)
+{
     release(tcp);
     tcp->closed(tcp->owner);
+}
+
+// Nobody takes it: the client sees a reset.
+static void refuse(struct moon_tcp *tcp, uint16_t status, const char *why)
+{
+    struct moon_resources *res = res_of(tcp);
+    moon_log_debug(res->log, "a TCP connection was refused: %s", why);
+    moon_count_up(&res->counters->tcp_failures_total);
+    record_refusal(tcp, status);
+    end(tcp);
 }
 
 static void on_relay_ended(void *owner, const struct moon_relay_result *result)
@@ -207,7 +221,7 @@ static char *copy(struct moon_slice text)
 static struct moon_relay_identity identify(const struct moon_tcp *tcp)
 {
     const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
-    return (struct moon_relay_identity){.state = "tcp",
+    return (struct moon_relay_identity){.state = tcp->is_tls ? "tls" : "tcp",
                                         .number = tcp->number,
                                         .start_ms = tcp->start_ms,
                                         .client = tcp->client,
@@ -215,6 +229,13 @@ static struct moon_relay_identity identify(const struct moon_tcp *tcp)
                                         .listener = copy(moon_slice_from(listener)),
                                         .route = copy(moon_slice_from(tcp->action->name)),
                                         .upstream = copy(tcp->upstream->name)};
+}
+
+static void on_spoke(void *owner, bool is_upstream)
+{
+    const struct moon_tcp *tcp = owner;
+    if (tcp->closed)
+        tcp->spoke(tcp->owner, is_upstream);
 }
 
 static void on_connected(void *owner)
@@ -225,6 +246,7 @@ static void on_connected(void *owner)
     struct moon_relay_args args = {.client = tcp->stream,
                                    .idle_ms = tcp->action->timeouts.idle_ms,
                                    .ended = on_relay_ended,
+                                   .spoke = tcp->spoke ? on_spoke : NULL,
                                    .owner = tcp};
     uint64_t now_ns = moon_loop_turn_ns(res_of(tcp)->loop);
     tcp->sample.has_upstream_us = true;
@@ -311,40 +333,119 @@ static void attempt(struct moon_tcp *tcp, bool is_again)
 static void on_ready(void *owner, unsigned ready)
 {
     struct moon_tcp *tcp = owner;
-    if (!(ready & MOON_READY_ERROR) || tcp->is_over)
+    if (tcp->is_over)
         return;
+    if (!(ready & MOON_READY_ERROR)) {
+        if (tcp->prelude)
+            moon_prelude_ready(tcp->prelude, ready);
+        return;
+    }
     release(tcp);
     tcp->closed(tcp->owner);
 }
 
-static void choose(struct moon_tcp *tcp)
+static void choose(struct moon_tcp *tcp, struct moon_slice sni)
 {
-    const struct moon_hold *hold = tcp->hold;
-    tcp->listener = hold->listeners->binds[tcp->arrival->bind].members[0];
-    int index = moon_routes_stream(hold->routes, tcp->listener);
+    int index = moon_routes_stream(tcp->hold->routes, tcp->listener, sni);
     if (index < 0)
         return;
-    tcp->action = moon_actions_at(hold->actions, index);
-    const struct moon_backend *backend = moon_pool_split(tcp->service->pool, &tcp->action->split);
+    tcp->action = moon_actions_at(tcp->hold->actions, index);
     tcp->sample.route = tcp->action->series;
+}
+
+// ---- where it goes
+
+static void go_to(struct moon_tcp *tcp, const struct moon_upstream *upstream)
+{
+    tcp->upstream = upstream;
+    tcp->sample.upstream = upstream->series;
+    if (upstream->builtin)
+        refuse(tcp, 502, "the upstream answers requests alone");
+    else
+        attempt(tcp, false);
+}
+
+static void go_as_routed(struct moon_tcp *tcp)
+{
+    const struct moon_backend *backend = moon_pool_split(tcp->service->pool, &tcp->action->split);
     if (!backend || backend->upstream == MOON_BACKEND_MISSING)
+        refuse(tcp, 502, "no backend of the route has a weight, or it does not exist");
+    else
+        go_to(tcp, moon_upstreams_at(tcp->hold->upstreams, (size_t)backend->upstream));
+}
+
+static void go_to_named(struct moon_tcp *tcp, struct moon_slice name)
+{
+    const struct moon_upstream *upstream = moon_upstreams_find(tcp->hold->upstreams, name);
+    if (upstream) {
+        go_to(tcp, upstream);
         return;
-    tcp->upstream = moon_upstreams_at(hold->upstreams, (size_t)backend->upstream);
-    tcp->sample.upstream = tcp->upstream->series;
+    }
+    moon_log_error(res_of(tcp)->log,
+                   "script: preread of route \"%s\" has chosen the upstream \"%.*s\", which is not "
+                   "there",
+                   tcp->action->name, MOON_SLICE_ARG(name));
+    refuse(tcp, 500, "there is no such upstream");
+}
+
+// The client sees an end in good order: what it has sent so far is taken first.
+static void close_politely(struct moon_tcp *tcp)
+{
+    struct moon_resources *res = res_of(tcp);
+    moon_count_up(&res->counters->refused_preread);
+    record_refusal(tcp, 403);
+    moon_stream_read(tcp->stream, res->read_buffer, MOON_READ_BODY_LEN);
+    moon_stream_close(tcp->stream);
+    tcp->stream = NULL;
+    end(tcp);
+}
+
+static void on_opened(void *owner, enum moon_verdict verdict, struct moon_slice upstream)
+{
+    struct moon_tcp *tcp = owner;
+    tcp->prelude = NULL;
+    switch (verdict) {
+    case MOON_NEXT:
+        if (upstream.ptr)
+            go_to_named(tcp, upstream);
+        else
+            go_as_routed(tcp);
+        break;
+    case MOON_DONE:
+        close_politely(tcp);
+        break;
+    case MOON_WAIT: // never told
+    case MOON_FAIL:
+        refuse(tcp, 500, "preread failed");
+        break;
+    }
 }
 
 static void tcp_task_begin(struct moon_task *task)
 {
     struct moon_tcp *tcp = MOON_CONTAINER(task, struct moon_tcp, task);
-    struct moon_hold *hold = tcp->arrival->hold ? tcp->arrival->hold : tcp->service->hold;
-    tcp->hold = moon_hold_ref(hold);
-    choose(tcp);
-    if (!tcp->action)
-        refuse(tcp, 502, "no route has the listener");
-    else if (!tcp->upstream || tcp->upstream->builtin)
-        refuse(tcp, 502, "no backend of the route has a weight, or it does not exist");
+    if (tcp->action)
+        go_as_routed(tcp);
     else
-        attempt(tcp, false);
+        refuse(tcp, 502, "no route has the listener, or the name that was asked for");
+}
+
+static void begin_prelude(struct moon_tcp *tcp, const struct moon_tcp_args *args)
+{
+    const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
+    tcp->prelude =
+        moon_prelude_new(&(struct moon_prelude_args){.res = res_of(tcp),
+                                                     .stream = tcp->stream,
+                                                     .chain = &tcp->action->chain,
+                                                     .number = tcp->number,
+                                                     .client = tcp->client,
+                                                     .listener = moon_slice_from(listener),
+                                                     .route = moon_slice_from(tcp->action->name),
+                                                     .sni = args->sni,
+                                                     .alpn = args->alpn,
+                                                     .is_tls = tcp->is_tls,
+                                                     .done = on_opened,
+                                                     .owner = tcp});
 }
 
 struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
@@ -354,23 +455,30 @@ struct moon_tcp *moon_tcp_open(const struct moon_tcp_args *args)
         abort();
     struct moon_resources *res = args->service->res;
     tcp->service = args->service;
-    tcp->arrival = args->arrival;
     tcp->stream = args->stream;
     tcp->proxied = args->proxied;
     tcp->closed = args->closed;
+    tcp->spoke = args->spoke;
     tcp->owner = args->owner;
     tcp->number = ++res->link_count;
     tcp->start_ms = moon_loop_now_ms(res->loop);
     tcp->start_ns = moon_loop_turn_ns(res->loop);
     tcp->sample =
         (struct moon_series_sample){.route = MOON_SERIES_NONE, .upstream = MOON_SERIES_NONE};
-    tcp->listener = -1;
+    struct moon_hold *hold = args->arrival->hold ? args->arrival->hold : args->service->hold;
+    tcp->hold = moon_hold_ref(hold);
+    tcp->listener = args->listener;
+    tcp->is_tls = hold->listeners->listeners[args->listener].front.protocol == MOON_PROTOCOL_TLS;
+    choose(tcp, args->sni);
     tcp->waiter.fn = on_granted;
     tcp->timer.fn = on_pending_over;
     tcp->task.fn = tcp_task_begin;
     moon_stream_address(tcp->stream, true, &tcp->client);
     moon_stream_set_owner(tcp->stream, on_ready, tcp);
-    moon_loop_defer(res->loop, &tcp->task);
+    if (tcp->action && tcp->action->chain.has_preread)
+        begin_prelude(tcp, args);
+    else
+        moon_loop_defer(res->loop, &tcp->task);
     return tcp;
 }
 
@@ -399,8 +507,7 @@ bool moon_tcp_survey(const struct moon_tcp *tcp, struct moon_survey_row *row)
                                     .age_ms = moon_loop_now_ms(res_of(tcp)->loop) - tcp->start_ms,
                                     .client = tcp->client,
                                     .endpoint = tcp->endpoint};
-    if (tcp->listener >= 0)
-        row->listener = moon_slice_from(tcp->hold->listeners->listeners[tcp->listener].name);
+    row->listener = moon_slice_from(tcp->hold->listeners->listeners[tcp->listener].name);
     if (tcp->action)
         row->route = moon_slice_from(tcp->action->name);
     if (tcp->upstream)

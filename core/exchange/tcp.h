@@ -1,8 +1,9 @@
-// TCP: one connection of a TCP route, from the accepted stream to the end of both sides. The same upstreams, weights, limits and
+// TCP: one connection of a TCP or TLS route, from the accepted stream to the end of both sides. The same upstreams, weights, limits and
 // connect timeouts as for requests; a failed connect goes on with the next endpoint, as nothing was sent yet.
 //
-//   open -> route -> lend a connection (or wait at a limit) -> connected -> relay -> record -> closed
-//             |            ^--- next endpoint: not connected
+//   open -> route -> [prelude] -> lend a connection (or wait at a limit) -> connected -> relay -> record -> closed
+//             |          |             ^--- next endpoint: not connected
+//             |          '-- preread closes it -> record -> closed
 //             '-- none, or nobody takes it: reset -> record -> closed
 #pragma once
 
@@ -16,11 +17,15 @@ struct moon_tcp;
 
 struct moon_tcp_args {
     struct moon_service *service;
-    const struct moon_arrival *arrival; // looked at soon, not later
+    const struct moon_arrival *arrival; // looked at at once
+    int listener;                       // whose it is, of the snapshot that the arrival stands on
+    struct moon_slice sni, alpn;        // of TLS, ended or passed through; empty: none. Copied
     struct moon_stream *stream;         // taken
     const struct moon_proxied *proxied; // outlives the connection; NULL: no PROXY header
     // Told once, never under moon_tcp_open: it is over and frees itself.
     void (*closed)(void *owner);
+    // Told at most once, of the first bytes that pass: whose they are. NULL: nobody wants to know.
+    void (*spoke)(void *owner, bool is_upstream);
     void *owner;
 };
 

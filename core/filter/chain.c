@@ -44,6 +44,7 @@ void moon_chain_note(struct moon_chain *chain, const struct moon_filter_type *ty
     chain->has_request_body |= type->request_body != NULL;
     chain->has_response_body |= type->response_body != NULL;
     chain->has_messages |= type->websocket_frame != NULL;
+    chain->has_preread |= type->preread != NULL;
     chain->may_answer |= type->may_answer;
     chain->is_code |= type->is_code;
     chain->has_certificate |= type->certificate != NULL;

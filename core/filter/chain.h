@@ -14,6 +14,7 @@ struct moon_chain {
     const struct moon_filter *filters;
     uint16_t count;
     bool has_request_body, has_response_body; // some filter reads that body
+    bool has_preread;                         // some filter looks at connections
     bool has_messages;                        // some filter reads WebSocket messages
     bool is_code;                             // some filter stands on code
     bool has_certificate;                     // some filter has a say about certificates

@@ -63,6 +63,7 @@ struct moon_head;
 struct moon_headers;
 struct moon_loop;
 struct moon_opening;
+struct moon_preread;
 struct moon_schema;
 struct moon_tls_facts;
 struct moon_value;
@@ -214,6 +215,8 @@ struct moon_filter_type {
     // See "WebSocket".
     enum moon_verdict (*websocket_frame)(struct moon_flow *flow, void *conf, void *state,
                                          struct moon_websocket_message *message);
+    // Of a connection of a TCP or TLS route, in the place of all others (filter/preread.h).
+    enum moon_verdict (*preread)(struct moon_preread *preread, void *conf);
     // The exchange gives up while a hook of this filter waits: disarm timers, drop what is under way.
     void (*cancel)(struct moon_flow *flow, void *conf, void *state);
     // Before there is an exchange (filter/opening.h); *state is NULL at first. Listed by listeners alone.

@@ -73,16 +73,24 @@ static bool is_port_of(const struct asking *at, size_t bind)
 {
     const struct moon_bind *to = &at->listeners->binds[bind];
     uint16_t port = at->head->target.authority.port;
-    if (!moon_protocol_is_http(moon_bind_front(at->listeners, to)->protocol))
+    if (!moon_bind_speaks(to, MOON_PROTOCOL_HTTP) && !moon_bind_speaks(to, MOON_PROTOCOL_HTTPS))
         return false;
     return port == 0 || address_of(at, bind).port == port;
 }
 
 static bool speaks(const struct asking *at, size_t bind)
 {
-    bool is_secure = at->listeners->binds[bind].tls != NULL;
+    bool is_secure = moon_slice_equal_fold(at->scheme, MOON_SLICE("https"));
     return at->scheme.len == 0 ||
-           moon_slice_equal_fold(at->scheme, moon_slice_from(is_secure ? "https" : "http"));
+           moon_bind_speaks(&at->listeners->binds[bind],
+                            is_secure ? MOON_PROTOCOL_HTTPS : MOON_PROTOCOL_HTTP);
+}
+
+// Where a port has both, and the URL says nothing, in clear.
+static bool is_secure(const struct asking *at, size_t bind)
+{
+    return moon_slice_equal_fold(at->scheme, MOON_SLICE("https")) ||
+           !moon_bind_speaks(&at->listeners->binds[bind], MOON_PROTOCOL_HTTP);
 }
 
 static bool may_come_in(const struct asking *at, size_t bind)
@@ -93,7 +101,8 @@ static bool may_come_in(const struct asking *at, size_t bind)
 static struct meeting meet(const struct asking *at, size_t bind)
 {
     struct meeting found = {-1, -1};
-    found.listener = moon_listeners_find(at->listeners, (uint32_t)bind, at->head, at->scratch);
+    found.listener = moon_listeners_find(at->listeners, (uint32_t)bind, is_secure(at, bind),
+                                         at->head, at->scratch);
     if (found.listener >= 0)
         found.route = moon_routes_find(moon_snapshot_routes(at->snapshot), found.listener, at->head,
                                        at->scratch);

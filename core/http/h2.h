@@ -86,7 +86,8 @@ struct moon_h2_stream {
     bool is_begun : 1;     // the request's head was written
     bool is_malformed : 1; // we have reset it for what came
     bool
-        is_unprocessed : 1; // told by `closed`: the peer has not begun to act upon it (RFC 9113 8.7)
+        // told by `closed`: the peer has not begun to act upon it (RFC 9113 8.7)
+        is_unprocessed : 1;
 };
 
 // All but `sent` are called from under moon_h2_receive; they may submit (moon_h2_send_head, _send_end, _reset), not pump.
@@ -179,7 +180,8 @@ struct moon_h2_request_args {
     const struct moon_framing *framing;
     struct moon_slice scheme;
     bool
-        has_body; // moon_h2_send_body and moon_h2_send_end follow; else the stream ends with the head
+        // moon_h2_send_body and moon_h2_send_end follow; else the stream ends with the head
+        has_body;
 };
 
 // Client side: begins a stream, which is zeroed. 0, -ENOMEM, or MOON_EPROTO: no more streams begin on this connection.

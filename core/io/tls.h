@@ -45,7 +45,8 @@ void moon_tls_hub_poll(struct moon_tls_hub *hub,
 // What is told of a certificate that serves.
 struct moon_tls_certificate_facts {
     const char *name,
-        *hostname; // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
+        // hostname: of its listener, "*.example.org" as ".example.org"; empty: every host
+        *hostname;
     const char *const *hosts; // that it is for
     size_t host_count;
     const char *path;  // of its file
@@ -106,6 +107,7 @@ struct moon_tls_options {
     // of TLS 1.2, as OpenSSL lists them; NULL: those with forward secrecy and AEAD
     const char *ciphers;
     bool has_tickets;
+    bool is_opaque;              // what passes is no HTTP: no protocol is agreed on (ALPN)
     enum moon_tls_verify verify; // of clients
     const char *ca, *crl;        // paths; NULL: none
     unsigned depth;              // of chains of clients; 0: the default
@@ -179,6 +181,10 @@ bool moon_tls_challenge_add(struct moon_tls_hub *hub, const char *host, const ch
 void moon_tls_challenge_del(struct moon_tls_hub *hub, const char *token);
 // Anybody's. Whether there are any: costs nothing.
 bool moon_tls_has_challenges(const struct moon_tls_hub *hub);
+// Whether a ClientHello to that server is answered by a proof: so far, where its names are somebody else's. `sni` in lower case;
+// `alpn` as in struct moon_tls_hello.
+bool moon_tls_has_proof(const struct moon_tls_server *server, struct moon_slice sni,
+                        struct moon_slice alpn);
 // The key authorization of a token.
 bool moon_tls_challenge_find(struct moon_tls_hub *hub, struct moon_slice token,
                              char out[MOON_TLS_CHALLENGE_LEN]);
@@ -203,6 +209,7 @@ struct moon_tls_facts {
     const char *version, *cipher; // static: "TLSv1.3"
     bool is_resumed;
     bool is_stapled;             // an OCSP response went to the client
+    bool is_proof;               // for ACME: nothing is said over it, it reads its end
     bool is_verified;            // the client has shown a certificate that was accepted
     uint8_t id[MOON_TLS_ID_LEN]; // of the terms
     struct moon_slice sni, alpn; // sni is lower case
@@ -233,7 +240,8 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
 
 struct moon_tls_hello {
     size_t
-        terms; // which of the server's the name has chosen, as they were given to moon_tls_server_new
+        // which of the server's the name has chosen, as they were given to moon_tls_server_new
+        terms;
     struct moon_slice sni; // lower case; empty: none
     // what the client offers as it sends it: each with a byte before it that says how long it is; well-formed (RFC 7301 3.1)
     struct moon_slice alpn;

@@ -150,6 +150,31 @@ static bool asks_for_proof(SSL *ssl)
            memcmp(ext + 2, protocol, PROTOCOL_LEN) == 0;
 }
 
+// Under the lock; of two for one host the newer.
+static const struct challenge *find_host(const struct tls_challenges *challenges,
+                                         struct moon_slice host)
+{
+    for (const struct moon_list *at = challenges->all.prev; at != &challenges->all; at = at->prev) {
+        const struct challenge *challenge = MOON_CONTAINER(at, struct challenge, node);
+        if (moon_slice_equal(moon_slice_from(challenge->host), host))
+            return challenge;
+    }
+    return NULL;
+}
+
+bool moon_tls_has_proof(const struct moon_tls_server *server, struct moon_slice sni,
+                        struct moon_slice alpn)
+{
+    struct tls_challenges *challenges = server->hub->challenges;
+    if (!moon_tls_has_challenges(server->hub) ||
+        !moon_slice_equal(alpn, (struct moon_slice){(const char *)protocol, PROTOCOL_LEN}))
+        return false;
+    pthread_mutex_lock(&challenges->lock);
+    bool is_found = find_host(challenges, sni) != NULL;
+    pthread_mutex_unlock(&challenges->lock);
+    return is_found;
+}
+
 // In the worker's library: what comes of another's stands in its way.
 static bool show(SSL *ssl, const struct tls_seat *seat, const struct challenge *challenge)
 {
@@ -171,16 +196,11 @@ bool tls_challenge_answer(struct tls_stream *stream, const char *sni)
 {
     struct tls_challenges *challenges = stream->hub->challenges;
     SSL *ssl = stream->ssl;
-    bool is_shown = false;
     if (!moon_tls_has_challenges(stream->hub) || !asks_for_proof(ssl))
         return false;
     pthread_mutex_lock(&challenges->lock);
-    struct moon_list *at = challenges->all.prev; // of two for one host the newer
-    for (; at != &challenges->all && !is_shown; at = at->prev) {
-        const struct challenge *challenge = MOON_CONTAINER(at, struct challenge, node);
-        if (strcmp(challenge->host, sni) == 0)
-            is_shown = show(ssl, stream->seat, challenge);
-    }
+    const struct challenge *challenge = find_host(challenges, moon_slice_from(sni));
+    bool is_shown = challenge && show(ssl, stream->seat, challenge);
     pthread_mutex_unlock(&challenges->lock);
     if (!is_shown)
         return false;

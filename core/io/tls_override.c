@@ -13,7 +13,8 @@ struct override {
     struct moon_list node;
     uint64_t id;
     struct tls_certificate
-        certificate; // name, paths and times as those that it stands in for; the texts that were given
+        // name, paths and times as those that it stands in for; the texts that were given
+        certificate;
 };
 
 struct tls_overrides {

@@ -101,7 +101,7 @@ struct moon_tls_terms {
     size_t certificate_count;
     int min_version, max_version; // OpenSSL's
     char *ciphers;
-    bool has_tickets;
+    bool has_tickets, is_opaque;
     enum moon_tls_verify verify;
     struct tls_file ca, crl; // path NULL: none
     unsigned depth;

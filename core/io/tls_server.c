@@ -253,6 +253,8 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
         tls_challenge_protocol(out, out_len);
         return SSL_TLSEXT_ERR_OK;
     }
+    if (stream->contexts->hosts[stream->host].terms->is_opaque)
+        return SSL_TLSEXT_ERR_NOACK;
     if (SSL_select_next_proto(&chosen, out_len, ours, sizeof ours - 1, in, in_len) !=
         OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;

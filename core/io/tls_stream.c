@@ -118,6 +118,7 @@ static void handshake_done(struct tls_stream *stream)
     stream->state = TLS_OPEN;
     stream->facts = tls_facts_new(stream->ssl, sni, id);
     stream->facts->is_stapled = stream->is_stapled;
+    stream->facts->is_proof = stream->is_proof;
     tls_contexts_unref(stream->contexts);
     stream->contexts = NULL;
     if (stream->client)
@@ -279,6 +280,25 @@ static ssize_t tls_read(struct moon_stream *s, void *to, size_t len)
     }
     tls_scratch_flush(stream); // what it had to say in between
     return err ? err : (ssize_t)total;
+}
+
+// Of the record that is there.
+static ssize_t tls_peek(struct moon_stream *s, void *to, size_t len)
+{
+    struct tls_stream *stream = tls_of(s);
+    size_t n = 0;
+    if (stream->state == TLS_FAILED)
+        return stream->error;
+    if (stream->state == TLS_HANDSHAKE)
+        return 0;
+    ERR_clear_error();
+    int done = SSL_peek_ex(stream->ssl, to, len, &n);
+    int kind = done ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, done);
+    bool is_later = kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE;
+    if (!done && !is_later && kind != SSL_ERROR_ZERO_RETURN)
+        return take_error(stream, kind);
+    tls_scratch_flush(stream);
+    return (ssize_t)n;
 }
 
 static size_t offered_len(const struct iovec *iov, int iov_count)
@@ -493,6 +513,7 @@ static const struct moon_stream_ops stream_ops = {
     .again = tls_again,
     .connected = tls_connected,
     .address = tls_address,
+    .peek = tls_peek,
     .tls = tls_facts,
 };
 

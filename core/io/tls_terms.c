@@ -524,6 +524,7 @@ static int load(struct moon_tls_hub *hub, const struct moon_tls_options *options
     terms->max_version = tls_version(options->max_version, TLS1_3_VERSION);
     terms->ciphers = strdup(options->ciphers ? options->ciphers : tls_ciphers);
     terms->has_tickets = options->has_tickets;
+    terms->is_opaque = options->is_opaque;
     terms->verify = options->verify;
     terms->depth = options->depth ? options->depth : DEPTH;
     int err = read_files(terms, options, problem);
@@ -568,6 +569,7 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
         .max_version = terms->max_version == TLS1_2_VERSION ? MOON_TLS_1_2 : MOON_TLS_1_3,
         .ciphers = terms->ciphers,
         .has_tickets = terms->has_tickets,
+        .is_opaque = terms->is_opaque,
         .verify = terms->verify,
         .ca = terms->ca.path,
         .crl = terms->crl.path,

@@ -27,7 +27,8 @@ struct h2_stream {
     bool is_paused : 1; // the owner took less than it was given
     bool is_held : 1;   // moon_lane_hold
     bool
-        is_upgrade : 1; // what comes behind the head is a tunnel's: it stays in `in` until one takes it
+        // what comes behind the head is a tunnel's: it stays in `in` until one takes it
+        is_upgrade : 1;
     bool is_taken : 1;   // by h2_tunnel.c, which is attached
     bool was_paused : 1; // in this window of the body rate: paused or held
     bool has_input : 1;  // client role: a head has come, or what was to be one

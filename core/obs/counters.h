@@ -64,6 +64,18 @@
     X(refused_proxy_timeout, "counter", "Connections closed before a request")                     \
     X(refused_listener_limit, "counter", "Connections closed before a request")                    \
     X(refused_client_limit, "counter", "Connections closed before a request")                      \
+    X(refused_hello_malformed, "counter", "Connections closed before a request")                   \
+    X(refused_hello_oversize, "counter", "Connections closed before a request")                    \
+    X(refused_hello_cut, "counter", "Connections closed before a request")                         \
+    X(refused_hello_timeout, "counter", "Connections closed before a request")                     \
+    X(refused_hello_name, "counter", "Connections closed before a request")                        \
+    X(refused_first_bytes, "counter", "Connections closed before a request")                       \
+    X(refused_preread, "counter", "Connections closed before a request")                           \
+    X(detected_tls, "counter", "Connections to ports that detect, by what they spoke")             \
+    X(detected_h2, "counter", "Connections to ports that detect, by what they spoke")              \
+    X(detected_http1, "counter", "Connections to ports that detect, by what they spoke")           \
+    X(detected_opaque, "counter", "Connections to ports that detect, by what they spoke")          \
+    X(detected_silent, "counter", "Connections to ports that detect, by what they spoke")          \
     X(tls_handshakes_total, "counter", "TLS handshakes of clients that were done")                 \
     X(tls_resumed_total, "counter", "Of these, sessions resumed by ticket")                        \
     X(tls_stapled_total, "counter", "Of these, with an OCSP response")                             \

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const char *const moon_protocol_choices[] = {"http", "https", "tcp", "udp", NULL};
+const char *const moon_protocol_choices[] = {"http", "https", "tcp", "udp", "tls", NULL};
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key network_item = {
@@ -54,7 +54,7 @@ const char *moon_protocol_name(enum moon_protocol protocol)
 static enum moon_protocol protocol_of(const struct moon_object *object)
 {
     struct moon_slice name = moon_value_string(&object->value, "protocol", MOON_SLICE("http"));
-    for (int i = MOON_PROTOCOL_HTTP; i <= MOON_PROTOCOL_UDP; i++)
+    for (int i = MOON_PROTOCOL_HTTP; moon_protocol_choices[i]; i++)
         if (moon_slice_equal(name, moon_slice_from(moon_protocol_choices[i])))
             return (enum moon_protocol)i;
     return MOON_PROTOCOL_HTTP;
@@ -69,12 +69,16 @@ static bool check_protocol(const struct reading *at)
     if (moon_protocol_is_http(at->front->protocol))
         return true;
     for (const char *const *key = requests; *key; key++)
-        if (moon_value_get(&at->object->value, *key))
+        if (moon_value_get(&at->object->value, *key) &&
+            !(at->front->protocol == MOON_PROTOCOL_TLS && key == requests)) // SNI has hosts
             is_fine =
                 tell(at, *key, "bytes pass as they are: remove it", "has no meaning with", name);
     if (at->front->protocol == MOON_PROTOCOL_UDP && at->front->has_proxy_header)
         is_fine = tell(at, "proxy_protocol", "it is for connections: remove it",
                        "has no meaning with", name);
+    if (at->front->protocol == MOON_PROTOCOL_UDP && at->front->detects)
+        is_fine =
+            tell(at, "detect", "it is for connections: remove it", "has no meaning with", name);
     if (!moon_value_get(&at->object->value, "name"))
         is_fine = tell(at, "name", "give it a name, and name it in `listeners` of a route",
                        "missing: only a route that names it serves a listener with", name);
@@ -127,6 +131,7 @@ bool moon_front_read(const struct moon_compile *compile, const struct moon_objec
     struct reading at = {compile, object, out};
     const struct moon_value *limits = moon_value_get(&object->value, "limits");
     *out = (struct moon_front){.protocol = protocol_of(object), .mode = MODE_DEFAULT};
+    out->detects = moon_value_bool(&object->value, "detect", false);
     out->limits.connections = (uint32_t)moon_value_number(limits, "connections", 0);
     out->limits.per_client = (uint32_t)moon_value_number(limits, "per_client", 0);
     bool is_fine = read_trusted(&at);
@@ -145,10 +150,16 @@ static bool is_same_value(const struct moon_value *a, const struct moon_value *b
     return a && b ? moon_value_equal(a, b) : a == b;
 }
 
+// Listeners with these protocols may have one port.
+static bool may_meet(enum moon_protocol a, enum moon_protocol b, bool detects)
+{
+    return a == b || detects || (moon_protocol_is_tls(a) && moon_protocol_is_tls(b));
+}
+
 const char *moon_front_difference(const struct moon_object *a, const struct moon_object *b)
 {
-    static const char *const keys[] = {"proxy_protocol", "limits", "mode", NULL};
-    if (protocol_of(a) != protocol_of(b))
+    static const char *const keys[] = {"detect", "proxy_protocol", "limits", "mode", NULL};
+    if (!may_meet(protocol_of(a), protocol_of(b), moon_value_bool(&a->value, "detect", false)))
         return "protocol";
     for (const char *const *key = keys; *key; key++)
         if (!is_same_value(moon_value_get(&a->value, *key), moon_value_get(&b->value, *key)))

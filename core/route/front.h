@@ -1,5 +1,7 @@
 // Front: what a port asks of connections before any of their bytes is a request: the protocol they speak, whether a PROXY header
-// comes first and from whom, and how many there may be. All listeners of a port have the same.
+// comes first and from whom, and how many there may be. All listeners of a port have the same, but for the protocol where the first
+// bytes of a connection tell which one it is: HTTPS and TLS are told apart by the name that is asked for, the others by what
+// comes, on ports that detect.
 #pragma once
 
 #include "base/network.h"
@@ -12,12 +14,14 @@ enum moon_protocol {
     MOON_PROTOCOL_HTTP,
     MOON_PROTOCOL_HTTPS,
     MOON_PROTOCOL_TCP,
-    MOON_PROTOCOL_UDP
+    MOON_PROTOCOL_UDP,
+    MOON_PROTOCOL_TLS, // as TCP: passed through, or ended here, routed by name
 };
 
 struct moon_front {
     enum moon_protocol protocol;
     bool has_proxy_header;
+    bool detects;                 // the first bytes tell the protocol
     struct moon_network *trusted; // who may send one
     uint32_t trusted_count;
     struct {
@@ -34,8 +38,13 @@ static inline bool moon_protocol_is_http(enum moon_protocol protocol)
     return protocol == MOON_PROTOCOL_HTTP || protocol == MOON_PROTOCOL_HTTPS;
 }
 
+static inline bool moon_protocol_is_tls(enum moon_protocol protocol)
+{
+    return protocol == MOON_PROTOCOL_HTTPS || protocol == MOON_PROTOCOL_TLS;
+}
+
 const char *moon_protocol_name(enum moon_protocol protocol);
-// Reads protocol, proxy_protocol, limits and mode of moongate.listener { ... }. False, with the problems told; wants
+// Reads protocol, detect, proxy_protocol, limits and mode of moongate.listener { ... }. False, with the problems told; wants
 // moon_front_fini either way.
 bool moon_front_read(const struct moon_compile *compile, const struct moon_object *object,
                      struct moon_front *out);

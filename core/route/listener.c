@@ -6,6 +6,7 @@
 #include "http/head.h"
 #include "io/tls.h"
 #include "route/host.h"
+#include "route/host_table.h"
 #include "route/index.h"
 #include "route/listener_tls.h"
 #include "route/match.h"
@@ -35,7 +36,8 @@ static const struct moon_schema_key listener_keys[] = {
     {.name = "protocol",
      .types = MOON_TYPE_STRING,
      .choices = moon_protocol_choices,
-     .expected = "\"http\", \"https\", \"tcp\" or \"udp\""},
+     .expected = "\"http\", \"https\", \"tls\", \"tcp\" or \"udp\""},
+    {.name = "detect", .types = MOON_TYPE_BOOL, .expected = "true or false"},
     {.name = "name", .types = MOON_TYPE_STRING, .expected = "a name"},
     {.name = "hostname",
      .types = MOON_TYPE_STRING,
@@ -59,6 +61,12 @@ static const struct moon_schema_key listener_keys[] = {
 };
 static const struct moon_schema listener_schema = {listener_keys, NULL, NULL};
 
+static void hosts_fini(struct moon_bind_hosts *hosts)
+{
+    moon_index_free(hosts->index);
+    free(hosts->matches);
+}
+
 static void listeners_unref(void *part)
 {
     struct moon_listeners *all = part;
@@ -72,9 +80,10 @@ static void listeners_unref(void *part)
         moon_tls_terms_unref(all->listeners[i].tls);
     }
     for (size_t i = 0; i < all->bind_count; i++) {
-        moon_index_free(all->binds[i].index);
+        hosts_fini(&all->binds[i].plain);
+        hosts_fini(&all->binds[i].secure);
+        moon_host_table_free(all->binds[i].names);
         moon_tls_server_free(all->binds[i].tls);
-        free(all->binds[i].hosts);
         free(all->binds[i].members);
         free((void *)all->binds[i].path);
     }
@@ -197,23 +206,31 @@ static bool tell_conflict(const struct reading *at, const struct moon_listener *
                          "the listener of line %u has \"%s%.*s\" on %s already", other->place.line,
                          star, MOON_SLICE_ARG(hostname), text);
     else
-        moon_report_addf(at->compile->report, at->object->place, at->title,
-                         bind->path ? "address" : "port",
-                         moon_protocol_is_http(other->front.protocol)
-                             ? "give one of them a hostname, or another port"
-                             : "give one of them another port",
-                         "%s is taken by the listener of line %u", text, other->place.line);
+        moon_report_addf(
+            at->compile->report, at->object->place, at->title, bind->path ? "address" : "port",
+            other->front.protocol != MOON_PROTOCOL_TCP && other->front.protocol != MOON_PROTOCOL_UDP
+                ? "give one of them a hostname, or another port"
+                : "give one of them another port",
+            "%s is taken by the listener of line %u", text, other->place.line);
     return false;
 }
 
 static bool tell_difference(const struct reading *at, const struct moon_listener *other,
                             const char *key)
 {
-    char hint[96];
-    snprintf(hint, sizeof hint, "listeners of one port have one %s", key);
+    char hint[128];
+    bool is_protocol = strcmp(key, "protocol") == 0;
+    snprintf(hint, sizeof hint, "listeners of one port have one %s%s", key,
+             is_protocol ? ", unless all of them have detect = true" : "");
     moon_report_addf(at->compile->report, at->object->place, at->title, key, hint,
                      "the listener of line %u has another on this port", other->place.line);
     return false;
+}
+
+// Hostnames tell them apart.
+static bool share_hosts(enum moon_protocol a, enum moon_protocol b)
+{
+    return a == b || (moon_protocol_is_tls(a) && moon_protocol_is_tls(b));
 }
 
 static bool may_join(const struct reading *at, const struct moon_bind *bind)
@@ -224,7 +241,8 @@ static bool may_join(const struct reading *at, const struct moon_bind *bind)
         return tell_difference(at, first, key);
     for (uint32_t i = 0; i < bind->member_count; i++) {
         const struct moon_listener *other = &at->all->listeners[bind->members[i]];
-        if (moon_slice_equal(other->hostname, at->listener->hostname))
+        if (share_hosts(other->front.protocol, at->listener->front.protocol) &&
+            moon_slice_equal(other->hostname, at->listener->hostname))
             return tell_conflict(at, other, bind);
     }
     return true;
@@ -238,6 +256,7 @@ static bool join(const struct reading *at, struct moon_bind *bind)
     if (!bind->members)
         abort();
     bind->members[bind->member_count++] = at->index;
+    bind->protocols |= 1u << at->listener->front.protocol;
     return true;
 }
 
@@ -248,7 +267,8 @@ static struct moon_bind *add_bind(const struct reading *at)
     if (!binds)
         abort();
     at->all->binds = binds;
-    binds[at->all->bind_count] = (struct moon_bind){0};
+    binds[at->all->bind_count] =
+        (struct moon_bind){.plain.only = -1, .secure.only = -1, .opaque = -1};
     return &binds[at->all->bind_count++];
 }
 
@@ -331,20 +351,22 @@ static bool read_addresses(const struct reading *at)
 static bool read_protocol(const struct reading *at)
 {
     const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
-    bool is_secure = at->listener->front.protocol == MOON_PROTOCOL_HTTPS;
-    at->listener->sends_client_cert =
-        moon_value_bool(moon_value_get(tls, "client"), "header", false);
+    struct moon_listener *listener = at->listener;
+    bool is_secure = moon_protocol_is_tls(listener->front.protocol);
+    bool is_https = listener->front.protocol == MOON_PROTOCOL_HTTPS;
+    listener->sends_client_cert = moon_value_bool(moon_value_get(tls, "client"), "header", false);
     if (is_secure && tls)
-        return moon_listener_tls_read(at->compile, at->object, at->listener->hostname,
-                                      &at->listener->tls);
+        return moon_listener_tls_read(at->compile, at->object, listener);
     if (!is_secure && !tls)
         return true;
     moon_report_addf(
         at->compile->report, at->object->place, at->title, "tls",
-        tls ? "add protocol = \"https\""
-            : "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }",
-        tls ? "only a listener with protocol = \"https\" has certificates"
-            : "missing: protocol = \"https\" needs a certificate");
+        tls        ? "add protocol = \"https\""
+        : is_https ? "tls = { certificates = { { cert = \"site.crt\", key = \"site.key\" } } }"
+                   : "tls = { mode = \"passthrough\" }, or certificates to end TLS here",
+        tls        ? "only a listener with protocol = \"https\" or \"tls\" has certificates"
+        : is_https ? "missing: protocol = \"https\" needs a certificate"
+                   : "missing: protocol = \"tls\" needs a mode");
     return false;
 }
 
@@ -361,43 +383,68 @@ static bool compile_one(struct reading *at)
 
 // ---- all of them
 
-// A match for each hostname: of every path, its index that of the listener.
-static void index_hosts(struct moon_listeners *all, struct moon_bind *bind)
+// A match for each hostname of the members with that protocol: of every path, its index that of the listener.
+static void index_hosts(const struct moon_listeners *all, const struct moon_bind *bind,
+                        enum moon_protocol protocol, struct moon_bind_hosts *out)
 {
-    if (bind->member_count == 1 && all->listeners[bind->members[0]].hostname.len == 0)
+    size_t count = 0;
+    if (!moon_bind_speaks(bind, protocol))
         return;
-    bind->hosts = calloc(bind->member_count, sizeof *bind->hosts);
-    if (!bind->hosts)
+    out->matches = calloc(bind->member_count, sizeof *out->matches);
+    if (!out->matches)
         abort();
     for (uint32_t i = 0; i < bind->member_count; i++) {
         const struct moon_listener *listener = &all->listeners[bind->members[i]];
-        bind->hosts[i] = (struct moon_match){.path = MOON_SLICE(""),
-                                             .hosts = &listener->hostname,
-                                             .host_count = listener->hostname.len ? 1 : 0,
-                                             .kind = MOON_PATH_PREFIX,
-                                             .index = bind->members[i]};
+        if (listener->front.protocol != protocol)
+            continue;
+        out->only = bind->members[i];
+        out->matches[count++] = (struct moon_match){.path = MOON_SLICE(""),
+                                                    .hosts = &listener->hostname,
+                                                    .host_count = listener->hostname.len ? 1 : 0,
+                                                    .kind = MOON_PATH_PREFIX,
+                                                    .index = bind->members[i]};
     }
-    bind->index = moon_index_new(bind->hosts, bind->member_count, false);
+    if (count > 1 || all->listeners[out->only].hostname.len)
+        out->index = moon_index_new(out->matches, count, false);
 }
 
-// One for the port, with the terms of its members in their order.
+static void index_names(const struct moon_listeners *all, struct moon_bind *bind)
+{
+    struct moon_host_entry *entries = calloc(bind->member_count, sizeof *entries);
+    size_t count = 0;
+    if (!entries)
+        abort();
+    for (uint32_t i = 0; i < bind->member_count; i++) {
+        const struct moon_listener *listener = &all->listeners[bind->members[i]];
+        if (moon_protocol_is_tls(listener->front.protocol))
+            entries[count++] = (struct moon_host_entry){listener->hostname, bind->members[i]};
+        if (listener->front.protocol == MOON_PROTOCOL_TCP)
+            bind->opaque = bind->members[i];
+    }
+    if (count)
+        bind->names = moon_host_table_new(entries, count);
+    free(entries);
+}
+
+// One for the port, with the terms of its members that end TLS, in their order.
 static bool make_server(const struct moon_compile *compile, const struct moon_listeners *all,
                         struct moon_bind *bind)
 {
     struct moon_tls_terms **terms = calloc(bind->member_count, sizeof *terms);
-    const struct moon_listener *first = &all->listeners[bind->members[0]];
+    size_t count = 0;
     if (!terms)
         abort();
     for (uint32_t i = 0; i < bind->member_count; i++)
-        terms[i] = all->listeners[bind->members[i]].tls;
-    if (first->tls)
-        bind->tls = moon_tls_server_new((struct moon_tls_hub *)compile->section->registry, terms,
-                                        bind->member_count);
+        if (all->listeners[bind->members[i]].tls)
+            terms[count++] = all->listeners[bind->members[i]].tls;
+    if (count)
+        bind->tls =
+            moon_tls_server_new((struct moon_tls_hub *)compile->section->registry, terms, count);
     free((void *)terms);
-    if (bind->tls || !first->tls)
+    if (bind->tls || !count)
         return true;
-    moon_report_addf(compile->report, first->place, "listener", "tls", NULL,
-                     "OpenSSL refuses these settings together");
+    moon_report_addf(compile->report, all->listeners[bind->members[0]].place, "listener", "tls",
+                     NULL, "OpenSSL refuses these settings together");
     return false;
 }
 
@@ -428,8 +475,11 @@ static int listeners_compile(const struct moon_compile *compile, void **part)
         listeners_unref(all);
         return MOON_ECONFIG;
     }
-    for (size_t i = 0; i < all->bind_count; i++)
-        index_hosts(all, &all->binds[i]);
+    for (size_t i = 0; i < all->bind_count; i++) {
+        index_hosts(all, &all->binds[i], MOON_PROTOCOL_HTTP, &all->binds[i].plain);
+        index_hosts(all, &all->binds[i], MOON_PROTOCOL_HTTPS, &all->binds[i].secure);
+        index_names(all, &all->binds[i]);
+    }
     *part = all;
     return 0;
 }
@@ -459,11 +509,42 @@ const struct moon_listeners *moon_snapshot_listeners(const struct moon_snapshot 
     return moon_snapshot_part(snapshot, moon_listener_section.name);
 }
 
-int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
+int moon_listeners_find(const struct moon_listeners *all, uint32_t bind, bool is_secure,
                         const struct moon_head *head, struct moon_route_scratch *scratch)
 {
-    const struct moon_bind *at = &all->binds[bind];
-    return at->index ? moon_index_find(at->index, head, scratch) : at->members[0];
+    const struct moon_bind_hosts *hosts =
+        is_secure ? &all->binds[bind].secure : &all->binds[bind].plain;
+    return hosts->index ? moon_index_find(hosts->index, head, scratch) : hosts->only;
+}
+
+int moon_listeners_find_name(const struct moon_listeners *all, uint32_t bind, struct moon_slice sni)
+{
+    return moon_host_table_find(all->binds[bind].names, sni);
+}
+
+int moon_bind_ender(const struct moon_listeners *all, const struct moon_bind *bind, size_t terms)
+{
+    uint32_t i = 0;
+    while (!all->listeners[bind->members[i]].tls || terms-- > 0)
+        i++;
+    return bind->members[i];
+}
+
+bool moon_listeners_is_elsewhere(const struct moon_listeners *all, uint32_t bind,
+                                 const struct moon_head *head)
+{
+    enum { NAME_MAX_LEN = 255 };
+    struct moon_slice host = head->host.host;
+    char name[NAME_MAX_LEN];
+    if (!moon_bind_speaks(&all->binds[bind], MOON_PROTOCOL_TLS) || host.len > sizeof name)
+        return false;
+    for (size_t i = 0; i < host.len; i++)
+        name[i] =
+            host.ptr[i] >= 'A' && host.ptr[i] <= 'Z' ? (char)(host.ptr[i] | 0x20) : host.ptr[i];
+    host.ptr = name;
+    host.len -= host.len && name[host.len - 1] == '.';
+    int listener = moon_listeners_find_name(all, bind, host);
+    return listener >= 0 && all->listeners[listener].front.protocol == MOON_PROTOCOL_TLS;
 }
 
 bool moon_listener_takes(const struct moon_listener *listener, const uint8_t *id, bool is_verified,

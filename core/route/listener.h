@@ -2,6 +2,7 @@
 // address with a port (a bind; once open, a port of gateway/): of those the one whose hostname fits best has the request.
 //
 //   bind (an address with a port) + Host -> listener: the exact hostname, then the longest wildcard, then the one without
+//   bind + SNI -> the same among those of TLS
 //
 // Pure lookup: no I/O, no allocation. Indexes of listeners follow the order of the objects.
 #pragma once
@@ -14,6 +15,7 @@
 #include <stdint.h>
 
 struct moon_head;
+struct moon_host_table;
 struct moon_index;
 struct moon_route_scratch;
 struct moon_tls_server;
@@ -27,9 +29,17 @@ struct moon_listener {
     struct moon_place place;
     struct moon_front front;
     struct moon_tls_terms *tls; // NULL: plain
+    bool is_passthrough;        // of TLS, and the endpoint answers it
     bool sends_client_cert;     // X-Forwarded-Client-Cert
     bool is_lenient;            // its producer applies objects one by one
     bool is_named;              // by the configuration: routes may refer to it
+};
+
+// Listeners of a bind that requests are parted among by their hosts.
+struct moon_bind_hosts {
+    struct moon_match *matches; // for the index
+    struct moon_index *index;   // NULL: there is none, or one alone that takes every host
+    int only;                   // that one; -1: none
 };
 
 struct moon_bind {
@@ -37,9 +47,11 @@ struct moon_bind {
     const char *path;            // of a unix socket, which has no address; NULL: none
     int *members;                // indexes of its listeners
     uint32_t member_count;
-    struct moon_match *hosts;    // for the index
-    struct moon_index *index;    // of hostnames; NULL: the only member takes every host
-    struct moon_tls_server *tls; // of all members, or NULL: plain
+    unsigned protocols;                   // of its members: bits 1 << MOON_PROTOCOL_
+    struct moon_bind_hosts plain, secure; // of requests that come in clear, and over TLS
+    struct moon_host_table *names;        // who of HTTPS and TLS is meant; NULL: there is no TLS
+    int opaque;                           // who has bytes that are none of the rest; -1: nobody
+    struct moon_tls_server *tls;          // of all members that end TLS, or NULL: there are none
 };
 
 struct moon_listeners {
@@ -53,10 +65,22 @@ struct moon_listeners {
 extern const struct moon_section moon_listener_section;
 
 const struct moon_listeners *moon_snapshot_listeners(const struct moon_snapshot *snapshot);
-// The listener that has a request which came in there, or -1: none takes its host.
-int moon_listeners_find(const struct moon_listeners *all, uint32_t bind,
+// The listener that has a request which came in there, over TLS or not, or -1: none takes its host.
+int moon_listeners_find(const struct moon_listeners *all, uint32_t bind, bool is_secure,
                         const struct moon_head *head, struct moon_route_scratch *scratch);
-// What the members of a bind share.
+// The listener with protocol "https" or "tls" that is meant by that name (lower case; empty: none was said), or -1.
+int moon_listeners_find_name(const struct moon_listeners *all, uint32_t bind,
+                             struct moon_slice sni);
+// Whether a request that came in there over TLS is for a name that TLS listeners of the port have: another connection is needed.
+bool moon_listeners_is_elsewhere(const struct moon_listeners *all, uint32_t bind,
+                                 const struct moon_head *head);
+// The listener whose terms are those of that index of the bind's server.
+int moon_bind_ender(const struct moon_listeners *all, const struct moon_bind *bind, size_t terms);
+static inline bool moon_bind_speaks(const struct moon_bind *bind, enum moon_protocol protocol)
+{
+    return bind->protocols >> protocol & 1;
+}
+// What the members of a bind share; their protocol may be one of several.
 static inline const struct moon_front *moon_bind_front(const struct moon_listeners *all,
                                                        const struct moon_bind *bind)
 {

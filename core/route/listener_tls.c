@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "io/tls.h"
+#include "route/listener.h"
 #include "route/listener_acme.h"
 
 #include <stdio.h>
@@ -12,6 +13,7 @@
 enum { PAIRS_MAX_COUNT = 2048 };
 
 static const char *const version_choices[] = {"1.2", "1.3", NULL};
+static const char *const mode_choices[] = {"terminate", "passthrough", NULL};
 static const char *const verify_choices[] = {"none", "optional", "required", NULL};
 
 static const struct moon_schema_key pair_keys[] = {
@@ -82,6 +84,10 @@ static const struct moon_schema_key tls_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &moon_listener_acme_schema,
      .expected = "{ hosts = { \"www.example.com\" }, email = \"admin@example.com\" }"},
+    {.name = "mode",
+     .types = MOON_TYPE_STRING,
+     .choices = mode_choices,
+     .expected = "\"terminate\" or \"passthrough\""},
     {.name = NULL},
 };
 const struct moon_schema moon_listener_tls_schema = {tls_keys, NULL, NULL};
@@ -252,28 +258,62 @@ static void warn(const struct reading *at, const struct moon_tls_terms *terms, s
                                                 path, warning, NULL});
 }
 
-bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
-                            struct moon_slice hostname, struct moon_tls_terms **out)
+static bool load(struct reading *at, struct moon_listener *listener)
 {
-    const struct moon_value *tls = moon_value_get(&object->value, "tls");
-    struct moon_tls_hub *hub = (struct moon_tls_hub *)compile->section->registry;
-    struct moon_tls_options options = {.hostname = hostname};
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    struct moon_tls_hub *hub = (struct moon_tls_hub *)at->compile->section->registry;
+    struct moon_tls_options options = {.hostname = listener->hostname,
+                                       .is_opaque = listener->front.protocol == MOON_PROTOCOL_TLS};
     struct moon_tls_problem problem;
-    struct reading *at = calloc(1, sizeof *at);
     struct moon_tls_pair *pairs = calloc(PAIRS_MAX_COUNT, sizeof *pairs);
-    if (!at || !pairs)
+    if (!pairs)
         abort();
-    at->compile = compile;
-    at->object = object;
     bool is_fine = read_options(at, tls, pairs, &options);
-    if (is_fine && moon_tls_terms_load(hub, &options, &problem, out) < 0)
+    if (is_fine && moon_tls_terms_load(hub, &options, &problem, &listener->tls) < 0)
         is_fine = tell(at, problem.path, NULL, problem.text);
     for (size_t i = 0; is_fine && i < options.pair_count; i++)
-        warn(at, *out, i);
+        warn(at, listener->tls, i);
     while (at->path_count)
         free(at->paths[--at->path_count]);
     moon_acme_terms_fini(&at->acme);
     free(pairs);
+    return is_fine;
+}
+
+// What has no meaning where the endpoint answers.
+static bool check_passthrough(const struct reading *at)
+{
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    bool is_fine = true;
+    for (const struct moon_schema_key *key = tls_keys; key->name; key++)
+        if (strcmp(key->name, "mode") != 0 && moon_value_get(tls, key->name))
+            is_fine = tell(at, key->name, "remove it, or end TLS here: mode = \"terminate\"",
+                           "has no meaning with mode \"passthrough\"");
+    return is_fine;
+}
+
+static bool read_mode(struct reading *at, struct moon_listener *listener)
+{
+    const struct moon_value *tls = moon_value_get(&at->object->value, "tls");
+    struct moon_slice mode = moon_value_string(tls, "mode", MOON_SLICE("terminate"));
+    listener->is_passthrough = moon_slice_equal(mode, MOON_SLICE("passthrough"));
+    if (!listener->is_passthrough)
+        return load(at, listener);
+    if (listener->front.protocol != MOON_PROTOCOL_TLS)
+        return tell(at, "mode", "protocol = \"tls\" passes connections on by the name they ask for",
+                    "requests are read here: TLS cannot pass");
+    return check_passthrough(at);
+}
+
+bool moon_listener_tls_read(const struct moon_compile *compile, const struct moon_object *object,
+                            struct moon_listener *listener)
+{
+    struct reading *at = calloc(1, sizeof *at);
+    if (!at)
+        abort();
+    at->compile = compile;
+    at->object = object;
+    bool is_fine = read_mode(at, listener);
     free(at);
     return is_fine;
 }

@@ -19,7 +19,7 @@ struct moon_routes {
     struct moon_match *matches;
     size_t match_count;
     struct moon_scopes scopes;
-    int *streams; // of each listener: its stream route, or -1
+    struct moon_stream_routes streams;
 };
 
 static void routes_unref(void *part)
@@ -31,7 +31,7 @@ static void routes_unref(void *part)
     for (size_t i = 0; i < routes->match_count; i++)
         moon_match_fini(&routes->matches[i]);
     free(routes->matches);
-    free(routes->streams);
+    moon_stream_routes_fini(&routes->streams);
     moon_arena_free(routes->arena);
     moon_arena_pool_free(routes->pool);
     free(routes);
@@ -258,7 +258,7 @@ int moon_routes_find(const struct moon_routes *routes, int listener, const struc
     return got == -1 ? moon_index_find(scope->index, head, scratch) : got;
 }
 
-int moon_routes_stream(const struct moon_routes *routes, int listener)
+int moon_routes_stream(const struct moon_routes *routes, int listener, struct moon_slice sni)
 {
-    return routes->streams[listener];
+    return moon_stream_routes_find(&routes->streams, listener, sni);
 }

@@ -38,5 +38,6 @@ void moon_route_scratch_free(struct moon_route_scratch *scratch);
 // answer but an error might be a way around a rule.
 int moon_routes_find(const struct moon_routes *routes, int listener, const struct moon_head *head,
                      struct moon_route_scratch *scratch);
-// The index of the action for all that comes in at a listener without HTTP (stream_route.h); -1: there is none.
-int moon_routes_stream(const struct moon_routes *routes, int listener);
+// The index of the action for a connection at a listener without HTTP (stream_route.h), asked for by `sni`, lower case, perhaps
+// empty; -1: there is none.
+int moon_routes_stream(const struct moon_routes *routes, int listener, struct moon_slice sni);

@@ -32,6 +32,7 @@ enum {
     MOON_ABI_TIMER,
     MOON_ABI_WEBSOCKET_FRAME,
     MOON_ABI_CERTIFICATE,
+    MOON_ABI_PREREAD,
 };
 
 struct moon_abi_text {
@@ -213,6 +214,12 @@ int moon_abi_body_replace(const void *handle, const char *ptr, size_t len);
 int moon_abi_chunk_ask(const void *handle);
 /// The piece, valid until the next yield: 0, or MOON_ABI_NONE at the body's end.
 int moon_abi_chunk_take(const void *handle, struct moon_abi_text *out);
+
+/// What has come on the connection of that number, which preread runs for; valid until the next call.
+int moon_abi_peek(void *vm, double number, size_t max, struct moon_abi_text *out);
+/// Wakes the running coroutine when so many bytes are there, none more will come, or the time is over; it yields next.
+/// MOON_ABI_NONE: none more will come, there is nothing to wait for.
+int moon_abi_peek_wait(void *vm, double number, size_t count, double seconds);
 
 /// The compiler has finished a trace, or given one up.
 void moon_abi_count_trace(void *vm, int is_abort);

@@ -197,8 +197,8 @@ static int describe_error(lua_State *state)
 void moon_coroutine_report(struct moon_coroutine *coroutine, lua_State *at)
 {
     static const char *const phases[] = {
-        "evaluation", "rewrite",     "access", "header_filter",   "body_filter",
-        "log",        "init_worker", "timer",  "websocket_frame", "certificate"};
+        "evaluation",  "rewrite", "access",          "header_filter", "body_filter", "log",
+        "init_worker", "timer",   "websocket_frame", "certificate",   "preread"};
     const struct moon_vm *vm = coroutine->vm;
     if (vm->seat.counters)
         moon_count_up(&vm->seat.counters->script_errors_total);

@@ -22,6 +22,7 @@ static const char *const phase_names[MOON_PHASE_COUNT] = {
     [MOON_ABI_LOG] = "log",
     [MOON_ABI_WEBSOCKET_FRAME] = "websocket_frame",
     [MOON_ABI_CERTIFICATE] = "certificate",
+    [MOON_ABI_PREREAD] = "preread",
 };
 
 static void instance_unref(void *conf)

@@ -417,4 +417,6 @@ void moon_instance_set_hooks(struct moon_filter_type *type, uint32_t phases)
         type->websocket_frame = on_websocket_frame;
     if (phases & 1u << MOON_ABI_LOG)
         type->log = on_log;
+    if (phases & 1u << MOON_ABI_PREREAD)
+        type->preread = moon_script_preread;
 }

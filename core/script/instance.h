@@ -10,9 +10,10 @@
 
 struct moon_code;
 struct moon_lua_plugin;
+struct moon_preread;
 struct moon_vm;
 
-enum { MOON_PHASE_COUNT = MOON_ABI_CERTIFICATE + 1 };
+enum { MOON_PHASE_COUNT = MOON_ABI_PREREAD + 1 };
 
 struct moon_instance {
     struct moon_filter_type type; // with the hooks that it has
@@ -34,3 +35,5 @@ void moon_instances_number(struct moon_code *code, const struct moon_code *befor
 void moon_instance_set_hooks(struct moon_filter_type *type, uint32_t phases);
 // openings.c: those before there is an exchange.
 void moon_instance_set_opening_hooks(struct moon_filter_type *type, uint32_t phases);
+// preread.c: the hook of that name.
+enum moon_verdict moon_script_preread(struct moon_preread *preread, void *conf);

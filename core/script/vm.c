@@ -19,8 +19,8 @@
 enum { START_MAX_MS = 10000 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
-    NULL,  "rewrite",     "access", "header_filter",   "body_filter",
-    "log", "init_worker", NULL,     "websocket_frame", "certificate"};
+    NULL,          "rewrite", "access",          "header_filter", "body_filter", "log",
+    "init_worker", NULL,      "websocket_frame", "certificate",   "preread"};
 
 // ---- making
 
@@ -168,6 +168,8 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     vm->configure_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "message");
     vm->message_ref = luaL_ref(state, LUA_REGISTRYINDEX);
+    lua_getfield(state, -1, "connection");
+    vm->connection_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "vars");
     vm->vars_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_getfield(state, -1, "globals");
@@ -303,7 +305,7 @@ void moon_vm_close(struct moon_vm *vm)
 
 size_t moon_vm_exchange_count(const struct moon_vm *vm)
 {
-    return vm->slots_used_count + vm->opening_count;
+    return vm->slots_used_count + vm->opening_count + vm->preread_count;
 }
 
 // ---- tables of plugins

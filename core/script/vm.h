@@ -72,5 +72,5 @@ void moon_vm_fail(struct moon_vm *vm);
 // in it or begins later fails (but for log, which is left out): what judges or changes an exchange is never skipped.
 // Harmless twice.
 void moon_vm_close(struct moon_vm *vm);
-// Exchanges that have a slot in it, and connections whose handshake waits for it.
+// Exchanges that have a slot in it, connections whose handshake waits for it, and connections that preread runs for.
 size_t moon_vm_exchange_count(const struct moon_vm *vm);

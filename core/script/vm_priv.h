@@ -82,6 +82,8 @@ struct moon_vm {
     uint32_t slot_count, slots_used_count;
     uint32_t opening_count; // functions of connections that are under way
     int exchange_ref;       // metatable of handles of exchanges
+    int connection_ref;     // metatable of connections of preread
+    size_t preread_count;   // connections that preread runs for
     int message_ref;        // metatable of WebSocket messages
     int vars_ref;           // slot index -> exchange.vars
     int globals_ref;        // slot index -> globals of the exchange
@@ -151,14 +153,15 @@ void moon_tasks_open(lua_State *state, struct moon_vm *vm);
 void moon_tasks_start(struct moon_vm *vm);
 void moon_tasks_stop(struct moon_vm *vm);
 
+// hooks.c
+// The plugin's table of a use, nil for a function of an object, onto the stack of `at`. False: it could not be made; the error is
+// there instead.
+bool moon_instance_push_conf(const struct moon_instance *instance, struct moon_vm *vm,
+                             lua_State *at);
+
 // collect.c
 // Lets go of what was read of the request's body. NULL is fine.
 void moon_collect_free(struct moon_collect *collect);
-
-// hooks.c
-// The plugin's table for a phase, nil for a function of an object. False: an error is there instead.
-bool moon_instance_push_conf(const struct moon_instance *instance, struct moon_vm *vm,
-                             lua_State *at);
 
 // vm.c
 // The table of a plugin's use in this VM, made when it is not there; onto the stack of `at`. False: an error is there instead.

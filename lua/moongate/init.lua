@@ -23,7 +23,8 @@ local moongate = {}
 ---@field header? boolean tell upstreams in X-Forwarded-Client-Cert; default false
 
 ---@class moongate.ListenerTls files are looked at every two seconds: changed ones serve without a reload
----@field certificates? moongate.CertificateFiles[] the name that a client asks for chooses; the first is the default. These, or `acme`, or both
+---@field mode? "terminate"|"passthrough" default "terminate"; "passthrough", of protocol "tls", leaves TLS to the endpoint, and goes alone
+---@field certificates? moongate.CertificateFiles[] where TLS ends here; the name that a client asks for chooses; the first is the default. These, or `acme`, or both
 ---@field acme? moongate.Acme certificates that the gateway obtains by itself
 ---@field min_version? "1.2"|"1.3" default "1.2"
 ---@field max_version? "1.2"|"1.3" default "1.3"
@@ -44,7 +45,7 @@ local moongate = {}
 ---@field kid string
 ---@field secret string HMAC key, base64url
 
----@class moongate.Connection what is known in the phase `certificate`
+---@class moongate.Opening what is known in the phase `certificate`
 ---@field sni? string the host name that the client asks for, in lower case
 ---@field alpn string[] the protocols that it offers: "h2", "http/1.1"
 ---@field client? { address: string, port: integer } nil: it came by a unix socket
@@ -68,15 +69,16 @@ local moongate = {}
 ---@field limits? moongate.ListenerLimits default: none
 ---@field mode? string of the file of a unix socket, in octal; default "0600"
 ---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
----@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
----@field tls? moongate.ListenerTls with "https"
+---@field protocol? "http"|"https"|"tls"|"tcp"|"udp" default "http"; "tls", "tcp" and "udp" need a name, and a route that names it
+---@field detect? boolean the first bytes tell the protocol: listeners of one port that all have it may differ there; default false
+---@field tls? moongate.ListenerTls with "https" and "tls"
 ---@field plugins? moongate.Plugin[] they run before those of the route, and for requests without one
 ---@field rewrite? fun(exchange: moongate.Exchange) the listener's own functions need a name; each runs behind its plugins, before those of the route
 ---@field access? fun(exchange: moongate.Exchange)
 ---@field header_filter? fun(exchange: moongate.Exchange)
 ---@field body_filter? fun(exchange: moongate.Exchange)
 ---@field log? fun(exchange: moongate.Exchange)
----@field certificate? fun(connection: moongate.Connection): string|moongate.CertificateTexts|false|nil with "https", and a name: chooses the certificate of a handshake; may wait. The name of one of `tls.certificates`, PEM, false: no connection, nil: as the name says
+---@field certificate? fun(connection: moongate.Opening): string|moongate.CertificateTexts|false|nil with "https" or "tls", and a name: chooses the certificate of a handshake; may wait. The name of one of `tls.certificates`, PEM, false: no connection, nil: as the name says
 ---@field name? string unique; for logs, functions, and the `listeners` of routes
 
 --- Takes connections on a port. Of several on one port the most specific hostname that takes a request's host has it.
@@ -220,7 +222,7 @@ moongate.upstream = config.upstream
 
 ---@class moongate.Route: moongate.Match
 ---@field hosts? string[] any of them: { "api.example.com", "*.example.org" }; default: every host
----@field listeners? string[] names of listeners that have the route; default: all of HTTP whose hostname takes one of its hosts. Of those with protocol "tcp" or "udp" it takes everything, and has backends, timeouts.idle and a name alone
+---@field listeners? string[] names of listeners that have the route; default: all of HTTP whose hostname takes one of its hosts. Of those with protocol "tls", "tcp" or "udp" it has backends, timeouts.idle, a name, preread and, with "tls", hosts alone
 ---@field matches? moongate.Match[] any of them, in place of path, methods, headers and query
 ---@field backends? string|table<string, integer> the name of an upstream, or weights by name (0: no traffic); needed unless a plugin always answers (redirect, direct-response)
 ---@field plugins? moongate.Plugin[] they run in this order
@@ -231,6 +233,7 @@ moongate.upstream = config.upstream
 ---@field header_filter? fun(exchange: moongate.Exchange)
 ---@field body_filter? fun(exchange: moongate.Exchange)
 ---@field log? fun(exchange: moongate.Exchange)
+---@field preread? fun(connection: moongate.Connection): string|false|nil of listeners with protocol "tcp" or "tls": an upstream, false to close it, nil for the backends
 ---@field name? string unique; default: the first match written out, "GET api.example.com/users"
 
 --- Sends matching requests to an upstream. The most specific match wins: host, then path (exact, regex, longest prefix),

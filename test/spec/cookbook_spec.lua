@@ -3,6 +3,7 @@ local certs = require "test.support.certs"
 local cjson = require "cjson"
 local grpc = require "test.support.grpc"
 local h = require "test.support.harness"
+local hello = require "test.support.hello"
 local pebble = require "test.support.pebble"
 local ports = require "test.support.ports"
 local tls = require "test.support.tls"
@@ -226,6 +227,34 @@ does["certificates.lua"] = function()
   end
   assert.same({ "/shop.example", "/default.example" }, asked)
   set:remove()
+end
+
+does["one_port.lua"] = function()
+  local function answers(name)
+    return h.backend(function(connection)
+      h.loop.wait(connection.changed, 10000, "bytes", function() return connection.pending > 0 or connection:has_ended() end)
+      connection:send(name)
+      connection:read_all()
+      connection:flush()
+    end)
+  end
+  local database, queue = answers "database", answers "queue"
+  local gateway = start("one_port.lua", { DATABASE = database:address(), QUEUE = queue:address() })
+  echoed(gateway:get "/")
+  local function ask(bytes)
+    local client = gateway:connect()
+    client:send(bytes)
+    client:shutdown()
+    local text = client:read_all()
+    client:close()
+    return text
+  end
+  assert.equal("database", ask(hello.new { sni = "one.db.example" }))
+  assert.equal("database", ask(hello.new { sni = "x.test.db.example" }))
+  assert.equal("\21\3\1\0\2\2\112", ask(hello.new { sni = "two.db.example" })) -- unrecognized name
+  assert.equal("queue", ask "PING\r\n")
+  assert.equal("", ask "SHUTDOWN\r\n")
+  gateway:wait_log "refused"
 end
 
 does["rate_limit.lua"] = function()

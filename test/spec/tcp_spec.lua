@@ -342,7 +342,7 @@ describe("the check of TCP routes", function()
     for text, wanted in pairs {
       [DB .. route 'path = "/x"'] = '5: route "/x": path: has no meaning for a listener with protocol "tcp".-remove it',
       [DB .. route 'hosts = { "a.b" }'] = 'hosts: has no meaning',
-      [DB .. route 'plugins = { { "cors", origins = { "*" } } }'] = 'plugins: has no meaning',
+      [DB .. route 'plugins = { { "cors", origins = { "*" } } }'] = 'plugins%[1%]: has no meaning',
       [DB .. route 'access = function() end'] = 'access: has no meaning',
       [DB .. route 'retry = {}'] = 'retry: has no meaning',
       [DB .. route 'timeouts = { request = 1 }'] = 'timeouts: there are no requests.-idle',

@@ -97,6 +97,8 @@ int moon_abi_body_collected(const void *handle, struct moon_abi_text *out);
 int moon_abi_body_replace(const void *handle, const char *ptr, size_t len);
 int moon_abi_chunk_ask(const void *handle);
 int moon_abi_chunk_take(const void *handle, struct moon_abi_text *out);
+int moon_abi_peek(void *vm, double number, size_t max, struct moon_abi_text *out);
+int moon_abi_peek_wait(void *vm, double number, size_t count, double seconds);
 void moon_abi_count_trace(void *vm, int is_abort);
 double moon_abi_now(void *vm);
 double moon_abi_clock(void *vm);
@@ -150,6 +152,7 @@ return {
   TIMER = 7,
   WEBSOCKET_FRAME = 8,
   CERTIFICATE = 9,
+  PREREAD = 10,
   DICT_NOT_FOUND = 1,
   DICT_EXISTS = 2,
   DICT_NO_MEMORY = 3,

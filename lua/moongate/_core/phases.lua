@@ -5,7 +5,7 @@ local phases = {}
 -- In the order of abi.h.
 phases.names = {
   [0] = "the script itself", "rewrite", "access", "header_filter", "body_filter", "log",
-  "init_worker", "a timer", "websocket_frame", "certificate",
+  "init_worker", "a timer", "websocket_frame", "certificate", "preread",
 }
 
 --- Why `what` cannot be used now; `where` says where it can.

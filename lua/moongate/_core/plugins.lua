@@ -8,7 +8,7 @@ local plugins = {}
 
 local PHASES = {
   "rewrite", "access", "header_filter", "body_filter", "websocket_frame", "log", "init_worker",
-  "certificate",
+  "certificate", "preread",
 }
 local KEYS = { name = true, version = true, api = true, priority = true }
 for _, phase in ipairs(PHASES) do KEYS[phase] = true end

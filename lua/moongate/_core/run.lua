@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local abi = require "moongate._core.abi"
+local connection = require "moongate._core.connection"
 local exchange = require "moongate._core.exchange"
 local inputs = require "moongate._core.inputs"
 local message = require "moongate._core.message"
@@ -51,6 +52,7 @@ function run.settle()
   return {
     exchange = exchange.metatable, configure = plugins.configure, vars = exchange.vars,
     globals = own, message = message.metatable,
+    connection = connection.metatable,
   }
 end
 

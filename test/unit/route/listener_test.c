@@ -62,7 +62,7 @@ static int find(const struct moon_snapshot *snapshot, const char *host)
 {
     struct moon_route_scratch *scratch = moon_route_scratch_new(1024);
     struct moon_head head = {.host.host = moon_slice_from(host), .target.path = MOON_SLICE("/a/b")};
-    int got = moon_listeners_find(moon_snapshot_listeners(snapshot), 0, &head, scratch);
+    int got = moon_listeners_find(moon_snapshot_listeners(snapshot), 0, false, &head, scratch);
     moon_route_scratch_free(scratch);
     return got;
 }
