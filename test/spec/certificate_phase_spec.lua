@@ -1,6 +1,7 @@
 -- The phase `certificate`: a function of a listener, or of a plugin that it lists, chooses the certificate of a handshake, and may
 -- wait while it does. Peers are openssl and curl.
 local h = require "test.support.harness"
+local ports = require "test.support.ports"
 local tls = require "test.support.tls"
 
 local set, site, other
@@ -295,6 +296,7 @@ describe("the phase certificate", function()
     os.execute("rm -r " .. dir)
   end))
 
+<<<<<<< HEAD
   it("is asked of the listener that the name has chosen, and sees who a PROXY header says", test(function()
     local port = require("test.support.ports").free()
     local function listener(name, keys)
@@ -323,6 +325,44 @@ describe("the phase certificate", function()
     ask "two.example"
     gateway:wait_log "asked by 192.0.2.7 of two"
     assert.falsy(gateway:log():find "of one")
+=======
+  it("is asked of the listener that the name has, among those that end TLS on a port", test(function()
+    local port = ports.free()
+    local gateway = h.gateway { config = (([[
+local m = require "moongate"
+m.settings { workers = 1 }
+m.upstream { name = "echo", endpoints = { "builtin:echo" } }
+m.upstream { name = "raw", endpoints = { "ENDPOINT" } }
+local function listener(keys)
+  keys.port, keys.address, keys.detect = PORT, "127.0.0.1", true
+  m.listener(keys)
+end
+local function own(certificate)
+  return function(connection)
+    m.log.info(("asked of %s for %s"):format(connection.listener, connection.sni))
+    return certificate
+  end
+end
+local files = { { cert = "SITE.crt", key = "SITE.key" }, { name = "second", cert = "OTHER.crt", key = "OTHER.key" } }
+listener { protocol = "http" }
+listener { protocol = "tls", name = "pass", hostname = "pass.example", tls = { mode = "passthrough" } }
+listener { protocol = "tls", name = "ended", hostname = "db.example", tls = { certificates = files }, certificate = own "second" }
+listener { protocol = "tcp", name = "rest" }
+listener { protocol = "https", name = "plain", hostname = "plain.example", tls = { certificates = files } }
+listener { protocol = "https", name = "web", hostname = "site.example", tls = { certificates = files }, certificate = own "second" }
+m.route { listeners = { "pass" }, backends = "raw" }
+m.route { listeners = { "ended" }, backends = "raw" }
+m.route { listeners = { "rest" }, backends = "raw" }
+m.route { path = "/", backends = "echo" }
+]]):gsub("PORT", tostring(port)):gsub("ENDPOINT", h.backend(function(connection) connection:read_all() end):address())
+      :gsub("SITE", set.dir .. "/site"):gsub("OTHER", set.dir .. "/other")) }
+    assert.equal("other", subject(gateway, "-servername db.example"))
+    gateway:wait_log "asked of ended for db.example"
+    assert.equal("other", subject(gateway, "-servername site.example"))
+    gateway:wait_log "asked of web for site.example"
+    assert.equal("site", subject(gateway, "-servername plain.example"))
+    quiet(gateway)
+>>>>>>> merge-l4
   end))
 
   it("is refused where it cannot run", test(function()
@@ -340,6 +380,13 @@ describe("the phase certificate", function()
       moongate.listener { name = "edge", port = 0, certificate = function() end }
       moongate.route { path = "/", access = function(exchange) exchange:respond(200) end }]],
       'listener "edge": certificate', 'add protocol = "https"')
+    local opaque = [[
+      local moongate = require "moongate"
+      moongate.listener { name = "edge", port = 0, protocol = "tls", tls = { mode = "passthrough" }, %s = function() end }
+      moongate.upstream { name = "b", endpoints = { "127.0.0.1:1" } }
+      moongate.route { listeners = { "edge" }, backends = "b" }]]
+    refused(opaque:format "certificate", 'listener "edge": certificate: has no meaning with mode "passthrough"')
+    refused(opaque:format "access", 'listener "edge": access: has no meaning with "tls"')
     refused(text:gsub('name = "second"', ("name = %q"):format(site.cert)), "certificates[2].name", "another certificate has this name")
     refused(text:gsub("certificate = function%(connection%) return nil end", 'certificate = "second"'), "certificate", "a function")
   end))

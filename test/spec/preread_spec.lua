@@ -239,7 +239,7 @@ describe("preread", function()
         local first = connection:peek(1, 5)
         if first == conf.byte then return conf.upstream end
         if first == "x" then return false end
-      end }
+      end, certificate = function() end }
     ]])
     write("schema.lua", 'return { byte = { type = "string" }, upstream = { type = "string" } }')
     local gateway = h.gateway { file = path }

@@ -125,6 +125,28 @@ describe("a client's certificate", function()
     assert.truthy(output:find "^HTTP/1.1 200 ", output)
   end))
 
+  it("that a reload does not let in any more has none on a port of several protocols either", test(function()
+    local port = require("test.support.ports").free()
+    local function config(client)
+      return ([[
+local m = require "moongate"
+m.upstream { name = "b", endpoints = { "builtin:echo" } }
+m.upstream { name = "raw", endpoints = { "127.0.0.1:1" } }
+m.listener { port = %d, address = "127.0.0.1", detect = true }
+m.listener { port = %d, address = "127.0.0.1", detect = true, protocol = "tls", name = "pass", hostname = "a.example",
+  tls = { mode = "passthrough" } }
+m.listener { port = %d, address = "127.0.0.1", detect = true, protocol = "https", tls = %s }
+m.route { path = "/", backends = "b" }
+m.route { listeners = { "pass" }, backends = "raw" }
+]]):format(port, port, port, h.literal { certificates = { { cert = site.cert, key = site.key } }, client = client })
+    end
+    local gateway = h.gateway { config = config { verify = "optional", ca = set.ca } }
+    stand(gateway, ann)
+    gateway:rewrite(config { verify = "required", ca = elsewhere_ca })
+    assert.equal(0, gateway:ask("reload").code)
+    wait_connections(gateway, 0)
+  end))
+
   it("that a reload does not let in any more keeps its tunnel", test(function()
     local over = h.loop.signal()
     local is_over = false
