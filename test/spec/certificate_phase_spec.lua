@@ -296,7 +296,6 @@ describe("the phase certificate", function()
     os.execute("rm -r " .. dir)
   end))
 
-<<<<<<< HEAD
   it("is asked of the listener that the name has chosen, and sees who a PROXY header says", test(function()
     local port = require("test.support.ports").free()
     local function listener(name, keys)
@@ -325,7 +324,8 @@ describe("the phase certificate", function()
     ask "two.example"
     gateway:wait_log "asked by 192.0.2.7 of two"
     assert.falsy(gateway:log():find "of one")
-=======
+  end))
+
   it("is asked of the listener that the name has, among those that end TLS on a port", test(function()
     local port = ports.free()
     local gateway = h.gateway { config = (([[
@@ -362,7 +362,6 @@ m.route { path = "/", backends = "echo" }
     gateway:wait_log "asked of web for site.example"
     assert.equal("site", subject(gateway, "-servername plain.example"))
     quiet(gateway)
->>>>>>> merge-l4
   end))
 
   it("is refused where it cannot run", test(function()
