@@ -16,6 +16,7 @@
 #include "base/regex.h"
 #include "http/head.h"
 #include "route/match.h"
+#include "route/precedence.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -366,85 +367,7 @@ int moon_index_find(const struct moon_index *index, const struct moon_head *head
     return got;
 }
 
-// ---- building: sort, then lay out
-
-// A match under one of its hosts.
-struct entry {
-    struct moon_slice host; // empty: every host
-    const struct moon_match *match;
-};
-
-static int compare_texts(struct moon_slice a, struct moon_slice b)
-{
-    size_t len = a.len < b.len ? a.len : b.len;
-    int order = len ? memcmp(a.ptr, b.ptr, len) : 0;
-    return order ? order : (a.len > b.len) - (a.len < b.len);
-}
-
-static int compare_lens(size_t a, size_t b)
-{
-    return a > b ? -1 : a < b;
-}
-
-// The longer service, then the longer method; what a path says already is equal in both.
-static int compare_grpc(const struct moon_grpc_match *a, const struct moon_grpc_match *b)
-{
-    int order = compare_lens(a->service.text.len, b->service.text.len);
-    return order ? order : compare_lens(a->method.text.len, b->method.text.len);
-}
-
-// -1: a comes first. Of two matches whose host and path are as specific.
-static int compare_precedence(const struct moon_match *a, const struct moon_match *b)
-{
-    uint32_t a_query = a->condition_count - a->header_count,
-             b_query = b->condition_count - b->header_count;
-    int order = a->grpc && b->grpc ? compare_grpc(a->grpc, b->grpc) : 0;
-    if (order)
-        return order;
-    if (!a->methods != !b->methods)
-        return a->methods ? -1 : 1;
-    if (a->header_count != b->header_count)
-        return a->header_count > b->header_count ? -1 : 1;
-    if (a_query != b_query)
-        return a_query > b_query ? -1 : 1;
-    return a < b ? -1 : a > b; // they stand in one array, in the order they were written
-}
-
-static int compare_entries(const void *x, const void *y)
-{
-    const struct entry *a = x, *b = y;
-    int order = compare_texts(a->host, b->host);
-    if (order)
-        return order;
-    if (a->match->kind != b->match->kind)
-        return a->match->kind < b->match->kind ? -1 : 1;
-    if (a->match->kind != MOON_PATH_REGEX)
-        order = compare_texts(a->match->path, b->match->path);
-    return order ? order : compare_precedence(a->match, b->match);
-}
-
-static struct entry *sorted_entries(const struct moon_match *matches, size_t count, bool is_grpc,
-                                    size_t *out)
-{
-    size_t entry_count = 0, at = 0;
-    for (size_t i = 0; i < count; i++)
-        entry_count += matches[i].host_count ? matches[i].host_count : 1;
-    struct entry *entries = calloc(entry_count + 1, sizeof *entries);
-    if (!entries)
-        abort();
-    for (size_t i = 0; i < count; i++) {
-        const struct moon_match *match = &matches[i];
-        if (is_grpc != (match->grpc != NULL))
-            continue;
-        for (uint32_t k = 0; k < match->host_count; k++)
-            entries[at++] = (struct entry){match->hosts[k], match};
-        if (match->host_count == 0)
-            entries[at++] = (struct entry){MOON_SLICE(""), match};
-    }
-    qsort(entries, at, sizeof *entries, compare_entries);
-    *out = at;
-    return entries;
-}
+// ---- building: sorted, then laid out
 
 static uint32_t add_text(struct moon_index *index, struct moon_slice text)
 {
@@ -500,8 +423,8 @@ static void add_pattern(struct moon_index *index, const struct moon_match *match
 }
 
 // Adds the node of entries[0] and all that share its path; their number.
-static size_t add_node(struct moon_index *index, struct host *host, const struct entry *entries,
-                       size_t count)
+static size_t add_node(struct moon_index *index, struct host *host,
+                       const struct moon_sorted *entries, size_t count)
 {
     const struct moon_match *first = entries[0].match;
     struct node *node = &index->nodes[index->node_count];
@@ -526,7 +449,7 @@ static size_t add_node(struct moon_index *index, struct host *host, const struct
     return n;
 }
 
-static void add_host(struct moon_index *index, const struct entry *entries, size_t count)
+static void add_host(struct moon_index *index, const struct moon_sorted *entries, size_t count)
 {
     struct host *host = &index->hosts[index->host_count++];
     host->name_at = add_text(index, entries[0].host);
@@ -554,7 +477,7 @@ static void *zeroed(size_t count, size_t len)
     return out;
 }
 
-static size_t host_end(const struct entry *entries, size_t at, size_t count)
+static size_t host_end(const struct moon_sorted *entries, size_t at, size_t count)
 {
     size_t end = at + 1;
     while (end < count && moon_slice_equal(entries[end].host, entries[at].host))
@@ -563,7 +486,7 @@ static size_t host_end(const struct entry *entries, size_t at, size_t count)
 }
 
 // Room for everything at the worst; what is not used is never touched.
-static void reserve(struct moon_index *index, const struct entry *entries, size_t count)
+static void reserve(struct moon_index *index, const struct moon_sorted *entries, size_t count)
 {
     size_t text_len = 0;
     for (size_t i = 0; i < count; i++)
@@ -579,7 +502,7 @@ static void reserve(struct moon_index *index, const struct entry *entries, size_
 struct moon_index *moon_index_new(const struct moon_match *matches, size_t count, bool is_grpc)
 {
     size_t entry_count;
-    struct entry *entries = sorted_entries(matches, count, is_grpc, &entry_count);
+    struct moon_sorted *entries = moon_precedence_sort(matches, count, is_grpc, &entry_count);
     struct moon_index *index = zeroed(0, sizeof *index);
     index->is_grpc = is_grpc;
     reserve(index, entries, entry_count);
