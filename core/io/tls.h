@@ -155,6 +155,8 @@ struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worke
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
                                      const char *host);
+// Of a stream from moon_tls_connect whose owner is not set yet: a few bytes, copied, that go out in clear in front of the handshake.
+void moon_tls_send_first(struct moon_stream *stream, struct moon_slice bytes);
 // NULL: the stream is no TLS stream of ours.
 const char *moon_tls_why(const struct moon_stream *stream);
 enum moon_tls_failure moon_tls_failure_of(const struct moon_stream *stream);

@@ -172,6 +172,8 @@ BIO_METHOD *tls_bio_new(void);
 // come; MOON_EOF, -errno.
 int tls_hello_gather(struct tls_stream *stream);
 void tls_hello_drop(struct tls_stream *stream);
+// Once connected: what goes out before the first record, and in one send with it.
+void tls_first_take(struct tls_stream *stream);
 // What the call to OpenSSL has left in the scratch goes out, or waits.
 void tls_scratch_flush(struct tls_stream *stream);
 // Offers what waits.
@@ -191,7 +193,8 @@ struct tls_stream {
     char *sni;                      // until the handshake is done; NULL: none. Of a client it stays
     struct moon_tls_client *client; // a reference; NULL: the server role
     char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
-    uint32_t hello_at, hello_len;
+    uint32_t hello_at, hello_len, first_len;
+    char *first;   // of the client role: plain bytes in front of all else, until it is connected; NULL: none
     char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them

@@ -598,10 +598,8 @@ static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slo
 }
 
 // What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
-static void send_proxy_header(const struct slot *slot, const struct moon_patron *patron,
-                              struct moon_link *link)
+static size_t proxy_header(const struct slot *slot, const struct moon_patron *patron, char *text)
 {
-    char text[MOON_PROXY_WRITE_LEN];
     struct moon_address source = {0}, destination = {0};
     bool is_told = patron && patron->proxied && patron->proxied->source.family;
     if (is_told) {
@@ -613,9 +611,7 @@ static void send_proxy_header(const struct slot *slot, const struct moon_patron 
     }
     moon_address_unmap(&source);
     moon_address_unmap(&destination);
-    size_t len =
-        moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
-    moon_link_send_first(link, (struct moon_slice){text, len});
+    return moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
 }
 
 static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
@@ -634,16 +630,20 @@ static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_
                               : &counters->upstream_connect_failures_total);
         return err;
     }
+    char text[MOON_PROXY_WRITE_LEN];
+    struct moon_slice first = {text, slot->proxy ? proxy_header(slot, patron, text) : 0};
     if (slot->tls)
         stream = secure(pool, slot, stream);
+    if (slot->tls && first.len) // in clear, in front of the handshake
+        moon_tls_send_first(stream, first);
     struct moon_pooled *pooled = calloc(1, sizeof *pooled);
     if (!pooled)
         abort();
     pooled->slot = slot;
     pooled->pool = pool;
     pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
-    if (slot->proxy)
-        send_proxy_header(slot, patron, pooled->link);
+    if (!slot->tls && first.len)
+        moon_link_send_first(pooled->link, first);
     slot->link_count++;
     atomic_fetch_add_explicit(&slot->state->connections, 1, memory_order_relaxed);
     *out = pooled;

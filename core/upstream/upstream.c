@@ -332,17 +332,6 @@ static void upstreams_unref(void *part)
     free(all);
 }
 
-// The header would go inside of TLS, where nobody looks for it.
-static bool check_header(const struct moon_compile *compile, const struct moon_object *object)
-{
-    const struct moon_value *header = moon_value_get(&object->value, "proxy_protocol");
-    if (!header || !moon_value_get(&object->value, "tls"))
-        return true;
-    report(compile, object, "proxy_protocol", "remove one of them",
-           "not supported yet beside tls:", header->string);
-    return false;
-}
-
 static bool compile_one(const struct moon_compile *compile, const struct moon_object *object,
                         struct moon_upstreams *all)
 {
@@ -362,7 +351,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return check_header(compile, object) && compile_endpoints(compile, object, upstream) &&
+    return compile_endpoints(compile, object, upstream) &&
            moon_upstream_tls_read(compile, object, upstream);
 }
 

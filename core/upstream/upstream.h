@@ -34,7 +34,7 @@ struct moon_upstream {
     enum moon_balance balance;
     struct moon_tls_client *tls;   // NULL: plain
     struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
-    enum moon_proxy_version proxy; // what connections begin with; never with tls
+    enum moon_proxy_version proxy; // what connections begin with, in clear
     struct moon_limit *limit;      // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
