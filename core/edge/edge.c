@@ -15,6 +15,7 @@
 #include "io/tls.h"
 #include "io/world.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -101,7 +102,7 @@ static void on_closed(void *owner)
     moon_count_down(&edge->service->res->counters->connections_live);
     connection->acceptor->connection_count--;
     acceptor_free_unused(connection->acceptor);
-    free(connection->proxied);
+    moon_proxied_unref(connection->proxied);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);

@@ -10,6 +10,7 @@
 #include "conf/settings.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -271,8 +272,12 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
     const struct moon_link *client = ex->down ? moon_lane_link(ex->down) : NULL;
     struct moon_patron patron = {0};
     if (client && ex->upstream->proxy)
-        patron = (struct moon_patron){moon_link_number(client), moon_link_stream(client),
-                                      moon_link_proxied(client)};
+        patron = (struct moon_patron){moon_link_number(client),
+                                      moon_link_stream(client),
+                                      moon_link_proxied(client),
+                                      {NULL, 0}};
+    if (ex->upstream->proxy & MOON_PATRON_NAMED)
+        patron.id = moon_exchange_id(ex);
     struct moon_lend_args args = {.upstream = ex->upstream,
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,

@@ -15,6 +15,7 @@
 #include "obs/series.h"
 #include "route/listener.h"
 #include "route/route.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -279,7 +280,8 @@ static void begin(struct moon_tcp *tcp)
 
 static void attempt(struct moon_tcp *tcp, bool is_again)
 {
-    struct moon_patron patron = {tcp->number, tcp->stream, tcp->proxied};
+    struct moon_patron patron = {
+        .number = tcp->number, .stream = tcp->stream, .proxied = tcp->proxied};
     struct moon_lend_args args = {.upstream = tcp->upstream,
                                   .patron = &patron,
                                   .avoid = tcp->avoid,

@@ -135,8 +135,9 @@ struct moon_tls_facts {
     uint8_t id[MOON_TLS_ID_LEN]; // of the terms
     struct moon_slice sni, alpn; // sni is lower case
     // of the peer's certificate; empty: it has shown none
-    struct moon_slice subject;     // RFC 2253
-    struct moon_slice sans;        // "DNS:a.example,URI:spiffe://example/a"
+    struct moon_slice subject; // RFC 2253
+    struct moon_slice cn;   // the last common name of the subject as it is, in UTF-8; empty: none
+    struct moon_slice sans; // "DNS:a.example,URI:spiffe://example/a"
     struct moon_slice fingerprint; // SHA-256, hexadecimal
     struct moon_slice serial;      // hexadecimal
 };

@@ -194,7 +194,8 @@ struct tls_stream {
     struct moon_tls_client *client; // a reference; NULL: the server role
     char *hello;                    // a client's first record, until OpenSSL has it; NULL: none
     uint32_t hello_at, hello_len, first_len;
-    char *first;   // of the client role: plain bytes in front of all else, until it is connected; NULL: none
+    char *
+        first; // of the client role: plain bytes in front of all else, until it is connected; NULL: none
     char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them

@@ -12,11 +12,11 @@
 #include "io/stream.h"
 #include "io/tls.h"
 #include "link/link.h"
-#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "upstream/balance/least_request.h"
 #include "upstream/balance/split.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -41,7 +41,7 @@ struct identity {
     struct moon_tls_client *tls;
     struct moon_slice host; // whom TLS asks for; empty: the address itself
     uint64_t patron;        // the number of the client connection that they are for; 0: any
-    uint8_t proxy;          // enum moon_proxy_version
+    uint8_t proxy;          // a kind of introduction (upstream/patron.h)
 };
 
 struct slot {
@@ -597,23 +597,6 @@ static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slo
                             slot->host ? slot->host : text);
 }
 
-// What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
-static size_t proxy_header(const struct slot *slot, const struct moon_patron *patron, char *text)
-{
-    struct moon_address source = {0}, destination = {0};
-    bool is_told = patron && patron->proxied && patron->proxied->source.family;
-    if (is_told) {
-        source = patron->proxied->source;
-        destination = patron->proxied->destination;
-    } else if (patron) {
-        moon_stream_address(patron->stream, true, &source);
-        moon_stream_address(patron->stream, false, &destination);
-    }
-    moon_address_unmap(&source);
-    moon_address_unmap(&destination);
-    return moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
-}
-
 static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
                    struct moon_pooled **out)
 {
@@ -630,8 +613,9 @@ static int connect(struct moon_pool *pool, struct slot *slot, const struct moon_
                               : &counters->upstream_connect_failures_total);
         return err;
     }
-    char text[MOON_PROXY_WRITE_LEN];
-    struct moon_slice first = {text, slot->proxy ? proxy_header(slot, patron, text) : 0};
+    char intro[MOON_PATRON_INTRO_LEN];
+    struct moon_slice first = {intro,
+                               slot->proxy ? moon_patron_introduce(patron, slot->proxy, intro) : 0};
     if (slot->tls)
         stream = secure(pool, slot, stream);
     if (slot->tls && first.len) // in clear, in front of the handshake

@@ -13,13 +13,12 @@ struct moon_address;
 struct moon_backend;
 struct moon_endpoint_state;
 struct moon_lane;
+struct moon_patron;
 struct moon_pool;
 struct moon_pooled;
-struct moon_proxied;
 struct moon_resources;
 struct moon_split;
 struct moon_tls_client;
-struct moon_stream;
 struct moon_upstream;
 
 struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry);
@@ -30,13 +29,6 @@ void moon_pool_drain(struct moon_pool *pool);
 
 // The backend of the worker's next exchange; NULL when none has a weight.
 const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split);
-
-// The client connection that a link is for.
-struct moon_patron {
-    uint64_t number; // unique in the worker
-    const struct moon_stream *stream;
-    const struct moon_proxied *proxied; // NULL: it came without a PROXY header
-};
 
 struct moon_lend_args {
     const struct moon_upstream *upstream;

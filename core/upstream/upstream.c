@@ -3,8 +3,10 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "http/proxy_header.h"
 #include "io/tls.h"
 #include "obs/series.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream_tls.h"
 
@@ -71,6 +73,18 @@ static const struct moon_schema_key limit_keys[] = {
 };
 static const struct moon_schema limits_schema = {limit_keys, NULL, NULL};
 
+static const struct moon_schema_key proxy_keys[] = {
+    {.name = "version",
+     .types = MOON_TYPE_STRING,
+     .choices = proxy_choices,
+     .is_required = true,
+     .expected = "\"v1\" or \"v2\""},
+    {.name = "unique_id", .types = MOON_TYPE_BOOL, .expected = "true or false"},
+    {.name = "crc32c", .types = MOON_TYPE_BOOL, .expected = "true or false"},
+    {.name = NULL},
+};
+static const struct moon_schema proxy_schema = {proxy_keys, NULL, NULL};
+
 static const struct moon_schema_key upstream_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .is_required = true, .expected = "a name"},
     {.name = "endpoints",
@@ -87,9 +101,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .table = &limits_schema,
      .expected = "{ connections = 1024, pending = 1024, pending_timeout = 1 }"},
     {.name = "proxy_protocol",
-     .types = MOON_TYPE_STRING,
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .choices = proxy_choices,
-     .expected = "\"v1\" or \"v2\""},
+     .table = &proxy_schema,
+     .expected = "\"v1\", \"v2\" or { version = \"v2\", unique_id = true, crc32c = true }"},
     {.name = "health", .types = MOON_TYPE_TABLE, .is_later = true},
     {.name = "tls",
      .types = MOON_TYPE_TABLE,
@@ -231,6 +246,31 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
     return is_fine;
 }
 
+// False: a line of text has no place for what version 2 may carry.
+static bool compile_proxy(const struct moon_compile *compile, const struct moon_object *object,
+                          struct moon_upstream *out)
+{
+    const struct moon_value *proxy = moon_value_get(&object->value, "proxy_protocol");
+    struct moon_slice version = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
+    if (!proxy)
+        return true;
+    if (proxy->kind == MOON_VALUE_TABLE)
+        version = moon_value_string(proxy, "version", MOON_SLICE(""));
+    out->proxy = moon_slice_equal(version, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
+    if (proxy->kind != MOON_VALUE_TABLE)
+        return true;
+    bool is_named = moon_value_bool(proxy, "unique_id", false),
+         is_sealed = moon_value_bool(proxy, "crc32c", false);
+    if (out->proxy == MOON_PROXY_V1 && (is_named || is_sealed)) {
+        report(compile, object, is_named ? "proxy_protocol.unique_id" : "proxy_protocol.crc32c",
+               "take version \"v2\", or remove it", "has no place in a header of version", version);
+        return false;
+    }
+    out->proxy |=
+        (uint8_t)((is_named ? MOON_PATRON_NAMED : 0) | (is_sealed ? MOON_PATRON_SEALED : 0));
+    return true;
+}
+
 static void compile_rest(const struct moon_compile *compile, const struct moon_object *object,
                          struct moon_upstream *out)
 {
@@ -239,9 +279,6 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice balance = moon_value_string(&object->value, "balance", MOON_SLICE(""));
     if (moon_slice_equal(balance, MOON_SLICE("least_request")))
         out->balance = MOON_BALANCE_LEAST_REQUEST;
-    struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
-    if (proxy.len)
-        out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
     if (!limits)
         return;
     out->limit = moon_limit_get(parts->registry, out->name);
@@ -351,7 +388,8 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return compile_endpoints(compile, object, upstream) &&
+    return compile_proxy(compile, object, upstream) &&
+           compile_endpoints(compile, object, upstream) &&
            moon_upstream_tls_read(compile, object, upstream);
 }
 

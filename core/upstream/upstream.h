@@ -3,7 +3,6 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
-#include "http/proxy_header.h"
 #include "upstream/endpoint.h"
 #include "upstream/limit.h"
 
@@ -32,10 +31,11 @@ struct moon_upstream {
     struct moon_origin *origins;
     uint32_t origin_count;
     enum moon_balance balance;
-    struct moon_tls_client *tls;   // NULL: plain
-    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
-    enum moon_proxy_version proxy; // what connections begin with, in clear
-    struct moon_limit *limit;      // NULL: none
+    struct moon_tls_client *tls; // NULL: plain
+    struct moon_slice tls_host;  // whom it asks for; empty: the endpoint's address
+    uint8_t
+        proxy; // the introduction that connections begin with, in clear (upstream/patron.h); 0: none
+    struct moon_limit *limit; // NULL: none
     struct moon_limit_bounds bounds;
     struct moon_feed feed; // of endpoint sets, the first as of compiling
 };

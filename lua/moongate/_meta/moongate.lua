@@ -70,13 +70,19 @@ moongate.listener = nil
 ---@field min_version? "1.2"|"1.3" default "1.2"
 ---@field max_version? "1.2"|"1.3" default "1.3"
 
+---@class moongate.ProxyHeader
+---@field version "v1"|"v2"
+---@field unique_id? boolean version 2: the id of the exchange that the connection is made for, unless one came; default false
+---@field crc32c? boolean version 2: a checksum; default false
+
 ---@class moongate.Upstream
 ---@field name string unique
 ---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
----@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
+---@field proxy_protocol? "v1"|"v2"|moongate.ProxyHeader connections begin with a PROXY header, and serve one client connection
+---  each; "v2" tells of the client's TLS, too; default: none
 
 --- Names a group of endpoints that routes may forward to.
 ---@type fun(upstream: moongate.Upstream)
