@@ -7,7 +7,7 @@
 #include "io/tls.h"
 #include "obs/log.h"
 
-enum { POLL_MS = 2000 };
+enum { POLL_MS = 1000 };
 
 static void tell(void *owner, bool is_fine, const char *text)
 {
@@ -26,6 +26,7 @@ static void on_poll(struct moon_timer *timer)
 {
     struct moon_gateway *gateway = MOON_CONTAINER(timer, struct moon_gateway, tls_poll);
     moon_tls_hub_poll(gateway->tls, tell, gateway);
+    moon_tls_clients_poll(gateway->tls, tell, gateway);
     if (moon_tls_hub_is_used(gateway->tls))
         moon_loop_timer_add(gateway->control.loop, timer, POLL_MS);
 }

@@ -357,6 +357,26 @@ static struct moon_pooled *oldest_idle(const struct slot *slot)
                : MOON_CONTAINER(slot->idle.prev, struct moon_pooled, node);
 }
 
+// Files of TLS may have changed under it.
+static bool is_current(const struct moon_pooled *pooled)
+{
+    return !pooled->slot->tls || moon_tls_is_current(moon_link_stream(pooled->link));
+}
+
+// The newest idle link that may serve, off the slot; NULL: there is none.
+static struct moon_pooled *take_idle(struct slot *slot)
+{
+    while (!moon_list_is_empty(&slot->idle)) {
+        struct moon_pooled *pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+        if (is_current(pooled)) {
+            leave_idle(pooled);
+            return pooled;
+        }
+        close_pooled(pooled);
+    }
+    return NULL;
+}
+
 // Closes an idle link that counts for the limit, whose permit goes to the caller.
 static bool steal_permit(struct moon_pool *pool, const struct moon_limit *limit)
 {
@@ -664,8 +684,8 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
         break;
     }
     struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
-    bool is_fit =
-        *link && is_of((*link)->slot, &identity) && (*link)->slot->proxy == args->upstream->proxy;
+    bool is_fit = *link && is_of((*link)->slot, &identity) && is_current(*link) &&
+                  (*link)->slot->proxy == args->upstream->proxy;
     if (!*link || (!args->fresh && is_fit))
         return false;
     struct slot *slot = (*link)->slot;
@@ -718,13 +738,10 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
                       struct moon_lease *lease)
 {
     struct slot *slot = slot_to(pool, args);
-    struct moon_pooled *pooled;
-    bool is_reused = !args->fresh && !moon_list_is_empty(&slot->idle);
+    struct moon_pooled *pooled = args->fresh ? NULL : take_idle(slot);
+    bool is_reused = pooled != NULL;
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
-    if (is_reused) {
-        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        leave_idle(pooled);
-    } else {
+    if (!is_reused) {
         int err = connect(pool, slot, NULL, &pooled);
         if (err)
             return err;
@@ -759,10 +776,8 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
         slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
         lease->state = slot ? slot->state : NULL;
     }
-    if (slot && !args->fresh && !moon_list_is_empty(&slot->idle)) {
-        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
-        leave_idle(pooled);
-    }
+    if (slot && !args->fresh)
+        pooled = take_idle(slot);
     if (slot && !pooled)
         return lend_new(pool, args, slot, has_permit, lease);
     if (pooled)

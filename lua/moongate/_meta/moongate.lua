@@ -20,7 +20,7 @@ local moongate = {}
 ---@field depth? integer certificates between a client's and the CA; default 4
 ---@field header? boolean tell upstreams in X-Forwarded-Client-Cert; default false
 
----@class moongate.ListenerTls files are looked at every two seconds: changed ones serve without a reload
+---@class moongate.ListenerTls files are looked at every second: changed ones serve without a reload
 ---@field certificates moongate.CertificateFiles[] the name that a client asks for chooses; the first is the default
 ---@field min_version? "1.2"|"1.3" default "1.2"
 ---@field max_version? "1.2"|"1.3" default "1.3"
@@ -60,9 +60,10 @@ moongate.listener = nil
 ---@field pending? integer requests that may wait for a connection; default 1024, 0: none (503 at once)
 ---@field pending_timeout? number seconds that they wait before a 503; default 1
 
----@class moongate.UpstreamTls
+---@class moongate.UpstreamTls files are looked at every second, as those of listeners
 ---@field verify? boolean default true; false believes whoever answers
 ---@field ca? string path of the CAs that vouch for it; default: the system's
+---@field crl? string path of the CRLs of those CAs
 ---@field sni? string whom to ask for, and whose certificate it must be; default: the endpoints' host name, else their address
 ---@field sans? string[] instead: one of these stands in its certificate, to the letter: "spiffe://example/users", "users.example"
 ---@field cert? string path of a certificate of our own
