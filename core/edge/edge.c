@@ -7,6 +7,7 @@
 #include "edge/census.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
+#include "edge/transparent.h"
 #include "edge/udp.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
@@ -267,12 +268,27 @@ static bool is_welcome(struct connection *connection, const struct moon_front *f
     return false;
 }
 
+// Whether it is one of ours that the kernel has sent back; notes where it meant to go.
+static bool loops(struct connection *connection, const struct moon_front *front,
+                  const struct moon_stream *stream)
+{
+    struct moon_service *service = connection->edge->service;
+    struct moon_transparent at = {.front = front,
+                                  .bound = &connection->acceptor->bound,
+                                  .outbound = moon_pool_outbound(service->pool),
+                                  .res = service->res};
+    if (!front->transparent || moon_transparent_read(&at, stream, &connection->proxied))
+        return false;
+    moon_count_up(&service->res->counters->refused_loop);
+    return true;
+}
+
 static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
 {
     struct moon_resources *res = acceptor->edge->service->res;
     const struct moon_front *front = front_of(acceptor);
     struct connection *connection = connection_new(acceptor);
-    if (!is_welcome(connection, front, stream)) {
+    if (!is_welcome(connection, front, stream) || loops(connection, front, stream)) {
         moon_preface_refuse(res, stream);
         on_closed(connection);
     } else if (front->has_proxy_header) {

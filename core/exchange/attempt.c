@@ -46,6 +46,9 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case -ENOENT:
         moon_exchange_answer(ex, 503, "the upstream has no endpoint");
         return;
+    case -EDESTADDRREQ:
+        moon_exchange_answer(ex, 503, "the connection has no original destination");
+        return;
     case -EADDRNOTAVAIL:
     case -EMFILE:
     case -ENFILE:
@@ -271,7 +274,7 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
 {
     const struct moon_link *client = ex->down ? moon_lane_link(ex->down) : NULL;
     struct moon_patron patron = {0};
-    if (client && ex->upstream->proxy)
+    if (client && (ex->upstream->proxy || ex->upstream->is_original))
         patron = (struct moon_patron){moon_link_number(client),
                                       moon_link_stream(client),
                                       moon_link_proxied(client),

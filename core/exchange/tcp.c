@@ -172,7 +172,8 @@ static void wait_for_connection(struct moon_tcp *tcp, bool is_again)
 
 static bool is_local_shortage(int err)
 {
-    return err == -ENOENT || err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
+    return err == -ENOENT || err == -EDESTADDRREQ || err == -EMFILE || err == -ENFILE ||
+           err == -ENOBUFS || err == -ENOMEM;
 }
 
 static void attempt_failed(struct moon_tcp *tcp, int err)

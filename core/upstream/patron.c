@@ -10,6 +10,12 @@
 
 enum { TLS_VALUE_LEN = 512 };
 
+const struct moon_address *moon_patron_destination(const struct moon_patron *patron)
+{
+    const struct moon_proxied *proxied = patron->proxied;
+    return proxied && proxied->destination.family ? &proxied->destination : NULL;
+}
+
 struct intro {
     char *to;
     size_t len;
@@ -84,8 +90,12 @@ static void addresses_of(const struct moon_patron *patron, struct moon_address *
         *source = patron->proxied->source;
         *destination = patron->proxied->destination;
     } else {
+        const struct moon_address *to = moon_patron_destination(patron);
         moon_stream_address(patron->stream, true, source);
-        moon_stream_address(patron->stream, false, destination);
+        if (to)
+            *destination = *to;
+        else
+            moon_stream_address(patron->stream, false, destination);
     }
     moon_address_unmap(source);
     moon_address_unmap(destination);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct moon_address;
 struct moon_proxied;
 struct moon_stream;
 
@@ -17,6 +18,9 @@ struct moon_patron {
     const struct moon_proxied *proxied; // NULL: it came without a PROXY header
     struct moon_slice id;               // of what the connection is made for; empty: not told
 };
+
+// Where it meant to go, as those in front of us said: borrowed; NULL: nobody said.
+const struct moon_address *moon_patron_destination(const struct moon_patron *patron);
 
 enum {
     MOON_PATRON_INTRO_LEN = 4096, // as much as is read

@@ -16,6 +16,7 @@
 #include "obs/counters.h"
 #include "upstream/balance/least_request.h"
 #include "upstream/balance/split.h"
+#include "upstream/outbound.h"
 #include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
@@ -430,6 +431,11 @@ struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry
     return pool;
 }
 
+struct moon_outbound *moon_pool_outbound(const struct moon_pool *pool)
+{
+    return moon_registry_outbound(pool->wake.registry);
+}
+
 void moon_pool_drain(struct moon_pool *pool)
 {
     pool->is_draining = true;
@@ -703,6 +709,15 @@ static bool get_permit(struct moon_pool *pool, const struct moon_upstream *upstr
            steal_permit(pool, upstream->limit);
 }
 
+// So that it is known where the kernel sends it back to us.
+static void note_outbound(struct moon_pool *pool, const struct moon_pooled *pooled)
+{
+    struct moon_address local;
+    moon_link_address(pooled->link, false, &local);
+    moon_outbound_note(moon_pool_outbound(pool), &local, &pooled->slot->state->address,
+                       moon_loop_now_ms(pool->res->loop));
+}
+
 static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, struct slot *slot,
                     bool has_permit, struct moon_lease *lease)
 {
@@ -710,6 +725,8 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     if (!has_permit && !get_permit(pool, args->upstream))
         return -EAGAIN;
     int err = connect(pool, slot, args->patron, &pooled);
+    if (!err && args->upstream->is_original)
+        note_outbound(pool, pooled);
     if (!err)
         fill_lease(pooled, counts_load(args), false, lease);
     else if (slot->limit)
@@ -717,27 +734,28 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     return err;
 }
 
-// The slot without limit of an address; found without the registry's lock.
-static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
+// The slot of that identity at an address; found without the registry's lock where it can be.
+static struct slot *slot_at(struct moon_pool *pool, struct identity identity,
+                            const struct moon_address *address)
 {
-    const struct moon_address *address = args->address;
-    struct identity identity = {.tls = args->tls, .host = args->tls ? args->host : MOON_SLICE("")};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
-    for (; slot; slot = slot->next)
+    for (; slot && !identity.patron; slot = slot->next)
         if (is_of(slot, &identity) && !slot->patron &&
-            moon_address_equal(&slot->state->address, address))
+            moon_address_equal(&slot->state->address, address)) {
+            slot->is_gone = false;
             return slot;
-    struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
-    identity.state = state;
+        }
+    identity.state = moon_endpoint_state_get(pool->wake.registry, address);
     slot = slot_of(pool, &identity);
-    moon_endpoint_state_unref(state); // the slot has one of its own
+    moon_endpoint_state_unref(identity.state); // the slot has one of its own
     return slot;
 }
 
 int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease)
 {
-    struct slot *slot = slot_to(pool, args);
+    struct identity identity = {.tls = args->tls, .host = args->tls ? args->host : MOON_SLICE("")};
+    struct slot *slot = slot_at(pool, identity, args->address);
     struct moon_pooled *pooled = args->fresh ? NULL : take_idle(slot);
     bool is_reused = pooled != NULL;
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
@@ -750,15 +768,32 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
     return 0;
 }
 
-static struct slot *slot_for(struct moon_pool *pool, const struct moon_lend_args *args,
-                             struct moon_endpoint_state *state)
+static struct identity identity_for(const struct moon_lend_args *args)
 {
     struct identity identity = identity_of(args->upstream);
-    identity.state = state;
     if (args->upstream->proxy) {
-        identity.proxy = (uint8_t)args->upstream->proxy;
+        identity.proxy = args->upstream->proxy;
         identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
     }
+    return identity;
+}
+
+// Of an upstream of original destinations; NULL: there is none.
+static struct slot *slot_of_patron(struct moon_pool *pool, const struct moon_lend_args *args)
+{
+    const struct moon_address *to = args->patron ? moon_patron_destination(args->patron) : NULL;
+    return to ? slot_at(pool, identity_for(args), to) : NULL;
+}
+
+// The slot of an endpoint whose turn it is; NULL: there is none.
+static struct slot *slot_in_turn(struct moon_pool *pool, const struct moon_lend_args *args,
+                                 const struct moon_endpoint_set *set)
+{
+    struct identity identity = identity_for(args);
+    const struct moon_endpoint *endpoint = choose(pool, args, set);
+    if (!endpoint)
+        return NULL;
+    identity.state = endpoint->state;
     return slot_of(pool, &identity);
 }
 
@@ -772,8 +807,8 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
     *lease = (struct moon_lease){.endpoint_count = set->count};
     struct slot *slot = NULL;
     if (!pooled) {
-        const struct moon_endpoint *endpoint = choose(pool, args, set);
-        slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
+        slot = args->upstream->is_original ? slot_of_patron(pool, args)
+                                           : slot_in_turn(pool, args, set);
         lease->state = slot ? slot->state : NULL;
     }
     if (slot && !args->fresh)
@@ -784,7 +819,7 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
         fill_lease(pooled, counts_load(args), true, lease);
     if (has_permit)
         moon_limit_release(limit, &pool->wake);
-    return pooled ? 0 : -ENOENT;
+    return pooled ? 0 : args->upstream->is_original ? -EDESTADDRREQ : -ENOENT;
 }
 
 int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,

@@ -29,7 +29,7 @@ static const char *const balance_choices[] = {"round_robin", "least_request", NU
 static const char *const proxy_choices[] = {"v1", "v2", NULL};
 static const char *const address_hint =
     "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
-    "\"users.internal:8000\"";
+    "\"users.internal:8000\"; \"original:dst\" and \"builtin:\" stand alone";
 
 static const struct moon_schema_key endpoint_keys[] = {
     {.name = "weight",
@@ -223,6 +223,10 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
     if (count == 1 &&
         moon_slice_starts(endpoint_text(&list->table.items[0], &weight), MOON_SLICE("builtin:")))
         return compile_builtin(compile, object, endpoint_text(&list->table.items[0], &weight), out);
+    out->is_original = count == 1 && moon_slice_equal(endpoint_text(&list->table.items[0], &weight),
+                                                      MOON_SLICE("original:dst"));
+    if (out->is_original)
+        count = 0;
     if (count > UINT16_MAX) {
         report(compile, object, "endpoints", "at most 65535 endpoints", "too many endpoints in",
                out->name);

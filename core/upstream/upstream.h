@@ -30,6 +30,7 @@ struct moon_upstream {
     const struct moon_builtin *builtin; // answers inside the binary; then there are no endpoints
     struct moon_origin *origins;
     uint32_t origin_count;
+    bool is_original; // "original:dst": where each client connection meant to go; no endpoints
     enum moon_balance balance;
     struct moon_tls_client *tls; // NULL: plain
     struct moon_slice tls_host;  // whom it asks for; empty: the endpoint's address

@@ -41,6 +41,7 @@ local moongate = {}
 ---@field proxy_protocol? moongate.ProxyProtocol every connection begins with a PROXY header; default: none does
 ---@field limits? moongate.ListenerLimits default: none
 ---@field mode? string of the file of a unix socket, in octal; default "0600"
+---@field transparent? "redirect"|"tproxy" the kernel sends connections here that were meant for elsewhere; default: none
 ---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
 ---@field protocol? "http"|"https"|"tcp"|"udp" default "http"; "tcp" and "udp" need a name, and a route that names it
 ---@field tls? moongate.ListenerTls with "https"
@@ -78,7 +79,7 @@ moongate.listener = config.listener
 
 ---@class moongate.Upstream
 ---@field name string unique
----@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
+---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }, or { "original:dst" }: where the client meant to go
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
 ---@field tls? moongate.UpstreamTls default: plain; { } will do

@@ -264,8 +264,9 @@ backend b
       ['"v3"'] = 'proxy_protocol: found "v3"',
       ['{ version = "v2", tlvs = true }'] = "proxy_protocol.tlvs: unknown key",
     } do
-      local result = h.exec { "check", (h.write_file(('require("moongate").upstream { name = "b", endpoints = { "127.0.0.1:1" }, proxy_protocol = %s }')
-        :format(text))) }
+      local path = h.write_file(('require("moongate").upstream { name = "b", endpoints = { "127.0.0.1:1" }, proxy_protocol = %s }')
+        :format(text))
+      local result = h.exec { "check", path }
       assert.equal(1, result.code, text)
       assert.truthy(result.stderr:find(wanted, 1, true), result.stderr)
     end

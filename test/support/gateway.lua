@@ -161,7 +161,7 @@ function gateway.exec(args, options)
 end
 
 -- Starts `moongate run`. options as for gateway.config, or config = text, or file = path; args = more arguments;
--- shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3;
+-- prefix = words put before the command ("ip", "netns", "exec", "x"); shell = text put before the command in a shell ("ulimit -n 64;"); inherit = descriptor that becomes its number 3;
 -- is_admin = false for none; is_test = true for the binary with test filters.
 function gateway.start(options)
   local self = blank(options)
@@ -177,7 +177,13 @@ function gateway.start(options)
     args[#args + 1] = "127.0.0.1:0"
   end
   for _, arg in ipairs(options.args or {}) do args[#args + 1] = arg end
-  if options.shell then
+  if options.prefix then
+    local words = {}
+    for i, word in ipairs(options.prefix) do words[i] = word end
+    words[#words + 1] = gateway.binary(options)
+    for _, arg in ipairs(args) do words[#words + 1] = arg end
+    spawn(self, table.remove(words, 1), words)
+  elseif options.shell then
     table.insert(args, 1, gateway.binary(options))
     for i, arg in ipairs(args) do args[i] = "'" .. arg .. "'" end
     spawn(self, "/bin/sh", { "-c", options.shell .. " exec " .. table.concat(args, " ") })
