@@ -38,6 +38,7 @@ struct connection {
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
     struct moon_census_entry *census; // NULL: the listener has no limits
+    struct moon_census_entry *shakes; // of its handshake; NULL: it has none, or no limit
     struct acceptor *acceptor;        // it came through
 };
 
@@ -97,6 +98,9 @@ static void on_closed(void *owner)
     if (connection->census)
         moon_census_leave(edge->budget->census, connection->census);
     free(connection->census);
+    if (connection->shakes)
+        moon_census_leave(edge->budget->census, connection->shakes);
+    free(connection->shakes);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
@@ -130,10 +134,19 @@ static void link_start(struct connection *connection, struct moon_stream *stream
     moon_link_start(link);
 }
 
+static void handshake_over(struct connection *connection)
+{
+    if (connection->shakes)
+        moon_census_leave(connection->edge->budget->census, connection->shakes);
+    free(connection->shakes);
+    connection->shakes = NULL;
+}
+
 static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct connection *connection = owner;
     connection->handshake = NULL;
+    handshake_over(connection);
     if (stream)
         link_start(connection, stream);
     else
@@ -166,6 +179,33 @@ static void tcp_start(struct connection *connection, struct moon_stream *stream)
     connection->number = moon_tcp_number(connection->tcp);
 }
 
+// Whether one more handshake may be under way, on the port and for its client.
+static bool may_shake(struct connection *connection, const struct moon_stream *stream)
+{
+    const struct acceptor *acceptor = connection->acceptor;
+    const struct moon_front *front = front_of(acceptor);
+    struct moon_counters *counters = connection->edge->service->res->counters;
+    struct moon_census *census = connection->edge->budget->census;
+    struct moon_address peer;
+    if (!front->limits.handshakes && !front->limits.handshakes_per_client)
+        return true;
+    connection->shakes = calloc(1, sizeof *connection->shakes);
+    if (!connection->shakes)
+        abort();
+    connection->shakes->kind = MOON_CENSUS_HANDSHAKES;
+    if (!moon_census_enter(census, connection->shakes, &acceptor->bound,
+                           front->limits.handshakes)) {
+        moon_count_up(&counters->refused_handshake_limit);
+        return false;
+    }
+    moon_stream_address(stream, true, &peer);
+    if (moon_census_enter_client(census, connection->shakes, &acceptor->bound, &peer,
+                                 front->limits.handshakes_per_client))
+        return true;
+    moon_count_up(&counters->refused_client_handshake_limit);
+    return false;
+}
+
 // The protocol of the port begins.
 static void protocol_start(struct connection *connection, struct moon_stream *stream)
 {
@@ -177,6 +217,11 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
     }
     if (!bind->tls) {
         link_start(connection, stream);
+        return;
+    }
+    if (!may_shake(connection, stream)) {
+        moon_preface_refuse(res, stream);
+        on_closed(connection);
         return;
     }
     stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);

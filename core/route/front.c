@@ -26,8 +26,11 @@ const struct moon_schema moon_front_proxy_schema = {proxy_keys, NULL, NULL};
         .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = 1, .max = 10000000, \
         .expected = "a count, 1 to 10000000"                                                   \
     }
-static const struct moon_schema_key limit_keys[] = {
-    COUNT("connections"), COUNT("per_client"), {.name = NULL}};
+static const struct moon_schema_key limit_keys[] = {COUNT("connections"),
+                                                    COUNT("per_client"),
+                                                    COUNT("handshakes"),
+                                                    COUNT("handshakes_per_client"),
+                                                    {.name = NULL}};
 const struct moon_schema moon_front_limits_schema = {limit_keys, NULL, NULL};
 
 enum { MODE_DEFAULT = 0600, MODE_MAX = 0777 };
@@ -100,6 +103,23 @@ static bool read_transparent(const struct reading *at)
     return true;
 }
 
+static bool read_limits(const struct reading *at)
+{
+    const struct moon_value *limits = moon_value_get(&at->object->value, "limits");
+    struct moon_front *front = at->front;
+    front->limits.connections = (uint32_t)moon_value_number(limits, "connections", 0);
+    front->limits.per_client = (uint32_t)moon_value_number(limits, "per_client", 0);
+    front->limits.handshakes = (uint32_t)moon_value_number(limits, "handshakes", 0);
+    front->limits.handshakes_per_client =
+        (uint32_t)moon_value_number(limits, "handshakes_per_client", 0);
+    bool is_of_tls = front->limits.handshakes || front->limits.handshakes_per_client;
+    if (!is_of_tls || moon_value_get(&at->object->value, "tls"))
+        return true;
+    return tell(at, front->limits.handshakes ? "limits.handshakes" : "limits.handshakes_per_client",
+                "remove it, or give the listener `tls`", "has no meaning with protocol",
+                moon_slice_from(moon_protocol_name(front->protocol)));
+}
+
 static bool read_trusted(const struct reading *at)
 {
     const struct moon_value *proxy = moon_value_get(&at->object->value, "proxy_protocol");
@@ -144,11 +164,9 @@ bool moon_front_read(const struct moon_compile *compile, const struct moon_objec
                      struct moon_front *out)
 {
     struct reading at = {compile, object, out};
-    const struct moon_value *limits = moon_value_get(&object->value, "limits");
     *out = (struct moon_front){.protocol = protocol_of(object), .mode = MODE_DEFAULT};
-    out->limits.connections = (uint32_t)moon_value_number(limits, "connections", 0);
-    out->limits.per_client = (uint32_t)moon_value_number(limits, "per_client", 0);
     bool is_fine = read_trusted(&at);
+    is_fine = read_limits(&at) && is_fine;
     is_fine = read_mode(&at) && is_fine;
     is_fine = read_transparent(&at) && is_fine;
     return check_protocol(&at) && is_fine;

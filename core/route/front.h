@@ -30,6 +30,7 @@ struct moon_front {
     uint32_t trusted_count;
     struct {
         uint32_t connections, per_client; // open at once, all workers together; 0: unbounded
+        uint32_t handshakes, handshakes_per_client; // of TLS, under way at once
     } limits;
     uint32_t mode; // of the file of a unix socket
 };

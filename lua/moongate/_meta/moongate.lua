@@ -34,6 +34,8 @@ local moongate = {}
 ---@class moongate.ListenerLimits all workers together; one more is closed at once
 ---@field connections? integer open on the port; of protocol "udp": sessions
 ---@field per_client? integer of each client address (IPv6: of each /64)
+---@field handshakes? integer with `tls`: handshakes under way on the port
+---@field handshakes_per_client? integer with `tls`: of each client address
 
 ---@class moongate.Listener
 ---@field port? integer 1 to 65535; 0 takes any free one; needed unless `address` is a unix socket
