@@ -39,7 +39,7 @@ void moon_outbound_free(struct moon_outbound *outbound)
 static struct entry *bucket_of(const struct moon_outbound *outbound,
                                const struct moon_address *local)
 {
-    return &outbound->entries[(moon_address_hash(local) % BUCKET_COUNT) * WAYS];
+    return &outbound->entries[(size_t)(moon_address_hash(local) % BUCKET_COUNT) * WAYS];
 }
 
 void moon_outbound_note(struct moon_outbound *outbound, const struct moon_address *local,

@@ -1,6 +1,7 @@
 -- PROXY headers together with TLS: in clear in front of the handshake, and what they say of TLS.
 local h = require "test.support.harness"
 local haproxy = require "test.support.haproxy"
+local http2 = require "test.support.http2"
 local tls = require "test.support.tls"
 
 if not h.has_binary() then
@@ -323,6 +324,17 @@ end }
     said = ask(gateway, "PROXY UNKNOWN\r\n")
     assert.is_nil(said.proxy)
     assert.same({ address = "127.0.0.1", port = gateway.port }, said.destination)
+  end))
+
+  it("sees it in every stream of HTTP/2", test(function()
+    local gateway = telling { port = 0, address = "127.0.0.1", proxy_protocol = { trusted = { "127.0.0.1" } } }
+    local stream = gateway:connect()
+    stream:send(header(tlv(2, "a.example")))
+    local client = http2.connect(stream)
+    for id = 1, 5, 2 do client:request(id, { [":path"] = "/" }) end
+    for id = 1, 5, 2 do
+      assert.equal("a.example", require("cjson").decode(client:response(id).body).proxy.authority)
+    end
   end))
 
   it("sees nothing where there was none, and nothing of an exchange that is over", test(function()
