@@ -673,6 +673,14 @@ static struct moon_pooled *take_kept(struct moon_pool *pool, const struct moon_l
     return NULL;
 }
 
+// Any endpoint will do, but where the client says which.
+static bool leads_there(const struct moon_pooled *pooled, const struct moon_lend_args *args)
+{
+    const struct moon_address *to = args->patron ? moon_patron_destination(args->patron) : NULL;
+    return !args->upstream->is_original ||
+           (to && moon_address_equal(&pooled->slot->state->address, to));
+}
+
 // What the waiter was granted: a link to be lent as it stands, or a permit. The link serves whatever its endpoint: that one has
 // just become free.
 static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -691,7 +699,7 @@ static bool take_grant(struct moon_pool *pool, const struct moon_lend_args *args
     }
     struct identity identity = identity_of(args->upstream); // its TLS may have changed meanwhile
     bool is_fit = *link && is_of((*link)->slot, &identity) && is_current(*link) &&
-                  (*link)->slot->proxy == args->upstream->proxy;
+                  (*link)->slot->proxy == args->upstream->proxy && leads_there(*link, args);
     if (!*link || (!args->fresh && is_fit))
         return false;
     struct slot *slot = (*link)->slot;

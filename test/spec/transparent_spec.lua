@@ -27,6 +27,7 @@ local function backends(net, port)
 moongate.listener { port = %d, address = { "192.0.2.1", "192.0.2.2", "2001:db8::1" } }
 moongate.route { path = "/", access = function(exchange)
   local to = exchange.request.destination
+  if exchange.request.path == "/slow" then moongate.sleep(0.03) end
   exchange:respond(200, ("%%s:%%d"):format(to.address, to.port))
 end }
 ]]):format(port) }
@@ -66,6 +67,18 @@ describe("a listener that connections are redirected to", function()
     assert.truthy(net:curl("192.0.2.2:81", "/moved", "-i"):find("ocation: http://192.0.2.2:81/new", 1, true))
     -- links to each are kept and used again
     assert.equal(2, net:metric(gateway, "moongate_upstream_connects_total"))
+  end))
+
+  it("never takes one destination's link for another's, at the limit of the upstream either", test(function(net)
+    backends(net, 81)
+    front(net, "redirect", { upstream = ", limits = { connections = 1, pending_timeout = 5 }" })
+    redirect(net, "ip", 81, 15001)
+    local one = "for i in 1 2 3 4 5 6; do setpriv --reuid=65534 --clear-groups curl -sS --max-time 5 http://192.0.2.%d:81/slow; echo; done"
+    local output = net:run("sh -c '(%s) & (%s) & (%s) & wait'", one:format(1), one:format(2), one:format(1))
+    local _, first = output:gsub("192%.0%.2%.1:81\n", "")
+    local _, second = output:gsub("192%.0%.2%.2:81\n", "")
+    assert.same({ 12, 6 }, { first, second }, output)
+    assert.equal("192.0.2.1:81", net:curl("192.0.2.1:81", "/x"))
   end))
 
   it("may be of IPv6, and of both at once", test(function(net)
