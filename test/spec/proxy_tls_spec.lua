@@ -95,6 +95,32 @@ backend b
     end
   end))
 
+  it("go before TLS of TCP routes as well", test(function()
+    local backend, probe, port = h.backend(), h.dead_port(), h.dead_port()
+    if not haproxy.start(h, probe, ([[
+frontend probe
+  bind 127.0.0.1:%d
+  http-request return status 200
+frontend in
+  bind 127.0.0.1:%d accept-proxy ssl crt %s
+  http-request set-header X-Src %%[src]:%%[src_port]
+  default_backend b
+backend b
+  server s %s
+]]):format(probe, port, set:path "both.pem", backend:address())) then return pending "no haproxy" end
+    local gateway = h.gateway { config = ([[
+local moongate = require "moongate"
+moongate.settings { workers = 1 }
+moongate.listener { port = 0, address = "127.0.0.1", protocol = "tcp", name = "t" }
+moongate.upstream { name = "b", endpoints = { "127.0.0.1:%d" }, proxy_protocol = "v2", tls = { ca = %q } }
+moongate.route { listeners = { "t" }, backends = "b" }
+]]):format(port, set.ca) }
+    local client = gateway:connect { source = "127.0.0.11" }
+    client:send(GET:format "/")
+    assert.equal(200, h.read_response(client).status)
+    assert.equal("127.0.0.11:" .. client:local_port(), backend.requests[1].headers["x-src"])
+  end))
+
   it("leave the reasons of failures as they are", test(function()
     local gateway = start("127.0.0.1:" .. h.dead_port(), 'proxy_protocol = "v2", tls = {}')
     local response = gateway:get "/"
