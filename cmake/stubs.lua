@@ -12,6 +12,7 @@ local PRIVATE = {
   ["_core/dict.lua"] = {},
   ["_core/exchange.lua"] = {},
   ["_core/message.lua"] = {},
+  ["_core/proxy.lua"] = {},
   ["_core/task.lua"] = { task = "moongate" },
 }
 

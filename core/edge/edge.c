@@ -8,6 +8,7 @@
 #include "edge/choice.h"
 #include "edge/handshake.h"
 #include "edge/preface.h"
+#include "edge/transparent.h"
 #include "edge/udp.h"
 #include "exchange/exchange.h"
 #include "exchange/hold.h"
@@ -16,6 +17,7 @@
 #include "io/tls.h"
 #include "io/world.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -39,6 +41,7 @@ struct connection {
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
     struct moon_census_entry *census; // NULL: the listener has no limits
+    struct moon_census_entry *shakes; // of its handshake; NULL: it has none, or no limit
     struct acceptor *acceptor;        // it came through
 };
 
@@ -99,13 +102,16 @@ static void on_closed(void *owner)
         moon_census_leave(edge->budget->census, connection->census);
     free(connection->census);
     moon_choice_free(connection->choice);
+    if (connection->shakes)
+        moon_census_leave(edge->budget->census, connection->shakes);
+    free(connection->shakes);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&edge->service->res->counters->connections_live);
     connection->acceptor->connection_count--;
     acceptor_free_unused(connection->acceptor);
-    free(connection->proxied);
+    moon_proxied_unref(connection->proxied);
     free(connection);
     if (edge->is_paused && !edge->is_draining)
         resume_accepting(edge);
@@ -132,10 +138,19 @@ static void link_start(struct connection *connection, struct moon_stream *stream
     moon_link_start(link);
 }
 
+static void handshake_over(struct connection *connection)
+{
+    if (connection->shakes)
+        moon_census_leave(connection->edge->budget->census, connection->shakes);
+    free(connection->shakes);
+    connection->shakes = NULL;
+}
+
 static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct connection *connection = owner;
     connection->handshake = NULL;
+    handshake_over(connection);
     moon_choice_free(connection->choice);
     connection->choice = NULL;
     if (stream)
@@ -172,6 +187,33 @@ static void tcp_start(struct connection *connection, struct moon_stream *stream)
     connection->number = moon_tcp_number(connection->tcp);
 }
 
+// Whether one more handshake may be under way, on the port and for its client.
+static bool may_shake(struct connection *connection, const struct moon_stream *stream)
+{
+    const struct acceptor *acceptor = connection->acceptor;
+    const struct moon_front *front = front_of(acceptor);
+    struct moon_counters *counters = connection->edge->service->res->counters;
+    struct moon_census *census = connection->edge->budget->census;
+    struct moon_address peer;
+    if (!front->limits.handshakes && !front->limits.handshakes_per_client)
+        return true;
+    connection->shakes = calloc(1, sizeof *connection->shakes);
+    if (!connection->shakes)
+        abort();
+    connection->shakes->kind = MOON_CENSUS_HANDSHAKES;
+    if (!moon_census_enter(census, connection->shakes, &acceptor->bound,
+                           front->limits.handshakes)) {
+        moon_count_up(&counters->refused_handshake_limit);
+        return false;
+    }
+    moon_stream_address(stream, true, &peer);
+    if (moon_census_enter_client(census, connection->shakes, &acceptor->bound, &peer,
+                                 front->limits.handshakes_per_client))
+        return true;
+    moon_count_up(&counters->refused_client_handshake_limit);
+    return false;
+}
+
 // The protocol of the port begins.
 static void protocol_start(struct connection *connection, struct moon_stream *stream)
 {
@@ -183,6 +225,11 @@ static void protocol_start(struct connection *connection, struct moon_stream *st
     }
     if (!bind->tls) {
         link_start(connection, stream);
+        return;
+    }
+    if (!may_shake(connection, stream)) {
+        moon_preface_refuse(res, stream);
+        on_closed(connection);
         return;
     }
     stream = moon_tls_accept(bind->tls, res->worker, res->loop, stream);
@@ -276,12 +323,27 @@ static bool is_welcome(struct connection *connection, const struct moon_front *f
     return false;
 }
 
+// Whether it is one of ours that the kernel has sent back; notes where it meant to go.
+static bool loops(struct connection *connection, const struct moon_front *front,
+                  const struct moon_stream *stream)
+{
+    struct moon_service *service = connection->edge->service;
+    struct moon_transparent at = {.front = front,
+                                  .bound = &connection->acceptor->bound,
+                                  .outbound = moon_pool_outbound(service->pool),
+                                  .res = service->res};
+    if (!front->transparent || moon_transparent_read(&at, stream, &connection->proxied))
+        return false;
+    moon_count_up(&service->res->counters->refused_loop);
+    return true;
+}
+
 static void connection_start(struct acceptor *acceptor, struct moon_stream *stream)
 {
     struct moon_resources *res = acceptor->edge->service->res;
     const struct moon_front *front = front_of(acceptor);
     struct connection *connection = connection_new(acceptor);
-    if (!is_welcome(connection, front, stream)) {
+    if (!is_welcome(connection, front, stream) || loops(connection, front, stream)) {
         moon_preface_refuse(res, stream);
         on_closed(connection);
     } else if (front->has_proxy_header) {

@@ -64,6 +64,9 @@
     X(refused_proxy_timeout, "counter", "Connections closed before a request")                     \
     X(refused_listener_limit, "counter", "Connections closed before a request")                    \
     X(refused_client_limit, "counter", "Connections closed before a request")                      \
+    X(refused_handshake_limit, "counter", "Connections closed before a request")                   \
+    X(refused_client_handshake_limit, "counter", "Connections closed before a request")            \
+    X(refused_loop, "counter", "Connections closed before a request")                              \
     X(tls_handshakes_total, "counter", "TLS handshakes of clients that were done")                 \
     X(tls_resumed_total, "counter", "Of these, sessions resumed by ticket")                        \
     X(tls_stapled_total, "counter", "Of these, with an OCSP response")                             \
