@@ -69,17 +69,19 @@ describe("a listener that connections are redirected to", function()
     assert.equal(2, net:metric(gateway, "moongate_upstream_connects_total"))
   end))
 
-  it("never takes one destination's link for another's, at the limit of the upstream either", test(function(net)
-    backends(net, 81)
-    front(net, "redirect", { upstream = ", limits = { connections = 1, pending_timeout = 5 }" })
-    redirect(net, "ip", 81, 15001)
-    local one = "for i in 1 2 3 4 5 6; do setpriv --reuid=65534 --clear-groups curl -sS --max-time 5 http://192.0.2.%d:81/slow; echo; done"
-    local output = net:run("sh -c '(%s) & (%s) & (%s) & wait'", one:format(1), one:format(2), one:format(1))
-    local _, first = output:gsub("192%.0%.2%.1:81\n", "")
-    local _, second = output:gsub("192%.0%.2%.2:81\n", "")
-    assert.same({ 12, 6 }, { first, second }, output)
-    assert.equal("192.0.2.1:81", net:curl("192.0.2.1:81", "/x"))
-  end))
+  for protocol, settings in pairs { ["HTTP/1.1"] = "", ["HTTP/2"] = ', protocol = "http2"' } do
+    it("never takes one destination's link for another's, at the limit of the upstream either: " .. protocol, test(function(net)
+      backends(net, 81)
+      front(net, "redirect", { upstream = settings .. ", limits = { connections = 1, pending_timeout = 5 }" })
+      redirect(net, "ip", 81, 15001)
+      local one = "for i in 1 2 3 4 5 6; do setpriv --reuid=65534 --clear-groups curl -sS --max-time 5 http://192.0.2.%d:81/slow; echo; done"
+      local output = net:run("sh -c '(%s) & (%s) & (%s) & wait'", one:format(1), one:format(2), one:format(1))
+      local _, first = output:gsub("192%.0%.2%.1:81\n", "")
+      local _, second = output:gsub("192%.0%.2%.2:81\n", "")
+      assert.same({ 12, 6 }, { first, second }, output)
+      assert.equal("192.0.2.1:81", net:curl("192.0.2.1:81", "/x"))
+    end))
+  end
 
   it("may be of IPv6, and of both at once", test(function(net)
     backends(net, 81)

@@ -3,6 +3,7 @@
 
 #include "admin/admin.h"
 #include "obs/counters.h"
+#include "obs/renewals.h"
 #include "obs/series.h"
 #include "upstream/registry.h"
 
@@ -101,6 +102,7 @@ static void pieces_are_bounded_and_whole(void **state)
     (void)state;
     struct process process = {.series = {moon_series_new(), moon_series_new()}};
     struct moon_series_names *names = moon_series_names_new(ROUTE_COUNT);
+    struct moon_renewals *renewals = moon_renewals_new();
     const struct moon_admin_ops ops = {.counters = counters,
                                        .series = series,
                                        .turns = turns,
@@ -108,6 +110,7 @@ static void pieces_are_bounded_and_whole(void **state)
                                        .facts = facts,
                                        .names = names,
                                        .registry = moon_registry_new(),
+                                       .renewals = renewals,
                                        .owner = &process};
     size_t piece_count, longest;
     count_requests(&process, names);
@@ -134,6 +137,7 @@ static void pieces_are_bounded_and_whole(void **state)
     assert_int_equal(count_of(text, "moongate_worker_stalled{worker=\"1\"} 1\n"), 1);
     free(text);
     moon_registry_free(ops.registry);
+    moon_renewals_free(renewals);
     moon_series_free(process.series[0]);
     moon_series_free(process.series[1]);
     moon_series_names_free(names);
