@@ -13,6 +13,7 @@ local PRIVATE = {
   ["_core/exchange.lua"] = {},
   ["_core/message.lua"] = {},
   ["_core/connection.lua"] = {},
+  ["_core/proxy.lua"] = {},
   ["_core/task.lua"] = { task = "moongate" },
 }
 

@@ -12,6 +12,7 @@ struct count {
     struct count *next;               // in its bucket
     struct moon_address port, client; // MOON_FAMILY_NONE: of the port as a whole
     uint32_t n;
+    uint8_t kind;
 };
 
 struct shard {
@@ -49,9 +50,10 @@ void moon_census_free(struct moon_census *census)
     free(census);
 }
 
-static uint64_t hash_of(const struct moon_address *port, const struct moon_address *client)
+static uint64_t hash_of(const struct moon_address *port, const struct moon_address *client,
+                        uint8_t kind)
 {
-    uint64_t hash = 0xcbf29ce484222325u ^ port->port; // FNV-1a, and a finish
+    uint64_t hash = 0xcbf29ce484222325u ^ port->port ^ (uint64_t)kind << 16; // FNV-1a, and a finish
     for (int i = 0; i < 16; i++)
         hash = ((hash ^ port->ip[i]) * 0x100000001b3u ^ client->ip[i]) * 0x100000001b3u;
     hash = (hash ^ client->family) * 0x9e3779b97f4a7c15u;
@@ -60,28 +62,30 @@ static uint64_t hash_of(const struct moon_address *port, const struct moon_addre
 
 // The place of a count, or where it would be put. The shard is locked.
 static struct count **find(struct shard *shard, uint64_t hash, const struct moon_address *port,
-                           const struct moon_address *client)
+                           const struct moon_address *client, uint8_t kind)
 {
     struct count **at = &shard->buckets[(hash / SHARD_COUNT) % BUCKET_COUNT];
-    while (*at &&
-           !(moon_address_equal(&(*at)->port, port) && moon_address_equal(&(*at)->client, client)))
+    while (*at && !((*at)->kind == kind && moon_address_equal(&(*at)->port, port) &&
+                    moon_address_equal(&(*at)->client, client)))
         at = &(*at)->next;
     return at;
 }
 
-static bool add(struct moon_census *census, const struct moon_address *port,
+static bool add(struct moon_census *census, const struct moon_census_entry *entry,
                 const struct moon_address *client, uint32_t bound)
 {
-    uint64_t hash = hash_of(port, client);
+    const struct moon_address *port = &entry->port;
+    uint64_t hash = hash_of(port, client, entry->kind);
     struct shard *shard = &census->shards[hash % SHARD_COUNT];
     pthread_mutex_lock(&shard->lock);
-    struct count **at = find(shard, hash, port, client);
+    struct count **at = find(shard, hash, port, client, entry->kind);
     if (!*at) {
         *at = calloc(1, sizeof **at);
         if (!*at)
             abort();
         (*at)->port = *port;
         (*at)->client = *client;
+        (*at)->kind = entry->kind;
     }
     bool is_fine = (*at)->n < bound;
     (*at)->n += is_fine;
@@ -89,13 +93,14 @@ static bool add(struct moon_census *census, const struct moon_address *port,
     return is_fine;
 }
 
-static void del(struct moon_census *census, const struct moon_address *port,
+static void del(struct moon_census *census, const struct moon_census_entry *entry,
                 const struct moon_address *client)
 {
-    uint64_t hash = hash_of(port, client);
+    const struct moon_address *port = &entry->port;
+    uint64_t hash = hash_of(port, client, entry->kind);
     struct shard *shard = &census->shards[hash % SHARD_COUNT];
     pthread_mutex_lock(&shard->lock);
-    struct count **at = find(shard, hash, port, client), *count = *at;
+    struct count **at = find(shard, hash, port, client, entry->kind), *count = *at;
     assert(count); // it was entered
     if (--count->n == 0) {
         *at = count->next;
@@ -111,7 +116,7 @@ bool moon_census_enter(struct moon_census *census, struct moon_census_entry *ent
     if (!bound)
         return true;
     entry->port = *port;
-    entry->is_counted = add(census, port, &all, bound);
+    entry->is_counted = add(census, entry, &all, bound);
     return entry->is_counted;
 }
 
@@ -128,7 +133,7 @@ bool moon_census_enter_client(struct moon_census *census, struct moon_census_ent
         return true;
     entry->port = *port;
     entry->client = own;
-    entry->is_client_counted = add(census, port, &own, bound);
+    entry->is_client_counted = add(census, entry, &own, bound);
     return entry->is_client_counted;
 }
 
@@ -136,8 +141,8 @@ void moon_census_leave(struct moon_census *census, struct moon_census_entry *ent
 {
     static const struct moon_address all = {0};
     if (entry->is_counted)
-        del(census, &entry->port, &all);
+        del(census, entry, &all);
     if (entry->is_client_counted)
-        del(census, &entry->port, &entry->client);
+        del(census, entry, &entry->client);
     entry->is_counted = entry->is_client_counted = false;
 }

@@ -1,5 +1,5 @@
-// Census: how many connections a port has, and each client of it, over all workers, for listeners with limits. One per gateway;
-// the locks are taken when a connection comes and goes, where there is a limit, and never for a request.
+// Census: how many connections a port has, and each client of it, over all workers, for listeners with limits; and how many of
+// them are in their TLS handshake. One per gateway; the locks are taken when a connection comes and goes, where there is a limit, and never for a request.
 //
 // Clients are told apart by address, IPv6 ones by their /64: who has one address of it has them all.
 #pragma once
@@ -15,8 +15,11 @@ struct moon_census *moon_census_new(void);
 // NULL is fine.
 void moon_census_free(struct moon_census *census);
 
-// One connection's entries; zeroed at first, embedded in it.
+enum moon_census_kind { MOON_CENSUS_CONNECTIONS, MOON_CENSUS_HANDSHAKES };
+
+// One connection's entries of a kind; zeroed at first but for the kind, embedded in it.
 struct moon_census_entry {
+    uint8_t kind;             // enum moon_census_kind: each is counted apart
     struct moon_address port; // as it is bound
     struct moon_address client;
     bool is_counted, is_client_counted;

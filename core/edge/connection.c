@@ -11,10 +11,12 @@
 #include "edge/handshake.h"
 #include "edge/preface.h"
 #include "edge/sniff.h"
+#include "edge/transparent.h"
 #include "exchange/hold.h"
 #include "exchange/tcp.h"
 #include "io/tls.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "route/listener.h"
@@ -42,6 +44,7 @@ struct moon_connection {
     struct moon_tcp *tcp;             // in the place of a link
     uint64_t number;                  // of either; 0 before
     struct moon_census_entry *census; // NULL: the listener has no limits
+    struct moon_census_entry *shakes; // of its handshake; NULL: it has none, or no limit
     struct moon_acceptor *acceptor;   // it came through
 };
 
@@ -56,6 +59,17 @@ static void on_idle(void *owner)
     (void)owner;
 }
 
+// It counts as under way no more, and nobody has a say about its certificate.
+static void handshake_over(struct moon_connection *connection)
+{
+    if (connection->shakes)
+        moon_census_leave(connection->edge->budget->census, connection->shakes);
+    free(connection->shakes);
+    connection->shakes = NULL;
+    moon_choice_free(connection->choice);
+    connection->choice = NULL;
+}
+
 static void on_closed(void *owner)
 {
     struct moon_connection *connection = owner;
@@ -65,13 +79,13 @@ static void on_closed(void *owner)
     if (connection->census)
         moon_census_leave(edge->budget->census, connection->census);
     free(connection->census);
-    moon_choice_free(connection->choice);
+    handshake_over(connection);
     moon_list_del(&connection->node);
     edge->connection_count--;
     atomic_fetch_sub_explicit(&edge->budget->used_count, 1, memory_order_relaxed);
     moon_count_down(&edge->service->res->counters->connections_live);
     moon_acceptor_forget(connection->acceptor);
-    free(connection->proxied);
+    moon_proxied_unref(connection->proxied);
     free(connection);
     moon_edge_resume(edge);
 }
@@ -173,8 +187,7 @@ static void on_handshake(void *owner, struct moon_stream *stream)
 {
     struct moon_connection *connection = owner;
     connection->handshake = NULL;
-    moon_choice_free(connection->choice);
-    connection->choice = NULL;
+    handshake_over(connection);
     if (!stream)
         on_closed(connection);
     else if (!moon_stream_tls(stream)->is_proof &&
@@ -184,10 +197,42 @@ static void on_handshake(void *owner, struct moon_stream *stream)
         link_start(connection, stream);
 }
 
+// Whether one more handshake may be under way, on the port and for its client.
+static bool may_shake(struct moon_connection *connection, const struct moon_stream *stream)
+{
+    const struct moon_acceptor *acceptor = connection->acceptor;
+    const struct moon_front *front = moon_acceptor_front(acceptor);
+    struct moon_counters *counters = connection->edge->service->res->counters;
+    struct moon_census *census = connection->edge->budget->census;
+    struct moon_address peer;
+    if (!front->limits.handshakes && !front->limits.handshakes_per_client)
+        return true;
+    connection->shakes = calloc(1, sizeof *connection->shakes);
+    if (!connection->shakes)
+        abort();
+    connection->shakes->kind = MOON_CENSUS_HANDSHAKES;
+    if (!moon_census_enter(census, connection->shakes, &acceptor->bound,
+                           front->limits.handshakes)) {
+        moon_count_up(&counters->refused_handshake_limit);
+        return false;
+    }
+    moon_stream_address(stream, true, &peer);
+    if (moon_census_enter_client(census, connection->shakes, &acceptor->bound, &peer,
+                                 front->limits.handshakes_per_client))
+        return true;
+    moon_count_up(&counters->refused_client_handshake_limit);
+    return false;
+}
+
 static void handshake_start(struct moon_connection *connection, struct moon_stream *stream)
 {
     struct moon_resources *res = connection->edge->service->res;
     const struct moon_acceptor *acceptor = connection->acceptor;
+    if (!may_shake(connection, stream)) {
+        moon_preface_refuse(res, stream);
+        on_closed(connection);
+        return;
+    }
     stream = moon_tls_accept(bind_of(acceptor)->tls, res->worker, res->loop, stream);
     connection->choice =
         moon_choice_new(res, moon_acceptor_hold(acceptor), acceptor->arrival.bind, stream);
@@ -407,12 +452,27 @@ static bool is_welcome(struct moon_connection *connection, const struct moon_fro
     return false;
 }
 
+// Whether it is one of ours that the kernel has sent back; notes where it meant to go.
+static bool loops(struct moon_connection *connection, const struct moon_front *front,
+                  const struct moon_stream *stream)
+{
+    struct moon_service *service = connection->edge->service;
+    struct moon_transparent at = {.front = front,
+                                  .bound = &connection->acceptor->bound,
+                                  .outbound = moon_pool_outbound(service->pool),
+                                  .res = service->res};
+    if (!front->transparent || moon_transparent_read(&at, stream, &connection->proxied))
+        return false;
+    moon_count_up(&service->res->counters->refused_loop);
+    return true;
+}
+
 void moon_connection_start(struct moon_acceptor *acceptor, struct moon_stream *stream)
 {
     struct moon_resources *res = acceptor->edge->service->res;
     const struct moon_front *front = moon_acceptor_front(acceptor);
     struct moon_connection *connection = connection_new(acceptor);
-    if (!is_welcome(connection, front, stream)) {
+    if (!is_welcome(connection, front, stream) || loops(connection, front, stream)) {
         moon_preface_refuse(res, stream);
         on_closed(connection);
     } else if (front->has_proxy_header) {

@@ -60,8 +60,11 @@ static struct moon_proxied *keep(struct moon_preface *preface,
     struct moon_proxied *proxied = malloc(sizeof *proxied + tlvs.len);
     if (!proxied)
         abort();
-    *proxied = (struct moon_proxied){
-        .source = header->source, .destination = header->destination, .tlvs_len = tlvs.len};
+    *proxied = (struct moon_proxied){.ref_count = 1,
+                                     .version = header->version,
+                                     .source = header->source,
+                                     .destination = header->destination,
+                                     .tlvs_len = tlvs.len};
     moon_stream_address(preface->stream, true, &proxied->proxy);
     if (tlvs.len)
         memcpy(proxied->tlvs, tlvs.ptr, tlvs.len);
@@ -85,7 +88,7 @@ static void take(struct moon_preface *preface, size_t len, const struct moon_pro
         finish(preface, preface->stream, proxied);
         return;
     }
-    free(proxied);
+    moon_proxied_unref(proxied);
     fail(preface, &preface->res->counters->refused_proxy_cut, "it was reset");
 }
 

@@ -12,7 +12,7 @@ struct moon_proxied;
 struct moon_resources;
 struct moon_stream;
 
-// Told once, never under moon_preface_new: the stream, which is the receiver's now, with what the header said (malloc'd, the
+// Told once, never under moon_preface_new: the stream, which is the receiver's now, with what the header said (the
 // receiver's, too; NULL: the proxy spoke for itself and said nothing), or NULL: it was closed.
 typedef void moon_preface_fn(void *owner, struct moon_stream *stream, struct moon_proxied *proxied);
 

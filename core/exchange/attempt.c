@@ -11,6 +11,7 @@
 #include "io/websocket_key.h"
 #include "obs/counters.h"
 #include "obs/log.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -45,6 +46,9 @@ static void fail_attempt(struct moon_exchange *ex, int err)
         return;
     case -ENOENT:
         moon_exchange_answer(ex, 503, "the upstream has no endpoint");
+        return;
+    case -EDESTADDRREQ:
+        moon_exchange_answer(ex, 503, "the connection has no original destination");
         return;
     case -EADDRNOTAVAIL:
     case -EMFILE:
@@ -339,9 +343,13 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
 {
     const struct moon_link *client = ex->down ? moon_lane_link(ex->down) : NULL;
     struct moon_patron patron = {0};
-    if (client && ex->upstream->proxy)
-        patron = (struct moon_patron){moon_link_number(client), moon_link_stream(client),
-                                      moon_link_proxied(client)};
+    if (client && (ex->upstream->proxy || ex->upstream->is_original))
+        patron = (struct moon_patron){moon_link_number(client),
+                                      moon_link_stream(client),
+                                      moon_link_proxied(client),
+                                      {NULL, 0}};
+    if (ex->upstream->proxy & MOON_PATRON_NAMED)
+        patron.id = moon_exchange_id(ex);
     struct moon_lend_args args = {.upstream = ex->upstream,
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,

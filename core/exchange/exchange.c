@@ -14,6 +14,7 @@
 #include "exchange/listener_plugins.h"
 #include "exchange/messages.h"
 #include "io/tls.h"
+#include "link/proxied.h"
 #include "obs/counters.h"
 #include "obs/log.h"
 #include "route/listener.h"
@@ -33,10 +34,12 @@ static void exchange_free(struct moon_exchange *ex)
     struct moon_resources *res = ex->res;
     struct moon_hold *hold = ex->hold;
     struct moon_tls_facts *tls = ex->tls;
+    struct moon_proxied *proxied = ex->proxied;
     moon_count_down(&res->counters->exchanges_live);
     moon_arena_free(ex->flow.arena); // its hooks may look at what filters were compiled to
     moon_hold_unref(hold);
     moon_tls_facts_unref(tls);
+    moon_proxied_unref(proxied);
     moon_count_set(&res->counters->arenas_live, moon_arena_pool_live_count(res->arenas));
 }
 
@@ -557,6 +560,8 @@ void moon_exchange_open(struct moon_service *service, struct moon_lane *down,
     ex->flow.response_trailers = &ex->response_trailers;
     ex->tls = moon_link_tls(moon_lane_link(down));
     ex->flow.tls = ex->tls ? moon_tls_facts_ref(ex->tls) : NULL;
+    ex->proxied = moon_link_proxied(moon_lane_link(down));
+    ex->flow.proxied = ex->proxied ? moon_proxied_ref(ex->proxied) : NULL;
     ex->flow.scheme = ex->tls ? "https" : "http";
     ex->flow.worker = res->worker;
     ex->flow.start_ms = moon_loop_now_ms(res->loop);

@@ -63,9 +63,10 @@ struct moon_exchange {
     struct moon_head request, response;
     // of the head sent upstream, of the one sent downstream
     struct moon_framing request_framing, sent;
-    struct moon_tls_facts *tls; // a reference; NULL: plain
-    struct moon_task task;      // goes on after resume; starts a tunnel
-    struct moon_list node;      // in res->exchanges
+    struct moon_tls_facts *tls;   // a reference; NULL: plain
+    struct moon_proxied *proxied; // of the flow
+    struct moon_task task;        // goes on after resume; starts a tunnel
+    struct moon_list node;        // in res->exchanges
     // request body sent so far, while it may be replayed; of it on this attempt, while it is replayed
     struct moon_buffer replay;
     size_t resent_len;

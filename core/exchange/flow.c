@@ -4,6 +4,7 @@
 
 #include "io/loop.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "upstream/upstream.h"
 
@@ -53,7 +54,9 @@ static void flow_local(struct moon_flow *flow, struct moon_address *out)
 {
     struct moon_exchange *ex = (struct moon_exchange *)flow;
     *out = (struct moon_address){.family = MOON_FAMILY_NONE};
-    if (ex->down)
+    if (ex->proxied && !ex->proxied->version) // the kernel has sent it here
+        *out = ex->proxied->destination;
+    else if (ex->down)
         moon_link_address(moon_lane_link(ex->down), false, out);
 }
 

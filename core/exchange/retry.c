@@ -144,7 +144,8 @@ void moon_deadline_stop(struct moon_exchange *ex)
 
 static bool is_local_shortage(int err)
 {
-    return err == -ENOENT || err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
+    return err == -ENOENT || err == -EDESTADDRREQ || err == -EMFILE || err == -ENFILE ||
+           err == -ENOBUFS || err == -ENOMEM;
 }
 
 // What an exchange does by itself.

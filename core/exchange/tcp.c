@@ -16,6 +16,7 @@
 #include "obs/series.h"
 #include "route/listener.h"
 #include "route/route.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
 
@@ -185,7 +186,8 @@ static void wait_for_connection(struct moon_tcp *tcp, bool is_again)
 
 static bool is_local_shortage(int err)
 {
-    return err == -ENOENT || err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
+    return err == -ENOENT || err == -EDESTADDRREQ || err == -EMFILE || err == -ENFILE ||
+           err == -ENOBUFS || err == -ENOMEM;
 }
 
 static void attempt_failed(struct moon_tcp *tcp, int err)
@@ -303,7 +305,8 @@ static void begin(struct moon_tcp *tcp)
 
 static void attempt(struct moon_tcp *tcp, bool is_again)
 {
-    struct moon_patron patron = {tcp->number, tcp->stream, tcp->proxied};
+    struct moon_patron patron = {
+        .number = tcp->number, .stream = tcp->stream, .proxied = tcp->proxied};
     struct moon_lend_args args = {.upstream = tcp->upstream,
                                   .patron = &patron,
                                   .avoid = tcp->avoid,

@@ -65,6 +65,7 @@ struct moon_loop;
 struct moon_opening;
 struct moon_preread;
 struct moon_schema;
+struct moon_proxied;
 struct moon_tls_facts;
 struct moon_value;
 
@@ -175,6 +176,8 @@ struct moon_flow {
     const char *refusal;
     // what the client's handshake came to (io/tls.h), as long as the flow; NULL: plain
     const struct moon_tls_facts *tls;
+    // what those in front of the connection said (link/proxied.h), as long as the flow; NULL: nothing
+    const struct moon_proxied *proxied;
     // What the route matched of the request's path, without a slash at its end: empty for "/", and where there is no one
     // prefix. A filter that moves the path keeps it true.
     struct moon_slice matched_prefix;

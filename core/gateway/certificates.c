@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POLL_MS = 2000, PROBLEM_LEN = 400 };
+enum { POLL_MS = 1000, PROBLEM_LEN = 400 };
 
 // Lives until its answer is back at the window, or the window goes.
 struct moon_certificate_order {
@@ -64,6 +64,7 @@ static void on_poll(struct moon_timer *timer)
 {
     struct moon_gateway *gateway = MOON_CONTAINER(timer, struct moon_gateway, tls_poll);
     moon_tls_hub_poll(gateway->tls, tell, gateway);
+    moon_tls_clients_poll(gateway->tls, tell, gateway);
     moon_staples_ask(gateway);
     tell_missing(gateway);
     if (moon_tls_hub_is_used(gateway->tls))

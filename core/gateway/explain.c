@@ -193,6 +193,8 @@ static void write_backend(const struct moon_snapshot *snapshot, const struct moo
         fputs(",\"builtin\":", out);
         moon_json_text(out, moon_slice_from(upstream->builtin->name));
     }
+    if (upstream && upstream->is_original)
+        fputs(",\"original\":true", out);
     fputs(",\"endpoints\":[", out);
     if (upstream)
         write_endpoints(upstream, out);

@@ -57,6 +57,23 @@ static int open_sockets(const struct moon_ports_args *args, const struct moon_bi
     return moon_world_listen(args->world, &bind->address, args->worker_count, port->sockets);
 }
 
+static int set_transparent(const struct moon_ports_args *args, const struct moon_bind *bind,
+                           const struct moon_port *port)
+{
+    bool is_transparent =
+        moon_bind_front(args->listeners, bind)->transparent == MOON_TRANSPARENT_TPROXY;
+    const struct moon_listener *first = &args->listeners->listeners[bind->members[0]];
+    int err = 0;
+    for (unsigned i = 0; !err && i < args->worker_count; i++)
+        err = moon_socket_set_transparent(port->sockets[i], is_transparent);
+    if (err)
+        moon_report_addf(
+            args->report, first->place, "listener", "transparent",
+            err == -EPERM ? "it needs CAP_NET_ADMIN or CAP_NET_RAW; \"redirect\" does not" : NULL,
+            "\"tproxy\" is not permitted: %s", moon_err_text(err));
+    return err;
+}
+
 static int open_port(const struct moon_ports_args *args, const struct moon_bind *bind,
                      struct moon_port *port)
 {
@@ -107,6 +124,11 @@ int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
             return err;
         }
         out->count = i + 1;
+        err = set_transparent(args, bind, port);
+        if (err) {
+            moon_ports_fini(out, args->before, true);
+            return err;
+        }
     }
     return 0;
 }

@@ -10,7 +10,12 @@ enum {
     V1_MAX_LEN = 107, // with its line end
     V2_HEAD_LEN = 16,
     TLV_HEAD_LEN = 3,
-    TLV_CRC32C = 3,
+    TLS_HEAD_LEN = 5,
+    SUM_LEN = 4,
+    // of a client, in MOON_PROXY_TLV_TLS; IN_SESSION: its certificate, at least once
+    IS_TLS = 1,
+    ON_CONNECTION = 2,
+    IN_SESSION = 4,
     IPV4_BLOCK_LEN = 12,
     IPV6_BLOCK_LEN = 36,
     UNIX_BLOCK_LEN = 216,
@@ -97,17 +102,20 @@ static uint32_t crc32c(uint32_t sum, const char *bytes, size_t len)
     return sum;
 }
 
-// Over the whole header, with zeros in the place of the checksum.
-static bool is_checked(struct moon_slice header, struct moon_slice value)
+// Over the whole header, with zeros in the place of the checksum, which lies at `before`.
+static uint32_t sum_of(struct moon_slice header, size_t before)
 {
-    static const char zeros[4] = {0};
-    if (value.len != sizeof zeros)
-        return false;
-    size_t before = (size_t)(value.ptr - header.ptr), behind = before + sizeof zeros;
+    static const char zeros[SUM_LEN] = {0};
+    size_t behind = before + SUM_LEN;
     uint32_t sum = crc32c(UINT32_MAX, header.ptr, before);
     sum = crc32c(sum, zeros, sizeof zeros);
-    sum = ~crc32c(sum, header.ptr + behind, header.len - behind);
-    return sum == ((uint32_t)u16_at(value.ptr) << 16 | u16_at(value.ptr + 2));
+    return ~crc32c(sum, header.ptr + behind, header.len - behind);
+}
+
+static bool is_checked(struct moon_slice header, struct moon_slice value)
+{
+    return value.len == SUM_LEN && sum_of(header, (size_t)(value.ptr - header.ptr)) ==
+                                       ((uint32_t)u16_at(value.ptr) << 16 | u16_at(value.ptr + 2));
 }
 
 bool moon_proxy_tlv_next(struct moon_slice *rest, uint8_t *type, struct moon_slice *value)
@@ -123,12 +131,59 @@ bool moon_proxy_tlv_next(struct moon_slice *rest, uint8_t *type, struct moon_sli
     return true;
 }
 
+bool moon_proxy_tlv_find(struct moon_slice tlvs, uint8_t type, struct moon_slice *value)
+{
+    uint8_t found;
+    while (moon_proxy_tlv_next(&tlvs, &found, value))
+        if (found == type)
+            return true;
+    return false;
+}
+
+bool moon_proxy_tls_read(struct moon_slice value, struct moon_proxy_tls *out)
+{
+    if (value.len < TLS_HEAD_LEN)
+        return false;
+    uint8_t client = (uint8_t)value.ptr[0];
+    bool is_zero = u16_at(value.ptr + 1) == 0 && u16_at(value.ptr + 3) == 0;
+    out->is_tls = client & IS_TLS;
+    out->has_certificate = client & (ON_CONNECTION | IN_SESSION);
+    out->is_resumed = out->has_certificate && !(client & ON_CONNECTION);
+    out->is_verified = out->has_certificate && is_zero;
+    out->tlvs = moon_slice_skip(value, TLS_HEAD_LEN);
+    return true;
+}
+
+static bool is_whole(struct moon_slice rest)
+{
+    struct moon_slice value;
+    uint8_t type;
+    while (moon_proxy_tlv_next(&rest, &type, &value))
+        ;
+    return rest.len == 0;
+}
+
+static bool check_tlv(struct moon_slice header, uint8_t type, struct moon_slice value)
+{
+    struct moon_proxy_tls tls;
+    switch (type) {
+    case MOON_PROXY_TLV_CRC32C:
+        return is_checked(header, value);
+    case MOON_PROXY_TLV_ID:
+        return value.len <= MOON_PROXY_ID_MAX_LEN;
+    case MOON_PROXY_TLV_TLS:
+        return moon_proxy_tls_read(value, &tls) && is_whole(tls.tlvs);
+    default:
+        return true;
+    }
+}
+
 static bool check_tlvs(struct moon_slice header, struct moon_slice rest)
 {
     struct moon_slice value;
     uint8_t type;
     while (moon_proxy_tlv_next(&rest, &type, &value))
-        if (type == TLV_CRC32C && !is_checked(header, value))
+        if (!check_tlv(header, type, value))
             return false;
     return rest.len == 0;
 }
@@ -249,4 +304,46 @@ size_t moon_proxy_header_write(enum moon_proxy_version version, struct moon_addr
         return write_v2(&source, &destination, to);
     }
     return 0;
+}
+
+// ---- writing TLVs
+
+size_t moon_proxy_tlv_put(char *to, size_t len, size_t room, uint8_t type, struct moon_slice value)
+{
+    if (value.len > UINT16_MAX || room - len < TLV_HEAD_LEN + value.len)
+        return len;
+    to[len] = (char)type;
+    put_u16(to + len + 1, (unsigned)value.len);
+    if (value.len)
+        memcpy(to + len + TLV_HEAD_LEN, value.ptr, value.len);
+    return len + TLV_HEAD_LEN + value.len;
+}
+
+size_t moon_proxy_tls_put(char *to, const struct moon_proxy_tls *tls)
+{
+    int shown = tls->is_resumed ? IN_SESSION : IN_SESSION | ON_CONNECTION;
+    to[0] = (char)((tls->is_tls ? IS_TLS : 0) | (tls->has_certificate ? shown : 0));
+    memset(to + 1, 0, TLS_HEAD_LEN - 1);
+    to[TLS_HEAD_LEN - 1] = tls->is_verified ? 0 : 1; // X509_V_ERR_UNSPECIFIED
+    return TLS_HEAD_LEN;
+}
+
+size_t moon_proxy_header_add(char *to, size_t len, size_t room, uint8_t type,
+                             struct moon_slice value)
+{
+    len = moon_proxy_tlv_put(to, len, room, type, value);
+    put_u16(to + 14, (unsigned)(len - V2_HEAD_LEN));
+    return len;
+}
+
+size_t moon_proxy_header_seal(char *to, size_t len, size_t room)
+{
+    size_t sealed =
+        moon_proxy_header_add(to, len, room, MOON_PROXY_TLV_CRC32C, MOON_SLICE("\0\0\0\0"));
+    if (sealed == len)
+        return len;
+    uint32_t sum = sum_of((struct moon_slice){to, sealed}, sealed - SUM_LEN);
+    put_u16(to + sealed - 4, sum >> 16);
+    put_u16(to + sealed - 2, sum & UINT16_MAX);
+    return sealed;
 }

@@ -4,6 +4,7 @@
 #include "io/real_priv.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -181,6 +182,22 @@ static void stream_set_peer(struct moon_stream *s, const struct moon_address *pe
     real_of(s)->peer = *peer;
 }
 
+// netfilter has a number for it in each family, which is the same. A socket for IPv6 carries IPv4, too.
+static bool stream_origin(const struct moon_stream *s, struct moon_address *out)
+{
+    enum { ORIGINAL_DST = 80 };
+    int fd = ((const struct real_stream *)s)->fd;
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof at;
+    if (getsockopt(fd, IPPROTO_IPV6, ORIGINAL_DST, &at, &len) < 0) {
+        len = sizeof at;
+        if (getsockopt(fd, IPPROTO_IP, ORIGINAL_DST, &at, &len) < 0)
+            return false;
+    }
+    real_from_sockaddr(&at, out);
+    return out->family != MOON_FAMILY_NONE;
+}
+
 static const struct moon_stream_ops stream_ops = {
     .read = stream_read,
     .writev = stream_writev,
@@ -194,6 +211,7 @@ static const struct moon_stream_ops stream_ops = {
     .address = stream_address,
     .peek = stream_peek,
     .set_peer = stream_set_peer,
+    .origin = stream_origin,
 };
 
 static int stream_new(struct real_loop *loop, int fd, bool is_connecting, struct real_stream **out)

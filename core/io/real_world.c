@@ -137,7 +137,24 @@ static void socket_free(struct moon_socket *socket)
     free(real);
 }
 
-static const struct moon_socket_ops socket_ops = {.address = socket_address, .free = socket_free};
+// As it is, nothing is asked of the kernel: taking it back needs no right, but neither does leaving it out.
+static int socket_set_transparent(struct moon_socket *socket, bool is_transparent)
+{
+    int fd = real_socket(socket)->fd, wanted = is_transparent, now = 0;
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof at, now_len = sizeof now;
+    getsockname(fd, (struct sockaddr *)&at, &len);
+    bool is_v6 = at.ss_family == AF_INET6;
+    if (!is_v6 && at.ss_family != AF_INET)
+        return is_transparent ? -ENOTSUP : 0;
+    int level = is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, name = is_v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT;
+    if (getsockopt(fd, level, name, &now, &now_len) == 0 && !now == !wanted)
+        return 0;
+    return setsockopt(fd, level, name, &wanted, sizeof wanted) < 0 ? -errno : 0;
+}
+
+static const struct moon_socket_ops socket_ops = {
+    .address = socket_address, .free = socket_free, .set_transparent = socket_set_transparent};
 
 struct moon_socket *real_socket_new(int fd, const char *path)
 {

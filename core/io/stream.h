@@ -39,7 +39,8 @@ struct moon_stream_ops {
     void (*address)(const struct moon_stream *s, bool peer, struct moon_address *out);
     ssize_t (*peek)(struct moon_stream *s, void *to, size_t len);
     void (*set_peer)(struct moon_stream *s, const struct moon_address *peer);
-    struct moon_tls_facts *(*tls)(const struct moon_stream *s); // NULL: plain
+    struct moon_tls_facts *(*tls)(const struct moon_stream *s);            // NULL: plain
+    bool (*origin)(const struct moon_stream *s, struct moon_address *out); // NULL: never
 };
 
 struct moon_stream {
@@ -138,6 +139,14 @@ static inline ssize_t moon_stream_peek(struct moon_stream *s, void *to, size_t l
 static inline void moon_stream_set_peer(struct moon_stream *s, const struct moon_address *peer)
 {
     s->ops->set_peer(s, peer);
+}
+
+// Where the peer of an accepted stream meant to go before the kernel redirected it here (SO_ORIGINAL_DST). False: nobody knows; `out`
+// is no address then.
+static inline bool moon_stream_origin(const struct moon_stream *s, struct moon_address *out)
+{
+    *out = (struct moon_address){0};
+    return s->ops->origin && s->ops->origin(s, out);
 }
 
 // What is known of the TLS connection (io/tls.h), the stream's; NULL: it is none, or not made yet.

@@ -32,7 +32,7 @@ struct moon_tls_hub *moon_tls_hub_new(struct moon_world *world);
 void moon_tls_hub_free(struct moon_tls_hub *hub);
 // From now on servers have contexts for so many workers; before, for one. Once, before any worker runs.
 void moon_tls_hub_set_workers(struct moon_tls_hub *hub, size_t count);
-// Whether there is any server.
+// Whether there is any server, or a client with files.
 bool moon_tls_hub_is_used(struct moon_tls_hub *hub);
 // Before any worker runs: where secrets of connections are written for programs that read captures (NSS format); NULL: nowhere. 0 or -errno.
 int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path);
@@ -153,6 +153,7 @@ struct moon_tls_client;
 struct moon_tls_client_options {
     bool is_unverified;               // whoever answers is believed
     const char *ca;                   // path; NULL: the system's
+    const char *crl;                  // path; NULL: none; of the CAs in `ca`
     const struct moon_tls_pair *pair; // our own certificate; NULL: none
     // The peer's certificate has one of these among its alternative names, to the letter: "spiffe://example/a", "a.example".
     // None: the name that it was asked for by.
@@ -164,11 +165,17 @@ struct moon_tls_client_options {
 // Reads and checks the files. One reference and 0, or MOON_ECONFIG and the problem. Blocks where there are files. Thread safe.
 int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_options *options,
                         struct moon_tls_problem *problem, struct moon_tls_client **out);
+// Looks at the files of clients as moon_tls_hub_poll at those of servers: new connections are made with what is in them now,
+// sessions of before are not resumed. On control.
+void moon_tls_clients_poll(struct moon_tls_hub *hub,
+                           void (*tell)(void *owner, bool is_fine, const char *text), void *owner);
+// Of a stream from moon_tls_connect: whether the files have not changed since it was made. On its loop.
+bool moon_tls_is_current(const struct moon_stream *stream);
 struct moon_tls_client *moon_tls_client_ref(struct moon_tls_client *client);
 // NULL is fine.
 void moon_tls_client_unref(struct moon_tls_client *client);
 // Whether what is in its files is what was read. Blocks.
-bool moon_tls_client_is_fresh(const struct moon_tls_client *client);
+bool moon_tls_client_is_fresh(struct moon_tls_client *client);
 
 // ---- challenges of ACME (RFC 8555 8): one set for the process. Any listener with TLS answers TLS-ALPN-01 (RFC 8737) by itself.
 
@@ -214,8 +221,9 @@ struct moon_tls_facts {
     uint8_t id[MOON_TLS_ID_LEN]; // of the terms
     struct moon_slice sni, alpn; // sni is lower case
     // of the peer's certificate; empty: it has shown none
-    struct moon_slice subject;     // RFC 2253
-    struct moon_slice sans;        // "DNS:a.example,URI:spiffe://example/a"
+    struct moon_slice subject; // RFC 2253
+    struct moon_slice cn;   // the last common name of the subject as it is, in UTF-8; empty: none
+    struct moon_slice sans; // "DNS:a.example,URI:spiffe://example/a"
     struct moon_slice fingerprint; // SHA-256, hexadecimal
     struct moon_slice serial;      // hexadecimal
 };
@@ -235,6 +243,8 @@ struct moon_stream *moon_tls_accept(struct moon_tls_server *server, size_t worke
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
                                      struct moon_loop *loop, struct moon_stream *inner,
                                      const char *host, struct moon_slice alpn);
+// Of a stream from moon_tls_connect whose owner is not set yet: a few bytes, copied, that go out in clear in front of the handshake.
+void moon_tls_send_first(struct moon_stream *stream, struct moon_slice bytes);
 
 // ---- choosing: who sets a chooser has a say about the certificate of a handshake, and may take its time.
 

@@ -68,6 +68,28 @@ void tls_scratch_flush(struct tls_stream *stream)
     pending_add(stream, bytes);
 }
 
+// ---- in front of everything
+
+void moon_tls_send_first(struct moon_stream *s, struct moon_slice bytes)
+{
+    struct tls_stream *stream = (struct tls_stream *)s;
+    stream->first = malloc(bytes.len);
+    if (!stream->first)
+        abort();
+    memcpy(stream->first, bytes.ptr, bytes.len);
+    stream->first_len = (uint32_t)bytes.len;
+}
+
+void tls_first_take(struct tls_stream *stream)
+{
+    if (!stream->first)
+        return;
+    memcpy(stream->seat->scratch, stream->first, stream->first_len);
+    stream->seat->scratch_len = stream->first_len;
+    free(stream->first);
+    stream->first = NULL;
+}
+
 // ---- the first record
 
 enum { RECORD_HEAD_LEN = 5, RECORD_MAX_LEN = RECORD_HEAD_LEN + TLS_RECORD_LEN };

@@ -11,30 +11,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SESSION_COUNT = 64, DIGEST_LEN = 32 };
-
-// By whom a peer was asked for, and where: addresses of one name may not know each other's sessions.
-struct session {
-    char *host;
-    struct moon_address address;
-    SSL_SESSION *session;
-};
+enum { DIGEST_LEN = 32 };
 
 struct worker_part {
-    SSL_CTX *context;
-    struct session *sessions; // made with the first; only its worker looks
-    unsigned next;            // to be replaced
+    SSL_CTX *context;             // under the client's lock
+    struct tls_sessions sessions; // only its worker looks
 };
 
 struct moon_tls_client {
     struct moon_list node; // in hub->clients
     unsigned ref_count;    // under the hub's lock
     struct moon_tls_hub *hub;
-    uint8_t digest[DIGEST_LEN];
+    uint8_t digest[DIGEST_LEN]; // under the hub's lock
     bool is_unverified;
-    struct tls_file ca;         // path NULL: the system's
+    pthread_mutex_t lock;       // of contexts
+    pthread_mutex_t file_lock;  // of the files below, which no worker looks at
+    atomic_uint epoch;          // counts how often the files have changed
+    struct tls_file ca, crl;    // path NULL: the system's, none
     struct tls_certificate own; // cert.path NULL: none
-    struct moon_slice *sans;    // malloc'd
+    char refused[320];          // why its new files were refused, and how often; control's
+    unsigned refused_count;
+    struct moon_slice *sans; // malloc'd
     size_t san_count;
     int min_version, max_version;
     struct worker_part *parts;
@@ -52,32 +49,6 @@ static struct worker_part *part_of(const struct tls_stream *stream)
     return &client->parts[worker];
 }
 
-static struct session *find_session(struct worker_part *part, const char *host,
-                                    const struct moon_address *address)
-{
-    for (unsigned i = 0; part->sessions && i < SESSION_COUNT; i++) {
-        struct session *session = &part->sessions[i];
-        if (session->host && moon_address_equal(&session->address, address) &&
-            strcmp(session->host, host) == 0)
-            return session;
-    }
-    return NULL;
-}
-
-static struct session *make_session(struct worker_part *part, const char *host,
-                                    const struct moon_address *address)
-{
-    if (!part->sessions)
-        part->sessions = calloc(SESSION_COUNT, sizeof *part->sessions);
-    if (!part->sessions)
-        abort();
-    struct session *session = &part->sessions[part->next++ % SESSION_COUNT];
-    free(session->host);
-    SSL_SESSION_free(session->session);
-    *session = (struct session){strdup(host), *address, NULL};
-    return session;
-}
-
 // A peer gives a session: the newest of its kind is kept. 1: the reference is ours.
 static int on_session(SSL *ssl, SSL_SESSION *given)
 {
@@ -86,12 +57,9 @@ static int on_session(SSL *ssl, SSL_SESSION *given)
     if (!stream->client || !stream->sni || !SSL_SESSION_is_resumable(given))
         return 0;
     moon_stream_address(stream->inner, true, &address);
-    struct worker_part *part = part_of(stream);
-    struct session *session = find_session(part, stream->sni, &address);
-    if (!session)
-        session = make_session(part, stream->sni, &address);
-    SSL_SESSION_free(session->session);
-    session->session = given;
+    if (!moon_tls_is_current(&stream->base))
+        return 0;
+    tls_sessions_keep(&part_of(stream)->sessions, stream->epoch, stream->sni, &address, given);
     return 1;
 }
 
@@ -156,16 +124,19 @@ static void expect(struct tls_stream *stream, const char *host)
 
 // ---- clients
 
-// What the system trusts is looked up by OpenSSL when a peer's issuer is first met: two small files, then it is known. The
+// NULL, or the option whose file is no good. What the system trusts is looked up by OpenSSL when a peer's issuer is first met: two small files, then it is known. The
 // only files that a worker ever reads.
-static bool trust(struct moon_tls_client *client, SSL_CTX *context, struct tls_seat *seat)
+static const char *trust(struct moon_tls_client *client, SSL_CTX *context, struct tls_seat *seat)
 {
+    X509_STORE *store = SSL_CTX_get_cert_store(context);
     if (client->is_unverified)
-        return true;
+        return NULL;
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     if (!client->ca.path)
-        return SSL_CTX_set_default_verify_paths(context) == 1;
-    return tls_store_add(SSL_CTX_get_cert_store(context), &client->ca, seat, NULL) > 0;
+        return SSL_CTX_set_default_verify_paths(context) == 1 ? NULL : "ca";
+    if (tls_store_add(store, &client->ca, seat, NULL) == 0)
+        return "ca";
+    return client->crl.path && tls_store_add_crls(store, &client->crl, seat) == 0 ? "crl" : NULL;
 }
 
 // NULL: fine; else what is wrong, static.
@@ -189,8 +160,9 @@ static const char *part_build(struct moon_tls_client *client, struct tls_seat *s
         !SSL_CTX_set1_groups_list(context, tls_groups) ||
         !SSL_CTX_set_cipher_list(context, tls_ciphers))
         return "OpenSSL refuses these settings together";
-    if (!trust(client, context, seat))
-        return "ca";
+    const char *wrong = trust(client, context, seat);
+    if (wrong)
+        return wrong;
     return client->own.cert.path ? tls_context_add(context, seat, &client->own) : NULL;
 }
 
@@ -210,12 +182,15 @@ static int build(struct moon_tls_client *client, struct moon_tls_problem *proble
             continue;
         if (strcmp(wrong, "ca") == 0)
             return tls_refuse(problem, "ca", "%s holds no certificate in PEM", client->ca.path);
+        if (strcmp(wrong, "crl") == 0)
+            return tls_refuse(problem, "crl", "%s holds no CRL in PEM", client->crl.path);
         bool is_key = strncmp(wrong, "key: ", 5) == 0;
         const struct tls_file *file = is_key ? &client->own.key : &client->own.cert;
         return tls_refuse(problem, is_key ? "key" : "cert", "%s %s", file->path ? file->path : "",
                           is_key ? wrong + 5 : wrong);
     }
-    return 0;
+    const X509 *own = SSL_CTX_get0_certificate(client->parts[0].context);
+    return own ? tls_check_dates(client->hub, own, "cert", &client->own, problem) : 0;
 }
 
 void tls_clients_fill(struct moon_tls_hub *hub)
@@ -229,11 +204,7 @@ static void client_free(struct moon_tls_client *client)
 {
     for (size_t i = 0; i < client->part_count; i++) {
         struct worker_part *part = &client->parts[i];
-        for (unsigned k = 0; part->sessions && k < SESSION_COUNT; k++) {
-            free(part->sessions[k].host);
-            SSL_SESSION_free(part->sessions[k].session);
-        }
-        free(part->sessions);
+        tls_sessions_fini(&part->sessions);
         SSL_CTX_free(part->context);
     }
     for (size_t i = 0; i < client->san_count; i++)
@@ -243,6 +214,9 @@ static void client_free(struct moon_tls_client *client)
     tls_file_fini(&client->own.cert);
     tls_file_fini(&client->own.key);
     tls_file_fini(&client->ca);
+    tls_file_fini(&client->crl);
+    pthread_mutex_destroy(&client->lock);
+    pthread_mutex_destroy(&client->file_lock);
     free(client->sans);
     free(client->parts);
     free(client);
@@ -254,6 +228,13 @@ static void add(EVP_MD_CTX *digest, const void *bytes, size_t len)
     EVP_DigestUpdate(digest, bytes, len);
 }
 
+static void add_file(EVP_MD_CTX *digest, const struct tls_file *file)
+{
+    const char *path = file->path ? file->path : "";
+    add(digest, path, strlen(path)); // what is equal now may differ later
+    add(digest, file->bytes.ptr, file->bytes.len);
+}
+
 static void make_digest(struct moon_tls_client *client)
 {
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
@@ -262,9 +243,10 @@ static void make_digest(struct moon_tls_client *client)
     if (!digest || !EVP_DigestInit_ex(digest, EVP_sha256(), NULL))
         abort();
     EVP_DigestUpdate(digest, facts, sizeof facts);
-    add(digest, client->ca.bytes.ptr, client->ca.bytes.len);
-    add(digest, client->own.cert.bytes.ptr, client->own.cert.bytes.len);
-    add(digest, client->own.key.bytes.ptr, client->own.key.bytes.len);
+    add_file(digest, &client->ca);
+    add_file(digest, &client->crl);
+    add_file(digest, &client->own.cert);
+    add_file(digest, &client->own.key);
     for (size_t i = 0; i < client->san_count; i++)
         add(digest, client->sans[i].ptr, client->sans[i].len);
     EVP_DigestFinal_ex(digest, client->digest, NULL);
@@ -277,6 +259,8 @@ static int read_files(struct moon_tls_client *client, const struct moon_tls_clie
     int err = 0;
     if (options->ca)
         err = tls_file_read(client->hub, "ca", options->ca, &client->ca, problem);
+    if (!err && options->crl)
+        err = tls_file_read(client->hub, "crl", options->crl, &client->crl, problem);
     if (!err && options->pair)
         err = tls_file_read(client->hub, "cert", options->pair->cert, &client->own.cert, problem);
     if (!err && options->pair)
@@ -311,15 +295,17 @@ static int intern(struct moon_tls_client **client, struct moon_tls_problem *prob
     return err;
 }
 
-int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_options *options,
-                        struct moon_tls_problem *problem, struct moon_tls_client **out)
+// Its settings and files, without contexts. 0 or MOON_ECONFIG; to be freed either way.
+static int client_read(struct moon_tls_hub *hub, const struct moon_tls_client_options *options,
+                       struct moon_tls_problem *problem, struct moon_tls_client **out)
 {
-    struct moon_tls_client *client = calloc(1, sizeof *client);
+    struct moon_tls_client *client = *out = calloc(1, sizeof *client);
     if (!client)
         abort();
-    tls_hub_fill(hub);
     client->hub = hub;
     client->ref_count = 1;
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_mutex_init(&client->file_lock, NULL);
     client->is_unverified = options->is_unverified;
     client->min_version = tls_version(options->min_version, TLS1_2_VERSION);
     client->max_version = tls_version(options->max_version, TLS1_3_VERSION);
@@ -332,6 +318,15 @@ int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_o
     }
     int err = read_files(client, options, problem);
     make_digest(client);
+    return err;
+}
+
+int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_options *options,
+                        struct moon_tls_problem *problem, struct moon_tls_client **out)
+{
+    struct moon_tls_client *client;
+    tls_hub_fill(hub);
+    int err = client_read(hub, options, problem, &client);
     pthread_mutex_lock(&hub->lock);
     if (!err)
         err = intern(&client, problem);
@@ -366,10 +361,147 @@ void moon_tls_client_unref(struct moon_tls_client *client)
         client_free(client);
 }
 
-bool moon_tls_client_is_fresh(const struct moon_tls_client *client)
+// ---- files that change
+
+static bool has_files(const struct moon_tls_client *client)
 {
-    return tls_file_is_fresh(&client->ca) && tls_file_is_fresh(&client->own.cert) &&
-           tls_file_is_fresh(&client->own.key);
+    return client->ca.path || client->own.cert.path;
+}
+
+bool tls_clients_have_files(const struct moon_tls_hub *hub)
+{
+    for (const struct moon_list *at = hub->clients.next; at != &hub->clients; at = at->next)
+        if (has_files(MOON_CONTAINER(at, const struct moon_tls_client, node)))
+            return true;
+    return false;
+}
+
+bool moon_tls_client_is_fresh(struct moon_tls_client *client)
+{
+    pthread_mutex_lock(&client->file_lock);
+    bool is_fresh = tls_file_is_fresh(&client->ca) && tls_file_is_fresh(&client->crl) &&
+                    tls_file_is_fresh(&client->own.cert) && tls_file_is_fresh(&client->own.key);
+    pthread_mutex_unlock(&client->file_lock);
+    return is_fresh;
+}
+
+// The same settings, with what is in the files now.
+static int reread(const struct moon_tls_client *client, struct moon_tls_problem *problem,
+                  struct moon_tls_client **out)
+{
+    struct moon_tls_pair pair = {.cert = client->own.cert.path, .key = client->own.key.path};
+    struct moon_tls_client_options options = {.is_unverified = client->is_unverified,
+                                              .ca = client->ca.path,
+                                              .crl = client->crl.path,
+                                              .pair = pair.cert ? &pair : NULL,
+                                              .sans = client->sans,
+                                              .san_count = client->san_count};
+    int err = client_read(client->hub, &options, problem, out);
+    (*out)->min_version = client->min_version;
+    (*out)->max_version = client->max_version;
+    make_digest(*out);
+    return err ? err : build(*out, problem);
+}
+
+#define SWAP(type, a, b) \
+    do {                 \
+        type kept = (a); \
+        (a) = (b);       \
+        (b) = kept;      \
+    } while (0)
+
+// Files and contexts of `fresh`, which gets the old ones. Workers wait for pointers to change places, never for a file.
+static void swap(struct moon_tls_client *client, struct moon_tls_client *fresh)
+{
+    pthread_mutex_lock(&client->hub->lock);
+    memcpy(client->digest, fresh->digest, sizeof client->digest);
+    pthread_mutex_unlock(&client->hub->lock);
+    pthread_mutex_lock(&client->file_lock);
+    SWAP(struct tls_file, client->ca, fresh->ca);
+    SWAP(struct tls_file, client->crl, fresh->crl);
+    SWAP(struct tls_certificate, client->own, fresh->own);
+    pthread_mutex_unlock(&client->file_lock);
+    pthread_mutex_lock(&client->lock);
+    for (size_t i = 0; i < client->part_count; i++)
+        SWAP(SSL_CTX *, client->parts[i].context, fresh->parts[i].context);
+    atomic_fetch_add(&client->epoch, 1);
+    pthread_mutex_unlock(&client->lock);
+}
+
+static void look(struct moon_tls_client *client,
+                 void (*tell)(void *owner, bool is_fine, const char *text), void *owner)
+{
+    struct moon_tls_problem problem;
+    struct moon_tls_client *fresh;
+    if (moon_tls_client_is_fresh(client))
+        return;
+    int err = reread(client, &problem, &fresh);
+    ERR_clear_error();
+    if (err && strcmp(problem.text, client->refused) != 0) {
+        snprintf(client->refused, sizeof client->refused, "%s", problem.text);
+        client->refused_count = 0;
+    }
+    // A certificate and its key are written one after the other: what is wrong for a moment is not told.
+    if (err && ++client->refused_count == 2)
+        tell(owner, false, problem.text);
+    if (!err) {
+        client->refused[0] = '\0';
+        swap(client, fresh);
+        tell(owner, true, client->own.cert.path ? client->own.cert.path : client->ca.path);
+    }
+    client_free(fresh);
+}
+
+// References to all that have files, malloc'd: reading takes its time, and nobody waits for it.
+static size_t gather(struct moon_tls_hub *hub, struct moon_tls_client ***out)
+{
+    size_t count = 0;
+    *out = NULL;
+    pthread_mutex_lock(&hub->lock);
+    for (struct moon_list *at = hub->clients.next; at != &hub->clients; at = at->next) {
+        struct moon_tls_client *client = MOON_CONTAINER(at, struct moon_tls_client, node);
+        if (!has_files(client))
+            continue;
+        *out = (struct moon_tls_client **)realloc((void *)*out, (count + 1) * sizeof(void *));
+        if (!*out)
+            abort();
+        client->ref_count++;
+        (*out)[count++] = client;
+    }
+    pthread_mutex_unlock(&hub->lock);
+    return count;
+}
+
+void moon_tls_clients_poll(struct moon_tls_hub *hub,
+                           void (*tell)(void *owner, bool is_fine, const char *text), void *owner)
+{
+    struct moon_tls_client **clients;
+    size_t count = gather(hub, &clients);
+    for (size_t i = 0; i < count; i++) {
+        look(clients[i], tell, owner);
+        moon_tls_client_unref(clients[i]);
+    }
+    free((void *)clients);
+}
+
+bool moon_tls_is_current(const struct moon_stream *s)
+{
+    const struct tls_stream *stream = (const struct tls_stream *)s;
+    return stream->epoch == atomic_load_explicit(&stream->client->epoch, memory_order_relaxed);
+}
+
+// ---- connecting
+
+// A reference to the context of now.
+static SSL_CTX *context_of(struct moon_tls_client *client, const struct worker_part *part,
+                           uint32_t *epoch)
+{
+    pthread_mutex_lock(&client->lock);
+    SSL_CTX *context = part->context;
+    SSL_CTX_up_ref(context);
+    *epoch = atomic_load(&client->epoch);
+    pthread_mutex_unlock(&client->lock);
+    return context;
 }
 
 struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t worker,
@@ -380,7 +512,9 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
     struct worker_part *part = &client->parts[worker];
     struct tls_stream *stream =
         tls_stream_new(client->hub, client->hub->seats[worker], loop, inner);
-    tls_stream_begin(stream, part->context);
+    SSL_CTX *context = context_of(client, part, &stream->epoch);
+    tls_stream_begin(stream, context);
+    SSL_CTX_free(context); // the connection has a reference of its own
     stream->client = moon_tls_client_ref(client);
     size_t len = strlen(host);
     stream->sni = strndup(host, len > 1 && host[len - 1] == '.' ? len - 1 : len); // RFC 6066 3
@@ -390,8 +524,8 @@ struct moon_stream *moon_tls_connect(struct moon_tls_client *client, size_t work
     SSL_set_alpn_protos(stream->ssl, (const unsigned char *)alpn.ptr, (unsigned)alpn.len);
     expect(stream, stream->sni);
     moon_stream_address(inner, true, &address);
-    struct session *session = find_session(part, stream->sni, &address);
-    if (session && session->session)
-        SSL_set_session(stream->ssl, session->session);
+    SSL_SESSION *session = tls_sessions_get(&part->sessions, stream->epoch, stream->sni, &address);
+    if (session)
+        SSL_set_session(stream->ssl, session);
     return &stream->base;
 }

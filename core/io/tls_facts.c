@@ -67,7 +67,31 @@ static struct moon_slice keep(char **at, struct moon_slice text)
     return text.len ? kept : (struct moon_slice){NULL, 0};
 }
 
+enum { CN_MAX_LEN = 256 }; // X.520 has 64
+
+// The most specific common name; empty: none, or one that is no text.
+static size_t read_cn(const X509 *x509, char out[CN_MAX_LEN])
+{
+    const X509_NAME *subject = X509_get_subject_name(x509);
+    int at = -1, last = -1;
+    while ((at = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) >= 0)
+        last = at;
+    if (last < 0)
+        return 0;
+    unsigned char *text;
+    int len =
+        ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, last)));
+    if (len < 0)
+        return 0;
+    size_t kept = len <= CN_MAX_LEN ? (size_t)len : 0;
+    memcpy(out, text, kept);
+    OPENSSL_free(text);
+    return kept;
+}
+
 struct shown {
+    char cn[CN_MAX_LEN];
+    size_t cn_len;
     BIO *subject, *sans, *serial;
     char fingerprint[2 * EVP_MAX_MD_SIZE + 1];
 };
@@ -82,6 +106,7 @@ static void read_shown(const X509 *x509, struct shown *out)
     if (!out->subject || !out->sans || !out->serial)
         abort();
     X509_NAME_print_ex(out->subject, X509_get_subject_name(x509), 0, XN_FLAG_RFC2253);
+    out->cn_len = read_cn(x509, out->cn);
     print_sans(out->sans, x509);
     i2a_ASN1_INTEGER(out->serial, X509_get0_serialNumber(x509));
     X509_digest(x509, EVP_sha256(), digest, &len);
@@ -104,7 +129,8 @@ struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint
     }
     struct moon_slice fingerprint = moon_slice_from(shown.fingerprint);
     SSL_get0_alpn_selected(ssl, &alpn, &alpn_len);
-    size_t len = sni.len + alpn_len + subject.len + sans.len + serial.len + fingerprint.len;
+    size_t len =
+        sni.len + alpn_len + subject.len + shown.cn_len + sans.len + serial.len + fingerprint.len;
     struct moon_tls_facts *facts = calloc(1, sizeof *facts + len);
     if (!facts)
         abort();
@@ -119,6 +145,7 @@ struct moon_tls_facts *tls_facts_new(SSL *ssl, struct moon_slice sni, const uint
     facts->sni = keep(&at, sni);
     facts->alpn = keep(&at, (struct moon_slice){(const char *)alpn, alpn_len});
     facts->subject = keep(&at, subject);
+    facts->cn = keep(&at, (struct moon_slice){shown.cn, shown.cn_len});
     facts->sans = keep(&at, sans);
     facts->serial = keep(&at, serial);
     facts->fingerprint = keep(&at, fingerprint);

@@ -105,7 +105,7 @@ int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path)
 bool moon_tls_hub_is_used(struct moon_tls_hub *hub)
 {
     pthread_mutex_lock(&hub->lock);
-    bool is_used = !moon_list_is_empty(&hub->servers);
+    bool is_used = !moon_list_is_empty(&hub->servers) || tls_clients_have_files(hub);
     pthread_mutex_unlock(&hub->lock);
     return is_used;
 }

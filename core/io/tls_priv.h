@@ -2,8 +2,8 @@
 //   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
 //   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
 //   tls_choose.c  who has a say   tls_ocsp.c  staples   tls_override.c  certificates that are given
-//   tls_client.c  connections of our own   tls_bio.c  ciphertext on its way   tls_pem.c  certificates and keys as text
-//   tls_made.c  certificates of our own making   tls_challenges.c  proofs for ACME
+//   tls_client.c  connections of our own   tls_sessions.c  their sessions   tls_bio.c  ciphertext on its way
+//   tls_pem.c  certificates and keys as text   tls_made.c  certificates of our own making   tls_challenges.c  proofs for ACME
 #pragma once
 
 #include "base/list.h"
@@ -114,11 +114,16 @@ __attribute__((format(printf, 3, 4))) int tls_refuse(struct moon_tls_problem *pr
 // 0 or MOON_ECONFIG.
 int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
                   struct moon_tls_problem *problem);
+// Notes when the certificate ends. MOON_ECONFIG: it has, or has not begun.
+int tls_check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *key,
+                    struct tls_certificate *out, struct moon_tls_problem *problem);
 bool tls_file_is_fresh(const struct tls_file *file);
 void tls_file_fini(struct tls_file *file);
 // The CAs of a file into a store; how many there were. `names` may be NULL.
 size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat,
                      STACK_OF(X509_NAME) * names);
+// The CRLs of a file; how many there were. From now on certificates are looked up in them.
+size_t tls_store_add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat);
 int tls_version(int version, int absent);
 extern const char tls_suites[], tls_groups[], tls_ciphers[];
 
@@ -282,8 +287,27 @@ void tls_tickets_use(SSL_CTX *context);
 // ---- tls_client.c
 
 void tls_clients_fill(struct moon_tls_hub *hub);
+// Under the hub's lock.
+bool tls_clients_have_files(const struct moon_tls_hub *hub);
 // The handshake is done: whether the peer is who was meant. NULL, or why not.
 const char *tls_client_judge(const struct tls_stream *stream);
+
+// ---- tls_sessions.c
+
+// Zeroed at first.
+struct tls_sessions {
+    struct tls_session *sessions; // made with the first
+    unsigned next;                // to be replaced
+    uint32_t epoch;               // of the files that they were agreed on under
+};
+
+void tls_sessions_fini(struct tls_sessions *all);
+// Borrowed; NULL: there is none.
+SSL_SESSION *tls_sessions_get(struct tls_sessions *all, uint32_t epoch, const char *host,
+                              const struct moon_address *address);
+// Takes the reference.
+void tls_sessions_keep(struct tls_sessions *all, uint32_t epoch, const char *host,
+                       const struct moon_address *address, SSL_SESSION *given);
 
 // ---- tls_facts.c
 
@@ -299,6 +323,8 @@ BIO_METHOD *tls_bio_new(void);
 // come; MOON_EOF, -errno.
 int tls_hello_gather(struct tls_stream *stream);
 void tls_hello_drop(struct tls_stream *stream);
+// Once connected: what goes out before the first record, and in one send with it.
+void tls_first_take(struct tls_stream *stream);
 // What the call to OpenSSL has left in the scratch goes out, or waits.
 void tls_scratch_flush(struct tls_stream *stream);
 // Offers what waits.
@@ -322,7 +348,10 @@ struct tls_stream {
     moon_tls_choose_fn *choose;     // NULL: nobody
     void *choose_owner;
     char *hello; // a client's first record, until OpenSSL has it; NULL: none
-    uint32_t hello_at, hello_len;
+    uint32_t hello_at, hello_len, first_len;
+    uint32_t epoch; // of the client
+    char *
+        first; // of the client role: plain bytes in front of all else, until it is connected; NULL: none
     char *pending; // ciphertext that the stream below did not take; NULL: none
     uint32_t pending_at, pending_len;
     // what of pending's plain bytes was not reported as written: whoever writes next begins with them

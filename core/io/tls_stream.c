@@ -144,6 +144,7 @@ static unsigned handshake(struct tls_stream *stream)
         SSL_set_accept_state(stream->ssl);
     }
     ERR_clear_error();
+    tls_first_take(stream);
     int done = SSL_do_handshake(stream->ssl);
     int kind = done == 1 ? SSL_ERROR_NONE : SSL_get_error(stream->ssl, done);
     if (kind == SSL_ERROR_NONE) {
@@ -443,6 +444,8 @@ static void discard(struct tls_stream *stream)
     stream->ssl = NULL;
     tls_pending_drop(stream);
     tls_hello_drop(stream);
+    free(stream->first);
+    stream->first = NULL;
     moon_tls_facts_unref(stream->facts);
     stream->facts = NULL;
     tls_contexts_unref(stream->contexts);

@@ -129,8 +129,8 @@ static void format_time(const ASN1_TIME *time, char to[64])
     BIO_free(bio);
 }
 
-static int check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *key,
-                       struct tls_certificate *out, struct moon_tls_problem *problem)
+int tls_check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *key,
+                    struct tls_certificate *out, struct moon_tls_problem *problem)
 {
     char text[64];
     int64_t now_s = (int64_t)(moon_world_wall_ms(hub->world) / 1000);
@@ -190,7 +190,7 @@ static int check_certificate(struct moon_tls_hub *hub, SSL_CTX *context,
     X509 *x509 = SSL_CTX_get0_certificate(context);
     certificate->type = EVP_PKEY_get_base_id(X509_get0_pubkey(x509));
     read_names(x509, certificate);
-    int err = check_dates(hub, x509, key, certificate, problem);
+    int err = tls_check_dates(hub, x509, key, certificate, problem);
     return err || index < 0 ? err : check_ocsp(hub, certificate, index, problem);
 }
 
@@ -239,7 +239,7 @@ size_t tls_store_add(X509_STORE *store, const struct tls_file *file, struct tls_
     return count;
 }
 
-static size_t add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat)
+size_t tls_store_add_crls(X509_STORE *store, const struct tls_file *file, struct tls_seat *seat)
 {
     BIO *bio = tls_pem_open(file->bytes);
     X509_CRL *crl;
@@ -267,7 +267,7 @@ static const char *use_clients(SSL_CTX *context, const struct moon_tls_terms *te
     if (!names || !store)
         abort();
     const char *wrong = tls_store_add(store, &terms->ca, seat, names) ? NULL : "ca";
-    if (terms->crl.path && !add_crls(store, &terms->crl, seat))
+    if (terms->crl.path && !tls_store_add_crls(store, &terms->crl, seat))
         wrong = wrong ? wrong : "crl";
     SSL_CTX_set1_verify_cert_store(context, store);
     SSL_CTX_set_client_CA_list(context, names);

@@ -27,6 +27,13 @@ int moon_world_bind(struct moon_world *world, const struct moon_address *at, siz
     return world->ops->bind ? world->ops->bind(world, at, count, out) : -ENOTSUP;
 }
 
+int moon_socket_set_transparent(struct moon_socket *socket, bool is_transparent)
+{
+    if (!socket->ops->set_transparent)
+        return is_transparent ? -ENOTSUP : 0;
+    return socket->ops->set_transparent(socket, is_transparent);
+}
+
 int moon_loop_datagram_open(struct moon_loop *loop, const struct moon_address *to,
                             struct moon_socket **out)
 {

@@ -5,6 +5,7 @@
 #include "base/address.h"
 #include "base/slice.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,8 @@ int moon_world_ask_local(struct moon_world *world, const char *path, struct moon
 int moon_world_sleep(struct moon_world *world, uint64_t ms);
 // Lets other threads that wait for this thread's CPU have it first; returns at once where there are none.
 void moon_world_yield(struct moon_world *world);
+// Whether it takes connections to addresses that are not ours (IP_TRANSPARENT). 0 or -errno: -EPERM without CAP_NET_ADMIN or CAP_NET_RAW.
+int moon_socket_set_transparent(struct moon_socket *socket, bool is_transparent);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);

@@ -52,6 +52,7 @@ struct moon_world {
 struct moon_socket_ops {
     void (*address)(const struct moon_socket *socket, struct moon_address *out);
     void (*free)(struct moon_socket *socket);
+    int (*set_transparent)(struct moon_socket *socket, bool is_transparent); // NULL: it can't be
 };
 
 struct moon_socket {

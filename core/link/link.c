@@ -12,6 +12,7 @@
 #include "conf/settings.h"
 #include "io/tls.h"
 #include "link/link_priv.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -73,7 +74,7 @@ static void link_free(struct moon_link *link)
     moon_buffer_fini(&link->in, link->res->buffers);
     moon_buffer_fini(&link->out, link->res->buffers);
     moon_body_fini(&link->body);
-    free(link->proxied);
+    moon_proxied_unref(link->proxied);
     free(link);
 }
 
@@ -498,7 +499,7 @@ void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied)
     link->proxied = proxied;
 }
 
-const struct moon_proxied *moon_link_proxied(const struct moon_link *link)
+struct moon_proxied *moon_link_proxied(const struct moon_link *link)
 {
     return link->proxied;
 }

@@ -108,9 +108,9 @@ bool moon_link_is_in_head(const struct moon_link *link);
 bool moon_link_is_busy(const struct moon_link *link);
 // It only waits for its end: what is queued is written, what comes is thrown away.
 bool moon_link_is_ending(const struct moon_link *link);
-// What a PROXY header in front of it said (malloc'd; the link frees it). NULL: nothing.
+// What those in front of it said (link/proxied.h); takes the reference. NULL: nothing.
 void moon_link_set_proxied(struct moon_link *link, struct moon_proxied *proxied);
-const struct moon_proxied *moon_link_proxied(const struct moon_link *link);
+struct moon_proxied *moon_link_proxied(const struct moon_link *link);
 // Client role, new: bytes that go out before everything else, as soon as the connection stands.
 void moon_link_send_first(struct moon_link *link, struct moon_slice bytes);
 // The stream underneath, the link's.

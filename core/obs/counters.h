@@ -64,6 +64,9 @@
     X(refused_proxy_timeout, "counter", "Connections closed before a request")                     \
     X(refused_listener_limit, "counter", "Connections closed before a request")                    \
     X(refused_client_limit, "counter", "Connections closed before a request")                      \
+    X(refused_handshake_limit, "counter", "Connections closed before a request")                   \
+    X(refused_client_handshake_limit, "counter", "Connections closed before a request")            \
+    X(refused_loop, "counter", "Connections closed before a request")                              \
     X(refused_hello_malformed, "counter", "Connections closed before a request")                   \
     X(refused_hello_oversize, "counter", "Connections closed before a request")                    \
     X(refused_hello_cut, "counter", "Connections closed before a request")                         \

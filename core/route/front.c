@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 const char *const moon_protocol_choices[] = {"http", "https", "tcp", "udp", "tls", NULL};
+const char *const moon_transparent_choices[] = {"redirect", "tproxy", NULL};
 
 static const struct moon_schema_key no_keys[] = {{.name = NULL}};
 static const struct moon_schema_key network_item = {
@@ -25,8 +26,11 @@ const struct moon_schema moon_front_proxy_schema = {proxy_keys, NULL, NULL};
         .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = 1, .max = 10000000, \
         .expected = "a count, 1 to 10000000"                                                   \
     }
-static const struct moon_schema_key limit_keys[] = {
-    COUNT("connections"), COUNT("per_client"), {.name = NULL}};
+static const struct moon_schema_key limit_keys[] = {COUNT("connections"),
+                                                    COUNT("per_client"),
+                                                    COUNT("handshakes"),
+                                                    COUNT("handshakes_per_client"),
+                                                    {.name = NULL}};
 const struct moon_schema moon_front_limits_schema = {limit_keys, NULL, NULL};
 
 enum { MODE_DEFAULT = 0600, MODE_MAX = 0777 };
@@ -85,6 +89,41 @@ static bool check_protocol(const struct reading *at)
     return is_fine;
 }
 
+static bool read_transparent(const struct reading *at)
+{
+    struct moon_slice kind = moon_value_string(&at->object->value, "transparent", MOON_SLICE(""));
+    if (kind.len == 0)
+        return true;
+    at->front->transparent = moon_slice_equal(kind, MOON_SLICE("tproxy"))
+                                 ? MOON_TRANSPARENT_TPROXY
+                                 : MOON_TRANSPARENT_REDIRECT;
+    if (at->front->protocol == MOON_PROTOCOL_UDP)
+        return tell(at, "transparent", "it is for connections: remove it", "has no meaning with",
+                    MOON_SLICE("udp"));
+    if (at->front->has_proxy_header)
+        return tell(at, "transparent",
+                    "a PROXY header says where the client meant to go: remove it",
+                    "has no meaning with", MOON_SLICE("proxy_protocol"));
+    return true;
+}
+
+static bool read_limits(const struct reading *at)
+{
+    const struct moon_value *limits = moon_value_get(&at->object->value, "limits");
+    struct moon_front *front = at->front;
+    front->limits.connections = (uint32_t)moon_value_number(limits, "connections", 0);
+    front->limits.per_client = (uint32_t)moon_value_number(limits, "per_client", 0);
+    front->limits.handshakes = (uint32_t)moon_value_number(limits, "handshakes", 0);
+    front->limits.handshakes_per_client =
+        (uint32_t)moon_value_number(limits, "handshakes_per_client", 0);
+    bool is_of_tls = front->limits.handshakes || front->limits.handshakes_per_client;
+    if (!is_of_tls || moon_value_get(&at->object->value, "tls"))
+        return true;
+    return tell(at, front->limits.handshakes ? "limits.handshakes" : "limits.handshakes_per_client",
+                "remove it, or give the listener `tls`", "has no meaning with protocol",
+                moon_slice_from(moon_protocol_name(front->protocol)));
+}
+
 static bool read_trusted(const struct reading *at)
 {
     const struct moon_value *proxy = moon_value_get(&at->object->value, "proxy_protocol");
@@ -129,13 +168,12 @@ bool moon_front_read(const struct moon_compile *compile, const struct moon_objec
                      struct moon_front *out)
 {
     struct reading at = {compile, object, out};
-    const struct moon_value *limits = moon_value_get(&object->value, "limits");
     *out = (struct moon_front){.protocol = protocol_of(object), .mode = MODE_DEFAULT};
     out->detects = moon_value_bool(&object->value, "detect", false);
-    out->limits.connections = (uint32_t)moon_value_number(limits, "connections", 0);
-    out->limits.per_client = (uint32_t)moon_value_number(limits, "per_client", 0);
     bool is_fine = read_trusted(&at);
+    is_fine = read_limits(&at) && is_fine;
     is_fine = read_mode(&at) && is_fine;
+    is_fine = read_transparent(&at) && is_fine;
     return check_protocol(&at) && is_fine;
 }
 
@@ -158,7 +196,8 @@ static bool may_meet(enum moon_protocol a, enum moon_protocol b, bool detects)
 
 const char *moon_front_difference(const struct moon_object *a, const struct moon_object *b)
 {
-    static const char *const keys[] = {"detect", "proxy_protocol", "limits", "mode", NULL};
+    static const char *const keys[] = {"detect", "proxy_protocol", "limits",
+                                       "mode",   "transparent",    NULL};
     if (!may_meet(protocol_of(a), protocol_of(b), moon_value_bool(&a->value, "detect", false)))
         return "protocol";
     for (const char *const *key = keys; *key; key++)

@@ -18,19 +18,28 @@ enum moon_protocol {
     MOON_PROTOCOL_TLS, // as TCP: passed through, or ended here, routed by name
 };
 
+// How the kernel sends connections here that were meant for elsewhere.
+enum moon_transparent_kind {
+    MOON_TRANSPARENT_NONE,
+    MOON_TRANSPARENT_REDIRECT, // by netfilter's REDIRECT, or DNAT
+    MOON_TRANSPARENT_TPROXY,
+};
+
 struct moon_front {
     enum moon_protocol protocol;
+    enum moon_transparent_kind transparent;
     bool has_proxy_header;
     bool detects;                 // the first bytes tell the protocol
     struct moon_network *trusted; // who may send one
     uint32_t trusted_count;
     struct {
         uint32_t connections, per_client; // open at once, all workers together; 0: unbounded
+        uint32_t handshakes, handshakes_per_client; // of TLS, under way at once
     } limits;
     uint32_t mode; // of the file of a unix socket
 };
 
-extern const char *const moon_protocol_choices[];
+extern const char *const moon_protocol_choices[], *const moon_transparent_choices[];
 extern const struct moon_schema moon_front_proxy_schema, moon_front_limits_schema;
 
 static inline bool moon_protocol_is_http(enum moon_protocol protocol)
@@ -44,7 +53,7 @@ static inline bool moon_protocol_is_tls(enum moon_protocol protocol)
 }
 
 const char *moon_protocol_name(enum moon_protocol protocol);
-// Reads protocol, detect, proxy_protocol, limits and mode of moongate.listener { ... }. False, with the problems told; wants
+// Reads protocol, detect, proxy_protocol, limits, mode and transparent of moongate.listener { ... }. False, with the problems told; wants
 // moon_front_fini either way.
 bool moon_front_read(const struct moon_compile *compile, const struct moon_object *object,
                      struct moon_front *out);

@@ -139,6 +139,23 @@ struct moon_abi_dict_keys {
     uint8_t is_last; // out
 };
 
+enum {
+    MOON_ABI_PROXY_WITHIN_TLS = 256,
+    // in struct moon_abi_proxy: the client spoke TLS, showed a certificate, and it was accepted
+    MOON_ABI_PROXY_TLS = 1,
+    MOON_ABI_PROXY_CERTIFICATE = 2,
+    MOON_ABI_PROXY_VERIFIED = 4,
+};
+struct moon_abi_address {
+    char text[64]; // empty: none
+    uint16_t port;
+};
+struct moon_abi_proxy {
+    struct moon_abi_address address; // whose it is
+    int version;                     // 1 or 2
+    int tls;                         // MOON_ABI_PROXY_TLS and so on
+};
+
 // Options of regular expressions (base/regex.h); may be or-ed.
 enum {
     MOON_ABI_REGEX_CASELESS = 1,
@@ -172,6 +189,12 @@ int moon_abi_phase(void *vm);
 /// 'a' client address, 'b' the request's body as it was collected; of a TLS connection: 'V' version, 'C' cipher, 'S' the name
 /// asked for, and of the client's certificate: 'J' subject, 'A' alternative names, 'F' fingerprint, 'N' serial. MOON_ABI_NONE: there is none.
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
+/// What the PROXY header of the client's connection said. MOON_ABI_NONE: there was none, or it said nothing.
+int moon_abi_proxy_get(const void *handle, struct moon_abi_proxy *out);
+/// The first of its TLVs of a type; plus MOON_ABI_PROXY_WITHIN_TLS: of those about the client's TLS. MOON_ABI_NONE: there is none.
+int moon_abi_proxy_tlv(const void *handle, int type, struct moon_abi_text *out);
+/// Where the client meant to go: as a PROXY header says, or the kernel of what was sent here, else where it has come.
+int moon_abi_destination(const void *handle, struct moon_abi_address *out);
 /// Changes 'm', 'h', 'p' (made canonical) or 'q', in rewrite and access.
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
 /// Numbers of an exchange. `what`: 's' response status, 'p' request port, 'c' client port, 'l' bytes of the response body so

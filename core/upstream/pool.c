@@ -8,6 +8,8 @@
 #include "link/resources.h"
 #include "upstream/balance/least_request.h"
 #include "upstream/balance/split.h"
+#include "upstream/outbound.h"
+#include "upstream/patron.h"
 #include "upstream/pool_priv.h"
 #include "upstream/registry.h"
 #include "upstream/upstream.h"
@@ -73,6 +75,11 @@ struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry
     moon_wake_init(&pool->wake, registry, res->loop, on_wake);
     slots_grow(pool);
     return pool;
+}
+
+struct moon_outbound *moon_pool_outbound(const struct moon_pool *pool)
+{
+    return moon_registry_outbound(pool->wake.registry);
 }
 
 void moon_pool_drain(struct moon_pool *pool)
@@ -261,6 +268,10 @@ static struct identity identity_for(const struct moon_lend_args *args)
     struct identity identity = identity_of(args->upstream);
     if (args->is_http1)
         identity.protocol = MOON_UPSTREAM_HTTP1;
+    if (args->upstream->proxy) {
+        identity.proxy = args->upstream->proxy;
+        identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
+    }
     return identity;
 }
 
@@ -282,11 +293,20 @@ static struct moon_pooled *take_kept(struct moon_pool *pool, const struct moon_l
     return NULL;
 }
 
+// Any endpoint will do, but where the client says which.
+static bool leads_there(const struct moon_pooled *pooled, const struct moon_lend_args *args)
+{
+    const struct moon_address *to = args->patron ? moon_patron_destination(args->patron) : NULL;
+    return !args->upstream->is_original ||
+           (to && moon_address_equal(&pooled->slot->state->address, to));
+}
+
 // Its settings may have changed while it was waited for.
 static bool is_fit(struct moon_pooled *pooled, const struct moon_lend_args *args)
 {
     struct identity identity = identity_for(args);
     return slot_is_of(pooled->slot, &identity) && pooled->slot->proxy == args->upstream->proxy &&
+           pooled_is_current(pooled) && leads_there(pooled, args) &&
            (pooled->is_h2 ? pooled_has_room(pooled, args->upstream->stream_max_count)
                           : !args->fresh);
 }
@@ -329,6 +349,15 @@ static bool get_permit(struct moon_pool *pool, const struct moon_upstream *upstr
            steal_permit(pool, upstream->limit);
 }
 
+// So that it is known where the kernel sends it back to us.
+static void note_outbound(struct moon_pool *pool, const struct moon_pooled *pooled)
+{
+    struct moon_address local;
+    moon_link_address(pooled->link, false, &local);
+    moon_outbound_note(moon_pool_outbound(pool), &local, &pooled->slot->state->address,
+                       moon_loop_now_ms(pool->res->loop));
+}
+
 static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, struct slot *slot,
                     bool has_permit, struct moon_lease *lease)
 {
@@ -336,6 +365,8 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     if (!has_permit && !get_permit(pool, args->upstream))
         return -EAGAIN;
     int err = pooled_connect(pool, slot, args->patron, &pooled);
+    if (!err && args->upstream->is_original)
+        note_outbound(pool, pooled);
     if (!err)
         return fill_lease(pooled, counts_load(args), false, lease);
     if (slot->limit)
@@ -343,35 +374,36 @@ static int lend_new(struct moon_pool *pool, const struct moon_lend_args *args, s
     return err;
 }
 
-// The slot without limit of an address; found without the registry's lock.
-static struct slot *slot_to(struct moon_pool *pool, const struct moon_lend_to_args *args)
+// The slot of that identity at an address; found without the registry's lock where it can be.
+static struct slot *slot_at(struct moon_pool *pool, struct identity identity,
+                            const struct moon_address *address)
 {
-    const struct moon_address *address = args->address;
-    struct identity identity = {.tls = args->tls,
-                                .host = args->tls ? args->host : MOON_SLICE(""),
-                                .protocol = args->protocol};
     struct slot *slot = pool->buckets[moon_address_hash(address) & (pool->bucket_count - 1)];
-    for (; slot; slot = slot->next)
+    for (; slot && !identity.patron; slot = slot->next)
         if (slot_is_of(slot, &identity) && !slot->patron &&
-            moon_address_equal(&slot->state->address, address))
+            moon_address_equal(&slot->state->address, address)) {
+            slot->is_gone = false;
             return slot;
-    struct moon_endpoint_state *state = moon_endpoint_state_get(pool->wake.registry, address);
-    identity.state = state;
+        }
+    identity.state = moon_endpoint_state_get(pool->wake.registry, address);
     slot = slot_get(pool, &identity);
-    moon_endpoint_state_unref(state); // the slot has one of its own
+    moon_endpoint_state_unref(identity.state); // the slot has one of its own
     return slot;
 }
 
 int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease)
 {
-    struct slot *slot = slot_to(pool, args);
+    struct identity identity = {.tls = args->tls,
+                                .host = args->tls ? args->host : MOON_SLICE(""),
+                                .protocol = args->protocol};
+    struct slot *slot = slot_at(pool, identity, args->address);
     struct moon_pooled *pooled = NULL;
     *lease = (struct moon_lease){.endpoint_count = 1, .state = slot->state};
     if (!args->fresh)
         pooled = pooled_shared(slot, UINT32_MAX, false);
-    if (!args->fresh && !pooled && !moon_list_is_empty(&slot->idle))
-        pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+    if (!args->fresh && !pooled)
+        pooled = pooled_newest_idle(slot);
     bool is_reused = pooled != NULL;
     if (!pooled) {
         int err = pooled_connect(pool, slot, NULL, &pooled);
@@ -381,15 +413,22 @@ int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *ar
     return fill_lease(pooled, false, is_reused, lease);
 }
 
-static struct slot *slot_for(struct moon_pool *pool, const struct moon_lend_args *args,
-                             struct moon_endpoint_state *state)
+// Of an upstream of original destinations; NULL: there is none.
+static struct slot *slot_of_patron(struct moon_pool *pool, const struct moon_lend_args *args)
+{
+    const struct moon_address *to = args->patron ? moon_patron_destination(args->patron) : NULL;
+    return to ? slot_at(pool, identity_for(args), to) : NULL;
+}
+
+// The slot of an endpoint whose turn it is; NULL: there is none.
+static struct slot *slot_in_turn(struct moon_pool *pool, const struct moon_lend_args *args,
+                                 const struct moon_endpoint_set *set)
 {
     struct identity identity = identity_for(args);
-    identity.state = state;
-    if (args->upstream->proxy) {
-        identity.proxy = (uint8_t)args->upstream->proxy;
-        identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
-    }
+    const struct moon_endpoint *endpoint = choose(pool, args, set);
+    if (!endpoint)
+        return NULL;
+    identity.state = endpoint->state;
     return slot_get(pool, &identity);
 }
 
@@ -398,9 +437,7 @@ static struct moon_pooled *find_link(const struct moon_lend_args *args, struct s
 {
     if (slot->speaks_h2)
         return pooled_shared(slot, args->upstream->stream_max_count, args->was_lost);
-    if (args->fresh || moon_list_is_empty(&slot->idle))
-        return NULL;
-    return MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+    return args->fresh ? NULL : pooled_newest_idle(slot);
 }
 
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
@@ -413,15 +450,17 @@ int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
     *lease = (struct moon_lease){.endpoint_count = set->count};
     struct slot *slot = NULL;
     if (!pooled) {
-        const struct moon_endpoint *endpoint = choose(pool, args, set);
-        slot = endpoint ? slot_for(pool, args, endpoint->state) : NULL;
+        slot = args->upstream->is_original ? slot_of_patron(pool, args)
+                                           : slot_in_turn(pool, args, set);
         lease->state = slot ? slot->state : NULL;
     }
     if (slot)
         pooled = find_link(args, slot);
     if (slot && !pooled)
         return lend_new(pool, args, slot, has_permit, lease);
-    int err = pooled ? fill_lease(pooled, counts_load(args), true, lease) : -ENOENT;
+    int err = args->upstream->is_original ? -EDESTADDRREQ : -ENOENT;
+    if (pooled)
+        err = fill_lease(pooled, counts_load(args), true, lease);
     if (has_permit)
         moon_limit_release(limit, &pool->wake);
     return err;

@@ -14,34 +14,30 @@ struct moon_address;
 struct moon_backend;
 struct moon_endpoint_state;
 struct moon_lane;
+struct moon_outbound;
+struct moon_patron;
 struct moon_pool;
 struct moon_pooled;
-struct moon_proxied;
 struct moon_resources;
 struct moon_split;
 struct moon_tls_client;
-struct moon_stream;
 struct moon_upstream;
 
 struct moon_pool *moon_pool_new(struct moon_resources *res, struct moon_registry *registry);
 // Closes every idle link. Links that are lent out must have come back. NULL is fine.
 void moon_pool_free(struct moon_pool *pool);
+// Shared by all pools of the registry.
+struct moon_outbound *moon_pool_outbound(const struct moon_pool *pool);
 // Closes every idle link, now and from now on.
 void moon_pool_drain(struct moon_pool *pool);
 
 // The backend of the worker's next exchange; NULL when none has a weight.
 const struct moon_backend *moon_pool_split(struct moon_pool *pool, const struct moon_split *split);
 
-// The client connection that a link is for.
-struct moon_patron {
-    uint64_t number; // unique in the worker
-    const struct moon_stream *stream;
-    const struct moon_proxied *proxied; // NULL: it came without a PROXY header
-};
-
 struct moon_lend_args {
     const struct moon_upstream *upstream;
-    // Told in PROXY headers, where the upstream wants them; NULL: the gateway itself. Never followed later.
+    // Told in PROXY headers, where the upstream wants them, and says where an upstream of original destinations is; NULL: the
+    // gateway itself. Never followed later.
     const struct moon_patron *patron;
     // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
     const struct moon_endpoint_state *avoid;
@@ -63,7 +59,7 @@ struct moon_lease {
 
 // Chooses an endpoint and gives a link to it: an idle one, unless `fresh`, else one that is connecting. 0; -ENOENT: no endpoint
 // has a weight; -EAGAIN: the upstream is at its limit, wait; -EADDRNOTAVAIL, -EMFILE and the like: no connection could be
-// begun, lease->state says to where.
+// begun, lease->state says to where. -EDESTADDRREQ: the patron meant to go nowhere else.
 int moon_pool_lend(struct moon_pool *pool, const struct moon_lend_args *args,
                    struct moon_lease *lease);
 struct moon_lend_to_args {

@@ -6,9 +6,9 @@
 #include "io/stream.h"
 #include "io/tls.h"
 #include "link/link.h"
-#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
+#include "upstream/patron.h"
 #include "upstream/pool_priv.h"
 #include "upstream/upstream.h"
 
@@ -88,6 +88,22 @@ static bool is_old(const struct moon_pooled *pooled)
            LINK_MAX_AGE_MS;
 }
 
+bool pooled_is_current(const struct moon_pooled *pooled)
+{
+    return !pooled->slot->tls || moon_tls_is_current(moon_link_stream(pooled->link));
+}
+
+struct moon_pooled *pooled_newest_idle(struct slot *slot)
+{
+    while (!moon_list_is_empty(&slot->idle)) {
+        struct moon_pooled *pooled = MOON_CONTAINER(slot->idle.next, struct moon_pooled, node);
+        if (pooled_is_current(pooled))
+            return pooled;
+        pooled_close(pooled);
+    }
+    return NULL;
+}
+
 static void keep(struct moon_pooled *pooled)
 {
     pooled_leave_idle(pooled);
@@ -108,7 +124,7 @@ void pooled_offer(struct moon_pooled *pooled)
     struct slot *slot = pooled->slot;
     end_load(pooled);
     if (pool->is_draining || slot->is_gone || slot->idle_count >= SLOT_IDLE_COUNT ||
-        is_old(pooled)) {
+        is_old(pooled) || !pooled_is_current(pooled)) {
         pooled_close(pooled);
         return;
     }
@@ -147,7 +163,8 @@ bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap)
 {
     uint32_t peer_cap = note_cap(pooled);
     return !pooled->is_retiring && !is_old(pooled) &&
-           pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap);
+           pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap) &&
+           pooled_is_current(pooled);
 }
 
 struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost)
@@ -155,12 +172,17 @@ struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost
     struct moon_list *last = slot->shared.prev;
     for (struct moon_list *at = slot->shared.next, *next; at != &slot->shared; at = next) {
         struct moon_pooled *pooled = MOON_CONTAINER(at, struct moon_pooled, node);
+        bool is_last = at == last;
         next = at->next;
         if ((!was_lost || moon_link_is_connecting(pooled->link)) && pooled_has_room(pooled, cap))
             return pooled;
-        moon_list_del(at);
-        moon_list_add_before(&slot->shared, at);
-        if (at == last)
+        if (pooled->is_idle && !pooled_is_current(pooled)) {
+            pooled_close(pooled);
+        } else {
+            moon_list_del(at);
+            moon_list_add_before(&slot->shared, at);
+        }
+        if (is_last)
             break;
     }
     return NULL;
@@ -170,7 +192,7 @@ struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost
 static void offer_lane(struct moon_pooled *pooled)
 {
     struct slot *slot = pooled->slot;
-    if (!slot->limit || slot->patron || pooled->is_retiring)
+    if (!slot->limit || slot->patron || pooled->is_retiring || !pooled_is_current(pooled))
         return;
     switch (moon_limit_offer(slot->limit, &pooled->pool->wake)) {
     case MOON_OFFER_KEEP:
@@ -246,27 +268,6 @@ static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slo
                             slot->host ? slot->host : text, offers[slot->protocol]);
 }
 
-// What a link to a slot with PROXY headers begins with. A client that came with one itself is told of as that one said.
-static void send_proxy_header(const struct slot *slot, const struct moon_patron *patron,
-                              struct moon_link *link)
-{
-    char text[MOON_PROXY_WRITE_LEN];
-    struct moon_address source = {0}, destination = {0};
-    bool is_told = patron && patron->proxied && patron->proxied->source.family;
-    if (is_told) {
-        source = patron->proxied->source;
-        destination = patron->proxied->destination;
-    } else if (patron) {
-        moon_stream_address(patron->stream, true, &source);
-        moon_stream_address(patron->stream, false, &destination);
-    }
-    moon_address_unmap(&source);
-    moon_address_unmap(&destination);
-    size_t len =
-        moon_proxy_header_write((enum moon_proxy_version)slot->proxy, source, destination, text);
-    moon_link_send_first(link, (struct moon_slice){text, len});
-}
-
 int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
                    struct moon_pooled **out)
 {
@@ -283,16 +284,21 @@ int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_
                               : &counters->upstream_connect_failures_total);
         return err;
     }
+    char intro[MOON_PATRON_INTRO_LEN];
+    struct moon_slice first = {intro,
+                               slot->proxy ? moon_patron_introduce(patron, slot->proxy, intro) : 0};
     if (slot->tls)
         stream = secure(pool, slot, stream);
+    if (slot->tls && first.len) // in clear, in front of the handshake
+        moon_tls_send_first(stream, first);
     struct moon_pooled *pooled = calloc(1, sizeof *pooled);
     if (!pooled)
         abort();
     pooled->slot = slot;
     pooled->pool = pool;
     pooled->link = moon_link_new(pool->res, MOON_LINK_CLIENT, stream, &pool_events, pooled);
-    if (slot->proxy)
-        send_proxy_header(slot, patron, pooled->link);
+    if (!slot->tls && first.len)
+        moon_link_send_first(pooled->link, first);
     pooled->is_h2 = slot->speaks_h2;
     if (slot->speaks_h2 && moon_link_speak_h2(pooled->link, slot->peer_stream_count) < 0) {
         moon_link_close(pooled->link);

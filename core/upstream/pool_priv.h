@@ -26,7 +26,7 @@ struct identity {
     struct moon_tls_client *tls;
     struct moon_slice host; // whom TLS asks for; empty: the address itself
     uint64_t patron;        // the number of the client connection that they are for; 0: any
-    uint8_t proxy;          // enum moon_proxy_version
+    uint8_t proxy;          // a kind of introduction (upstream/patron.h)
     uint8_t protocol;       // enum moon_upstream_protocol
 };
 
@@ -127,6 +127,10 @@ struct moon_pooled *slot_oldest_idle(const struct slot *slot);
 int pooled_connect(struct moon_pool *pool, struct slot *slot, const struct moon_patron *patron,
                    struct moon_pooled **out);
 void pooled_leave_idle(struct moon_pooled *pooled);
+// False: files of its TLS have changed since. It takes nothing new.
+bool pooled_is_current(const struct moon_pooled *pooled);
+// The newest idle link that may serve, of HTTP/1.1; those that may not are closed. NULL: there is none.
+struct moon_pooled *pooled_newest_idle(struct slot *slot);
 // The link of the slot that may have another lane, of so many: not for HTTP/1.1. `was_lost`: only one that has not stood yet. NULL:
 // none.
 struct moon_pooled *pooled_shared(struct slot *slot, uint32_t cap, bool was_lost);

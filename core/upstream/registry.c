@@ -1,6 +1,7 @@
 // The registry: a hash of endpoint states, lists of limits and names. What falls to no reference goes at once.
 #include "upstream/registry.h"
 
+#include "upstream/outbound.h"
 #include "upstream/registry_priv.h"
 
 #include <assert.h>
@@ -47,6 +48,7 @@ struct moon_registry *moon_registry_new(void)
     moon_list_init(&registry->names);
     moon_list_init(&registry->healths);
     moon_list_init(&registry->wakes);
+    registry->outbound = moon_outbound_new();
     grow(registry);
     return registry;
 }
@@ -60,7 +62,13 @@ void moon_registry_free(struct moon_registry *registry)
     assert(moon_list_is_empty(&registry->healths));
     pthread_mutex_destroy(&registry->lock);
     free(registry->buckets);
+    moon_outbound_free(registry->outbound);
     free(registry);
+}
+
+struct moon_outbound *moon_registry_outbound(struct moon_registry *registry)
+{
+    return registry->outbound;
 }
 
 uint64_t moon_registry_stamp(struct moon_registry *registry)

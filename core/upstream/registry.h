@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct moon_outbound;
 struct moon_registry;
 
 struct moon_registry *moon_registry_new(void);
@@ -22,6 +23,9 @@ void moon_registry_free(struct moon_registry *registry);
 uint64_t moon_registry_stamp(struct moon_registry *registry);
 void moon_registry_lock(struct moon_registry *registry);
 void moon_registry_unlock(struct moon_registry *registry);
+
+// As the registry lives.
+struct moon_outbound *moon_registry_outbound(struct moon_registry *registry);
 
 // ---- endpoints, by address
 

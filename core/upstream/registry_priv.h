@@ -17,4 +17,5 @@ struct moon_registry {
     uint32_t named_count, named_max;    // endpoints with series of their own
     struct moon_endpoint_figures past;  // of endpoints without, that are gone
     atomic_ullong stamp;
+    struct moon_outbound *outbound; // has a lock of its own
 };

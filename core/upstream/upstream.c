@@ -3,9 +3,11 @@
 
 #include "base/err.h"
 #include "filter/filter.h"
+#include "http/proxy_header.h"
 #include "io/tls.h"
 #include "obs/series.h"
 #include "upstream/health.h"
+#include "upstream/patron.h"
 #include "upstream/registry.h"
 #include "upstream/upstream_tls.h"
 
@@ -29,7 +31,7 @@ static const char *const protocol_choices[] = {"http1", "http2", "auto", NULL};
 static const char *const proxy_choices[] = {"v1", "v2", NULL};
 static const char *const address_hint =
     "an IP address or a host name, with a port: \"10.0.0.5:8000\", \"[::1]:8000\" or "
-    "\"users.internal:8000\"";
+    "\"users.internal:8000\"; \"original:dst\" and \"builtin:\" stand alone";
 
 static const struct moon_schema_key endpoint_keys[] = {
     {.name = "weight",
@@ -93,6 +95,18 @@ static const struct moon_schema_key timeout_keys[] = {
 };
 static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
 
+static const struct moon_schema_key proxy_keys[] = {
+    {.name = "version",
+     .types = MOON_TYPE_STRING,
+     .choices = proxy_choices,
+     .is_required = true,
+     .expected = "\"v1\" or \"v2\""},
+    {.name = "unique_id", .types = MOON_TYPE_BOOL, .expected = "true or false"},
+    {.name = "crc32c", .types = MOON_TYPE_BOOL, .expected = "true or false"},
+    {.name = NULL},
+};
+static const struct moon_schema proxy_schema = {proxy_keys, NULL, NULL};
+
 static const struct moon_schema_key upstream_keys[] = {
     {.name = "name", .types = MOON_TYPE_STRING, .is_required = true, .expected = "a name"},
     {.name = "endpoints",
@@ -113,9 +127,10 @@ static const struct moon_schema_key upstream_keys[] = {
      .choices = protocol_choices,
      .expected = "\"http1\", \"http2\" or \"auto\""},
     {.name = "proxy_protocol",
-     .types = MOON_TYPE_STRING,
+     .types = MOON_TYPE_STRING | MOON_TYPE_TABLE,
      .choices = proxy_choices,
-     .expected = "\"v1\" or \"v2\""},
+     .table = &proxy_schema,
+     .expected = "\"v1\", \"v2\" or { version = \"v2\", unique_id = true, crc32c = true }"},
     {.name = "health",
      .types = MOON_TYPE_TABLE,
      .table = &moon_health_schema,
@@ -244,6 +259,16 @@ static bool compile_endpoints(const struct moon_compile *compile, const struct m
     if (count == 1 &&
         moon_slice_starts(endpoint_text(&list->table.items[0], &weight), MOON_SLICE("builtin:")))
         return compile_builtin(compile, object, endpoint_text(&list->table.items[0], &weight), out);
+    out->is_original = count == 1 && moon_slice_equal(endpoint_text(&list->table.items[0], &weight),
+                                                      MOON_SLICE("original:dst"));
+    if (out->is_original && moon_value_get(&object->value, "health")) {
+        report(compile, object, "health",
+               "remove it: where connections go is not known before there is one",
+               "cannot be beside", MOON_SLICE("original:dst"));
+        return false;
+    }
+    if (out->is_original)
+        count = 0;
     if (count > UINT16_MAX) {
         report(compile, object, "endpoints", "at most 65535 endpoints", "too many endpoints in",
                out->name);
@@ -304,6 +329,31 @@ static uint32_t ms_of(const struct moon_value *table, const char *key)
     return table ? (uint32_t)(moon_value_number(table, key, 0) * 1000 + 0.5) : 0;
 }
 
+// False: a line of text has no place for what version 2 may carry.
+static bool compile_proxy(const struct moon_compile *compile, const struct moon_object *object,
+                          struct moon_upstream *out)
+{
+    const struct moon_value *proxy = moon_value_get(&object->value, "proxy_protocol");
+    struct moon_slice version = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
+    if (!proxy)
+        return true;
+    if (proxy->kind == MOON_VALUE_TABLE)
+        version = moon_value_string(proxy, "version", MOON_SLICE(""));
+    out->proxy = moon_slice_equal(version, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
+    if (proxy->kind != MOON_VALUE_TABLE)
+        return true;
+    bool is_named = moon_value_bool(proxy, "unique_id", false),
+         is_sealed = moon_value_bool(proxy, "crc32c", false);
+    if (out->proxy == MOON_PROXY_V1 && (is_named || is_sealed)) {
+        report(compile, object, is_named ? "proxy_protocol.unique_id" : "proxy_protocol.crc32c",
+               "take version \"v2\", or remove it", "has no place in a header of version", version);
+        return false;
+    }
+    out->proxy |=
+        (uint8_t)((is_named ? MOON_PATRON_NAMED : 0) | (is_sealed ? MOON_PATRON_SEALED : 0));
+    return true;
+}
+
 static void compile_rest(const struct moon_compile *compile, const struct moon_object *object,
                          struct moon_upstream *out)
 {
@@ -312,9 +362,6 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     struct moon_slice balance = moon_value_string(&object->value, "balance", MOON_SLICE(""));
     if (moon_slice_equal(balance, MOON_SLICE("least_request")))
         out->balance = MOON_BALANCE_LEAST_REQUEST;
-    struct moon_slice proxy = moon_value_string(&object->value, "proxy_protocol", MOON_SLICE(""));
-    if (proxy.len)
-        out->proxy = moon_slice_equal(proxy, MOON_SLICE("v1")) ? MOON_PROXY_V1 : MOON_PROXY_V2;
     const struct moon_value *timeouts = moon_value_get(&object->value, "timeouts");
     out->timeouts.connect_ms = ms_of(timeouts, "connect");
     out->timeouts.response_ms = ms_of(timeouts, "response");
@@ -426,17 +473,6 @@ static void upstreams_unref(void *part)
     free(all);
 }
 
-// The header would go inside of TLS, where nobody looks for it.
-static bool check_header(const struct moon_compile *compile, const struct moon_object *object)
-{
-    const struct moon_value *header = moon_value_get(&object->value, "proxy_protocol");
-    if (!header || !moon_value_get(&object->value, "tls"))
-        return true;
-    report(compile, object, "proxy_protocol", "remove one of them",
-           "not supported yet beside tls:", header->string);
-    return false;
-}
-
 static bool compile_health(const struct moon_compile *compile, const struct moon_object *object,
                            struct moon_upstream *out)
 {
@@ -467,7 +503,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
     all->names[all->count++] = copy;
     *slot_of(all, upstream->name) = upstream->index + 1;
     compile_rest(compile, object, upstream);
-    return compile_health(compile, object, upstream) && check_header(compile, object) &&
+    return compile_health(compile, object, upstream) && compile_proxy(compile, object, upstream) &&
            check_limits(compile, object) && compile_endpoints(compile, object, upstream) &&
            compile_protocol(compile, object, upstream) &&
            moon_upstream_tls_read(compile, object, upstream);

@@ -3,7 +3,6 @@
 
 #include "base/address.h"
 #include "conf/conf.h"
-#include "http/proxy_header.h"
 #include "upstream/endpoint.h"
 #include "upstream/limit.h"
 
@@ -36,12 +35,14 @@ struct moon_upstream {
     const struct moon_builtin *builtin; // answers inside the binary; then there are no endpoints
     struct moon_origin *origins;
     uint32_t origin_count;
+    bool is_original; // "original:dst": where each client connection meant to go; no endpoints
     enum moon_balance balance;
     enum moon_upstream_protocol protocol;
-    uint32_t stream_max_count;     // open at once on a connection of HTTP/2
-    struct moon_tls_client *tls;   // NULL: plain
-    struct moon_slice tls_host;    // whom it asks for; empty: the endpoint's address
-    enum moon_proxy_version proxy; // what connections begin with; never with tls
+    uint32_t stream_max_count;   // open at once on a connection of HTTP/2
+    struct moon_tls_client *tls; // NULL: plain
+    struct moon_slice tls_host;  // whom it asks for; empty: the endpoint's address
+    uint8_t
+        proxy; // the introduction that connections begin with, in clear (upstream/patron.h); 0: none
     struct {
         uint32_t connect_ms, response_ms; // 0: as the settings say
     } timeouts;

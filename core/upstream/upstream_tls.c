@@ -20,6 +20,7 @@ static const struct moon_schema sans_schema = {no_keys, &san_item, NULL};
 static const struct moon_schema_key tls_keys[] = {
     {.name = "verify", .types = MOON_TYPE_BOOL, .expected = "true or false"},
     {.name = "ca", .types = MOON_TYPE_STRING, .expected = "the path of a PEM file of CAs"},
+    {.name = "crl", .types = MOON_TYPE_STRING, .expected = "the path of a PEM file of CRLs"},
     {.name = "sni", .types = MOON_TYPE_STRING, .expected = "a host name"},
     {.name = "sans",
      .types = MOON_TYPE_TABLE,
@@ -43,7 +44,7 @@ struct reading {
     const struct moon_compile *compile;
     const struct moon_object *object;
     const struct moon_value *tls;
-    char *ca, *cert, *key; // malloc'd
+    char *ca, *crl, *cert, *key; // malloc'd
 };
 
 static bool tell(const struct reading *at, const char *path, const char *hint, const char *message)
@@ -107,6 +108,7 @@ static bool read_client(struct reading *at, struct moon_upstream *out)
     struct moon_tls_client_options options = {.is_unverified =
                                                   !moon_value_bool(at->tls, "verify", true),
                                               .ca = at->ca,
+                                              .crl = at->crl,
                                               .sans = wanted,
                                               .min_version = version_of(at->tls, "min_version"),
                                               .max_version = version_of(at->tls, "max_version")};
@@ -121,6 +123,8 @@ static bool read_client(struct reading *at, struct moon_upstream *out)
     if (options.is_unverified && (options.ca || options.san_count))
         return tell(at, "verify", "leave it out, or take `ca` and `sans` away",
                     "nobody looks at `ca` and `sans` where it is false");
+    if (at->crl && !at->ca)
+        return tell(at, "crl", "name the CAs that have signed it in `ca`", "it needs `ca`");
     struct moon_tls_pair pair = {.cert = at->cert, .key = at->key};
     options.pair = at->cert ? &pair : NULL;
     if (moon_tls_client_get(parts->tls, &options, &problem, &out->tls) < 0)
@@ -138,10 +142,12 @@ bool moon_upstream_tls_read(const struct moon_compile *compile, const struct moo
     if (out->builtin)
         return tell(&at, "verify", NULL, "a built-in upstream has no connections");
     at.ca = path_of(&at, "ca");
+    at.crl = path_of(&at, "crl");
     at.cert = path_of(&at, "cert");
     at.key = path_of(&at, "key");
     bool is_fine = read_host(&at, out) && read_client(&at, out);
     free(at.ca);
+    free(at.crl);
     free(at.cert);
     free(at.key);
     return is_fine;

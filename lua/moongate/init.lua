@@ -22,7 +22,7 @@ local moongate = {}
 ---@field depth? integer certificates between a client's and the CA; default 4
 ---@field header? boolean tell upstreams in X-Forwarded-Client-Cert; default false
 
----@class moongate.ListenerTls files are looked at every two seconds: changed ones serve without a reload
+---@class moongate.ListenerTls files are looked at every second: changed ones serve without a reload
 ---@field mode? "terminate"|"passthrough" default "terminate"; "passthrough", of protocol "tls", leaves TLS to the endpoint, and goes alone
 ---@field certificates? moongate.CertificateFiles[] where TLS ends here; the name that a client asks for chooses; the first is the default. These, or `acme`, or both
 ---@field acme? moongate.Acme certificates that the gateway obtains by itself
@@ -61,6 +61,8 @@ local moongate = {}
 ---@class moongate.ListenerLimits all workers together; one more is closed at once
 ---@field connections? integer open on the port; of protocol "udp": sessions
 ---@field per_client? integer of each client address (IPv6: of each /64)
+---@field handshakes? integer with `tls`: handshakes under way on the port
+---@field handshakes_per_client? integer with `tls`: of each client address
 
 ---@class moongate.Listener
 ---@field port? integer 1 to 65535; 0 takes any free one; needed unless `address` is a unix socket
@@ -68,6 +70,7 @@ local moongate = {}
 ---@field proxy_protocol? moongate.ProxyProtocol every connection begins with a PROXY header; default: none does
 ---@field limits? moongate.ListenerLimits default: none
 ---@field mode? string of the file of a unix socket, in octal; default "0600"
+---@field transparent? "redirect"|"tproxy" the kernel sends connections here that were meant for elsewhere; default: none
 ---@field hostname? string "api.example.com" or "*.example.com"; default: every host. Listeners of one port differ by it
 ---@field protocol? "http"|"https"|"tls"|"tcp"|"udp" default "http"; "tls", "tcp" and "udp" need a name, and a route that names it
 ---@field detect? boolean the first bytes tell the protocol: listeners of one port that all have it may differ there; default false
@@ -95,9 +98,10 @@ moongate.listener = config.listener
 ---@field pending_timeout? number seconds that they wait before a 503; default 1
 ---@field streams? integer requests at once on a connection of HTTP/2, and no more than its peer allows; default 128
 
----@class moongate.UpstreamTls
+---@class moongate.UpstreamTls files are looked at every second, as those of listeners
 ---@field verify? boolean default true; false believes whoever answers
 ---@field ca? string path of the CAs that vouch for it; default: the system's
+---@field crl? string path of the CRLs of those CAs
 ---@field sni? string whom to ask for, and whose certificate it must be; default: the endpoints' host name, else their address
 ---@field sans? string[] instead: one of these stands in its certificate, to the letter: "spiffe://example/users", "users.example"
 ---@field cert? string path of a certificate of our own
@@ -118,15 +122,21 @@ moongate.listener = config.listener
 ---@field connect? number seconds, TLS included; default: timeouts.connect of the settings
 ---@field response? number seconds of silence, before and inside a response; default: timeouts.response of the settings. A route's that is longer wins
 
+---@class moongate.ProxyHeader
+---@field version "v1"|"v2"
+---@field unique_id? boolean version 2: the id of the exchange that the connection is made for, unless one came; default false
+---@field crc32c? boolean version 2: a checksum; default false
+
 ---@class moongate.Upstream
 ---@field name string unique
----@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }
+---@field endpoints (string|moongate.Endpoint)[] or { "builtin:echo" }, or { "original:dst" }: where the client meant to go
 ---@field balance? "round_robin"|"least_request" in turn by weight (the default), or the fewest under way for its weight
 ---@field limits? moongate.UpstreamLimits default: none
 ---@field protocol? "http1"|"http2"|"auto" default "http1"; "http2": by ALPN with tls, else by prior knowledge; "auto": what TLS agrees on
 ---@field timeouts? moongate.UpstreamTimeouts default: the settings'
 ---@field tls? moongate.UpstreamTls default: plain; { } will do
----@field proxy_protocol? "v1"|"v2" connections begin with a PROXY header, and serve one client connection each; default: none
+---@field proxy_protocol? "v1"|"v2"|moongate.ProxyHeader connections begin with a PROXY header, and serve one client connection
+---  each; "v2" tells of the client's TLS, too; default: none
 ---@field health? moongate.Health default: none, every endpoint serves
 
 --- Names a group of endpoints that routes may forward to.

@@ -257,6 +257,25 @@ does["one_port.lua"] = function()
   gateway:wait_log "refused"
 end
 
+does["behind_balancer.lua"] = function()
+  local gateway = start "behind_balancer.lua"
+  -- A header of version 2; `said`: what its TLS value begins with, and a common name.
+  local function get(path, said, cn)
+    local function tlv(kind, value) return string.char(kind, 0, #value) .. value end
+    local rest = "\192\0\2\7\198\51\100\2\220\4\1\187" .. (said and tlv(0x20, said .. (cn and tlv(0x22, cn) or "")) or "")
+    return gateway:request("\r\n\r\n\0\r\nQUIT\n\33\17\0" .. string.char(#rest) .. rest ..
+      ("GET %s HTTP/1.1\r\nHost: a.example\r\nX-Consumer: root\r\n\r\n"):format(path))
+  end
+  assert.equal(426, get("/").status)
+  local seen = echoed(get("/", "\1\0\0\0\1"))
+  assert.equal("https", seen["x-forwarded-proto"])
+  assert.equal("192.0.2.7", seen["x-forwarded-for"])
+  assert.is_nil(seen["x-consumer"])
+  assert.equal(403, get("/admin", "\1\0\0\0\1").status)
+  assert.equal(403, get("/admin", "\3\0\0\0\1", "mallory").status) -- shown, not accepted
+  assert.equal("alice", echoed(get("/admin", "\3\0\0\0\0", "alice"))["x-consumer"])
+end
+
 does["rate_limit.lua"] = function()
   local gateway = start("rate_limit.lua", { LIMIT = "5", WINDOW = "600" }, { args = { "--workers", "2" } })
   for i = 1, 7 do

@@ -1,6 +1,7 @@
 -- What a listener asks before any request: limits of connections, and unix sockets as addresses.
 local uv = require "luv"
 local h = require "test.support.harness"
+local tls = require "test.support.tls"
 
 if not h.has_binary() then
   describe("limits of listeners", function() pending "no binary: set MOONGATE_BIN" end)
@@ -61,6 +62,74 @@ describe("the limits of a listener", function()
     gateway:wait_metrics("two", function(m) return m.moongate_connections_live == 2 end)
     assert.equal(200, answers(from "127.0.0.2"))
     assert.equal("eof", from("127.0.0.2"):wait_end())
+  end))
+
+  it("bound the handshakes that are under way, and not the connections that have done theirs #threads", h.test(function()
+    local set = tls.certs()
+    if not set then return pending "there is no openssl" end
+    local site = set:issue { name = "site", sans = "DNS:localhost" }
+    local function serve(limits)
+      local gateway = start(('protocol = "https", tls = { certificates = { { cert = %q, key = %q } } }, limits = %s')
+        :format(site.cert, site.key, limits), { workers = 2, settings = "timeouts = { handshake = 60 }" })
+      return gateway, function() return (tls.curl(gateway, set.ca, "localhost", "-o /dev/null -w '%{http_code}'")) end
+    end
+    local gateway, ask = serve "{ handshakes = 3 }"
+    local slow = {}
+    for i = 1, 2 do
+      slow[i] = gateway:connect()
+      slow[i]:send "\22\3\1" -- and never the rest
+    end
+    gateway:wait_metrics("two", function(m) return m.moongate_connections_live == 2 end)
+    h.spawn("/bin/sh", { args = { "-c", ("sleep 30 | openssl s_client -quiet -connect 127.0.0.1:%d 2>&1"):format(gateway.port) } })
+    gateway:wait_metrics("one that is done", function(m) return m.moongate_tls_handshakes_total == 1 end)
+    assert.equal("200", ask()) -- those that are done do not count
+    slow[3] = gateway:connect()
+    gateway:wait_metrics("the third", function(m) return m.moongate_connections_live == 4 end)
+    assert.equal("eof", gateway:connect():wait_end())
+    assert.equal(1, refused(gateway, "handshake_limit"))
+    slow[1]:close()
+    gateway:wait_metrics("it is gone", function(m) return m.moongate_connections_live == 3 end)
+    assert.equal("200", ask())
+
+    gateway, ask = serve "{ handshakes_per_client = 1 }"
+    slow[4] = gateway:connect { source = "127.0.0.2" }
+    gateway:wait_metrics("one", function(m) return m.moongate_connections_live == 1 end)
+    assert.equal("eof", gateway:connect({ source = "127.0.0.2" }):wait_end())
+    assert.equal(1, refused(gateway, "client_handshake_limit"))
+    assert.equal("200", ask()) -- of another client
+    slow[4]:send "GET / HTTP/1.1\r\n\r\n" -- a handshake that fails is over, too
+    slow[4]:close()
+    gateway:wait_metrics("none", function(m) return m.moongate_connections_live == 0 end)
+    slow[5] = gateway:connect { source = "127.0.0.2" }
+    assert.is_false(slow[5]:has_more(100))
+    assert.equal(1, refused(gateway, "client_handshake_limit"))
+    set:remove()
+  end), 60000)
+
+  it("of handshakes have no meaning without TLS: the check says so", h.test(function()
+    local path = h.write_file 'require("moongate").listener { port = 1, limits = { handshakes = 3 } }'
+    local result = h.exec { "check", path }
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find('limits.handshakes: has no meaning with protocol "http"', 1, true), result.stderr)
+  end))
+
+  it("take the addresses of one IPv6 network for one client, and IPv4 within IPv6 for itself", h.test(function()
+    local gateway = start 'limits = { per_client = 1 }, proxy_protocol = { trusted = { "127.0.0.1" } }'
+    local kept = {}
+    local function is_served(source)
+      local client = gateway:connect()
+      kept[#kept + 1] = client
+      client:send(("PROXY TCP6 %s ::1 1 2\r\n"):format(source) .. GET:format "")
+      local response = h.read_response(client)
+      return response ~= nil
+    end
+    assert.is_true(is_served "2001:db8::1")
+    assert.is_false(is_served "2001:db8::2")
+    assert.is_false(is_served "2001:db8::ffff:ffff:ffff:ffff")
+    assert.is_true(is_served "2001:db8:0:1::1")
+    assert.is_true(is_served "::ffff:192.0.2.1")
+    assert.is_true(is_served "::ffff:192.0.2.2")
+    assert.equal(2, refused(gateway, "client_limit"))
   end))
 
   it("go by the client that a PROXY header names", h.test(function()
@@ -171,6 +240,26 @@ m.route { listeners = { "raw" }, backends = "b" }
     assert.equal("abc", client:read(3))
     client:close()
     gateway:expect_quiet()
+  end))
+
+  it("may have TLS", h.test(function()
+    local set = tls.certs()
+    if not set then return pending "there is no openssl" end
+    local site = set:issue { name = "site", sans = "DNS:localhost" }
+    local path = set:path "site.sock"
+    h.gateway { config = ([[
+local m = require "moongate"
+m.settings { workers = 1 }
+m.listener { address = "unix:%s", protocol = "https", tls = { certificates = { { cert = %q, key = %q } } },
+  limits = { handshakes = 2, handshakes_per_client = 2 } }
+m.upstream { name = "b", endpoints = { "builtin:echo" } }
+m.route { path = "/", backends = "b" }
+]]):format(path, site.cert, site.key) }
+    for _ = 1, 3 do
+      assert.equal("200", (tls.run("curl -sS --max-time 5 --cacert %s --unix-socket %s https://localhost/ -o /dev/null -w '%%{http_code}'",
+        set.ca, path)))
+    end
+    set:remove()
   end))
 
   it("has a path that is checked", h.test(function()

@@ -208,7 +208,9 @@ describe("addresses of a listener", function()
     assert.is_not_nil(gateway:log():find "listening on 127%.0%.0%.1:%d+ %(http%)")
     assert.is_not_nil(gateway:log():find "listening on %[::1%]:%d+ %(http%)")
     assert.equal(200, gateway:get("/").status)
-    assert.equal(200, gateway:get("/", nil, { host = "::1" }).status)
+    local response = gateway:get("/", nil, { host = "::1" })
+    assert.equal(200, response.status)
+    assert.is_not_nil(response.body:find '"%[?::1%]?"', response.body) -- X-Forwarded-For
   end))
 end)
 

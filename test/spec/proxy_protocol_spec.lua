@@ -1,6 +1,7 @@
 -- PROXY headers: of proxies in front of a listener, and for the endpoints of an upstream.
 local h = require "test.support.harness"
 local haproxy = require "test.support.haproxy"
+local tls = require "test.support.tls"
 
 if not h.has_binary() then
   describe("the PROXY protocol", function() pending "no binary: set MOONGATE_BIN" end)
@@ -28,14 +29,15 @@ local function refused(gateway, reason)
   return gateway:metrics()[('moongate_connections_refused_total{reason="%s"}'):format(reason)]
 end
 
--- Sends bytes on a connection of its own, which must end without an answer.
+-- Sends bytes on a connection of its own, which must end without an answer: how. Who is not waited for may see a reset.
 local function closes(gateway, bytes, shuts)
   local client = gateway:connect()
   if #bytes > 0 then client:send(bytes) end
   if shuts then client:shutdown() end
-  local answer = client:read_all()
-  assert.equal("", answer)
+  local ending = client:wait_end()
+  assert.equal("", client:read_all())
   client:close()
+  return ending
 end
 
 describe("a PROXY header before requests", function()
@@ -108,11 +110,18 @@ describe("a PROXY header before requests", function()
       GET:format "/", "PROXY TCP4 192.0.2.7 198.51.100.2 56324\r\n" .. GET:format "/", "PROXY " .. ("x"):rep(120),
       SIGNATURE .. "\49\17\0\12" .. BLOCK4, SIGNATURE .. "\33\17\255\255" .. BLOCK4,
       SIGNATURE .. "\33\17\0\19" .. BLOCK4 .. "\3\0\4abcd", -- a wrong checksum
-      ("x"):rep(100000),
+      SIGNATURE .. "\33\17\0\19" .. BLOCK4 .. "\32\0\4\1\0\0\0",         -- TLS without its front
+      SIGNATURE .. "\33\17\0\23" .. BLOCK4 .. "\32\0\8\1\0\0\0\0\34\0\9", -- a TLV in it that does not fit
+      SIGNATURE .. "\33\17\0\144" .. BLOCK4 .. "\5\0\129" .. ("i"):rep(129), -- an id beyond its bound
+      SIGNATURE .. "\33\17\0\14" .. BLOCK4 .. "\1\0", -- half a TLV
     } do
-      closes(gateway, bytes)
+      assert.equal("eof", closes(gateway, bytes))
     end
-    assert.equal(7, refused(gateway, "proxy_malformed"))
+    assert.equal(10, refused(gateway, "proxy_malformed"))
+    local client = gateway:connect() -- what is more than can be thrown away in one go may end by a reset
+    client:send(("x"):rep(100000))
+    assert.equal("", client:read_all())
+    assert.equal(11, refused(gateway, "proxy_malformed"))
     closes(gateway, "PROXY TCP4 192.0.2.7", true)
     closes(gateway, V2:sub(1, 20), true)
     closes(gateway, "", true)
@@ -134,6 +143,32 @@ describe("a PROXY header before requests", function()
     client:send(V1 .. GET:format "/")
     assert.equal(200, h.read_response(client).status)
     assert.equal("192.0.2.7", backend.requests[1].headers["x-forwarded-for"])
+  end))
+
+  it("is asked for by every protocol alike: nothing of the others passes to a backend", h.test(function()
+    local set = tls.certs()
+    local listeners = {
+      { protocol = "tcp", extra = 'm.route { listeners = { "front" }, backends = "b" }' },
+      set and { protocol = "https", extra = 'm.route { path = "/", backends = "b" }',
+        tls = { certificates = { set:issue { name = "site" } } } },
+    }
+    for _, kind in ipairs(listeners) do
+      for _, trusted in ipairs { "127.0.0.1", "10.0.0.0/8" } do
+        local backend = h.backend()
+        local listener = { port = 0, address = "127.0.0.1", name = "front", protocol = kind.protocol, tls = kind.tls,
+          proxy_protocol = { trusted = { trusted } } }
+        local gateway = h.gateway { config = ('local m = require "moongate"\nm.settings { workers = 1 }\nm.listener %s\n' ..
+          'm.upstream { name = "b", endpoints = { "%s" } }\n%s\n'):format(h.literal(listener), backend:address(), kind.extra) }
+        for _, bytes in ipairs { GET:format "/", "\22\3\1\0\5hello", V1:sub(1, -3) .. "\n", SIGNATURE .. "\49\17\0\12" .. BLOCK4 } do
+          local ending = closes(gateway, bytes)
+          if trusted == "127.0.0.1" then assert.equal("eof", ending) end
+        end
+        assert.equal(4, refused(gateway, trusted == "127.0.0.1" and "proxy_malformed" or "proxy_untrusted"))
+        assert.equal(0, #backend.connections)
+        gateway:expect_quiet()
+      end
+    end
+    if set then set:remove() end
   end))
 
   it("may be under way when the gateway drains or stops", h.test(function()

@@ -15,6 +15,7 @@ local dns = require "test.support.dns"
 local gateway = require "test.support.gateway"
 local http1 = require "test.support.http1"
 local loop = require "test.support.loop"
+local netns = require "test.support.netns"
 local stream = require "test.support.stream"
 
 local h = {
@@ -114,6 +115,12 @@ function h.black_hole()
   local port, close = backend.black_hole()
   adopt { close = close }
   return port
+end
+
+--- A network namespace; nil, and why not.
+function h.netns()
+  local self, why = netns.new()
+  return self and adopt(self), why
 end
 
 function h.gateway(options)

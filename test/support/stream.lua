@@ -40,19 +40,20 @@ function stream.wrap(handle, options)
   return self
 end
 
--- Connects to 127.0.0.1:port. nil and the error's name (ETIMEDOUT after options.ms) when that fails.
+-- Connects to 127.0.0.1:port, or options.host. nil and the error's name (ETIMEDOUT after options.ms) when that fails.
 function stream.try_connect(port, options)
   local handle = uv.new_tcp()
+  local host = options and options.host or "127.0.0.1"
   if options and options.receive_buffer then
     -- A socket has to exist before its buffer can be set: binding creates it.
-    handle:bind(options.source or "127.0.0.1", 0)
+    handle:bind(options.source or host, 0)
     uv.recv_buffer_size(handle, options.receive_buffer)
   elseif options and options.source then
     handle:bind(options.source, 0)
   end
   local outcome
   local done = loop.signal()
-  handle:connect("127.0.0.1", port, function(err)
+  handle:connect(host, port, function(err)
     outcome = err or "connected"
     done:fire()
   end)

@@ -64,6 +64,15 @@ struct moon_abi_dict_keys {
     uint32_t bucket;
     uint8_t is_last;
 };
+struct moon_abi_address {
+    char text[64];
+    uint16_t port;
+};
+struct moon_abi_proxy {
+    struct moon_abi_address address;
+    int version;
+    int tls;
+};
 struct moon_abi_regex_span {
     int32_t from;
     int32_t to;
@@ -76,6 +85,9 @@ uint32_t moon_abi_slot_index(const void *handle);
 int moon_abi_current(void *vm, uint32_t *slot, uint32_t *generation);
 int moon_abi_phase(void *vm);
 int moon_abi_get_text(const void *handle, int what, struct moon_abi_text *out);
+int moon_abi_proxy_get(const void *handle, struct moon_abi_proxy *out);
+int moon_abi_proxy_tlv(const void *handle, int type, struct moon_abi_text *out);
+int moon_abi_destination(const void *handle, struct moon_abi_address *out);
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
 int moon_abi_get_number(const void *handle, int what, double *out);
 int moon_abi_set_status(const void *handle, int status);
@@ -174,6 +186,10 @@ return {
   DICTS_MAX_COUNT = 1024,
   DICTS_MIN_LEN = 16384,
   DICTS_MAX_GIB = 256,
+  PROXY_WITHIN_TLS = 256,
+  PROXY_TLS = 1,
+  PROXY_CERTIFICATE = 2,
+  PROXY_VERIFIED = 4,
   REGEX_CASELESS = 1,
   REGEX_MULTILINE = 2,
   REGEX_DOTALL = 4,

@@ -6,6 +6,7 @@ local abi = require "moongate._core.abi"
 local coroutines = require "moongate._core.coroutines"
 local native = require "moongate._core.native"
 local phases = require "moongate._core.phases"
+local proxy = require "moongate._core.proxy"
 local query = require "moongate._core.query"
 local raise = require "moongate._core.raise"
 
@@ -213,6 +214,9 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
 ---@field headers moongate.Headers
 ---@field client { address: string, port: integer }
 ---@field tls moongate.Tls? nil: it came in plain
+---@field proxy moongate.Proxy? nil: no PROXY header stood in front of the connection, or one that said nothing
+---@field destination { address: string, port: integer }? where the client meant to go: by the PROXY header, or before the
+---  kernel sent it here (`transparent`), else where it has come. nil: a unix socket
 local request = {}
 
 local request_get = {
@@ -233,6 +237,8 @@ local request_get = {
     if err then return nil, err end
     return { address = address, port = get_number(self, 99) } -- 'c'
   end,
+  destination = proxy.destination,
+  proxy = function(self) return proxy.read(request_t(self.slot, self.generation, 0)) end,
   tls = function(self)
     local version, err = get_text(self, 86) -- 'V'
     if not version then return nil, err end

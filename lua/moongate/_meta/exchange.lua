@@ -51,6 +51,9 @@ function headers:each() end
 ---@field headers moongate.Headers
 ---@field client { address: string, port: integer }
 ---@field tls moongate.Tls? nil: it came in plain
+---@field proxy moongate.Proxy? nil: no PROXY header stood in front of the connection, or one that said nothing
+---@field destination { address: string, port: integer }? where the client meant to go: by the PROXY header, or before the
+---  kernel sent it here (`transparent`), else where it has come. nil: a unix socket
 local request = {}
 
 --- The whole body, which is read now; the backend still gets it. In rewrite and access.

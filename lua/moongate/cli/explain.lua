@@ -77,7 +77,7 @@ local function print_answer(answer)
     local weight = upstream.weight and (" (weight %d)"):format(upstream.weight) or ""
     line("upstream", upstream.name .. weight)
     line("endpoints", upstream.builtin and "builtin:" .. upstream.builtin
-      or listed(upstream.endpoints, endpoint_text))
+      or upstream.original and "original:dst" or listed(upstream.endpoints, endpoint_text))
   end
 end
 

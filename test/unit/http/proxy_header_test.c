@@ -98,14 +98,17 @@ static void refused(void **state)
         RAW("proxy TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"),
         RAW("PROXY \r\n"),
         RAW("PROXY\r\n"),
-        RAW(V2 "\x11\x11\x00\x0c" BLOCK4),           // another version
-        RAW(V2 "\x22\x11\x00\x0c" BLOCK4),           // another command
-        RAW(V2 "\x21\x41\x00\x0c" BLOCK4),           // another family
-        RAW(V2 "\x21\x13\x00\x0c" BLOCK4),           // another transport
-        RAW(V2 "\x21\x21\x00\x0c" BLOCK4),           // too short for IPv6
-        RAW(V2 "\x21\x11\x00\x0d" BLOCK4 "x"),       // half a TLV
-        RAW(V2 "\x21\x11\x00\x10" BLOCK4 "\1\0\2x"), // a TLV that does not fit
-        RAW(V2 "\x21\x11\xff\xff" BLOCK4),           // too long
+        RAW(V2 "\x11\x11\x00\x0c" BLOCK4),                    // another version
+        RAW(V2 "\x22\x11\x00\x0c" BLOCK4),                    // another command
+        RAW(V2 "\x21\x41\x00\x0c" BLOCK4),                    // another family
+        RAW(V2 "\x21\x13\x00\x0c" BLOCK4),                    // another transport
+        RAW(V2 "\x21\x21\x00\x0c" BLOCK4),                    // too short for IPv6
+        RAW(V2 "\x21\x11\x00\x0d" BLOCK4 "x"),                // half a TLV
+        RAW(V2 "\x21\x11\x00\x10" BLOCK4 "\1\0\2x"),          // a TLV that does not fit
+        RAW(V2 "\x21\x11\xff\xff" BLOCK4),                    // too long
+        RAW(V2 "\x21\x11\x00\x13" BLOCK4 "\x20\0\4\1\0\0\0"), // TLS without its front
+        RAW(V2 "\x21\x11\x00\x17" BLOCK4
+               "\x20\0\x08\1\0\0\0\0\x22\0\1"), // a TLV in it that does not fit
     };
     char text[300];
     struct moon_proxy_header header;
@@ -158,6 +161,52 @@ static void written(void **state)
     check_written(MOON_PROXY_V2, NULL, NULL, BYTES(V2 "\x20\x00\x00\x00"));
 }
 
+static void added(void **state)
+{
+    (void)state;
+    char text[400], id[MOON_PROXY_ID_MAX_LEN + 1] = {0};
+    struct moon_proxy_header header;
+    struct moon_proxy_tls tls = {.is_tls = true, .has_certificate = true, .is_verified = true};
+    struct moon_slice value;
+    struct moon_address from, at;
+    assert_true(moon_address_parse(MOON_SLICE("192.0.2.1:56324"), &from));
+    assert_true(moon_address_parse(MOON_SLICE("198.51.100.2:443"), &at));
+    size_t len = moon_proxy_header_write(MOON_PROXY_V2, from, at, text);
+    char inner[64];
+    size_t inner_len = moon_proxy_tls_put(inner, &tls);
+    inner_len =
+        moon_proxy_tlv_put(inner, inner_len, sizeof inner, MOON_PROXY_TLV_TLS_CN, MOON_SLICE("me"));
+    len = moon_proxy_header_add(text, len, sizeof text, MOON_PROXY_TLV_TLS,
+                                (struct moon_slice){inner, inner_len});
+    struct moon_slice want = BYTES(V2 "\x21\x11\x00\x19" BLOCK4 "\x20\0\x0a\7\0\0\0\0\x22\0\2me");
+    assert_int_equal(len, want.len);
+    assert_memory_equal(text, want.ptr, len);
+    len = moon_proxy_header_seal(text, len, sizeof text);
+    assert_int_equal(moon_proxy_header_read((struct moon_slice){text, len}, &header), len);
+    assert_true(moon_proxy_tlv_find(header.tlvs, MOON_PROXY_TLV_TLS, &value));
+    assert_true(moon_proxy_tls_read(value, &tls));
+    assert_true(tls.is_tls && tls.has_certificate && tls.is_verified && !tls.is_resumed);
+    assert_true(moon_proxy_tlv_find(tls.tlvs, MOON_PROXY_TLV_TLS_CN, &value));
+    assert_true(moon_slice_equal(value, MOON_SLICE("me")));
+    assert_false(moon_proxy_tlv_find(header.tlvs, MOON_PROXY_TLV_ALPN, &value));
+    text[40] ^= 1; // the seal is looked at
+    assert_int_equal(moon_proxy_header_read((struct moon_slice){text, len}, &header), MOON_EPROTO);
+    text[40] ^= 1;
+    // what does not fit is left out, to the byte
+    assert_int_equal(moon_proxy_header_add(text, len, len + 6, 0xe0, MOON_SLICE("full")), len);
+    assert_int_equal(moon_proxy_header_add(text, len, len + 7, 0xe0, MOON_SLICE("full")), len + 7);
+    // an id has its bound
+    struct moon_slice long_id = {id, sizeof id};
+    len = moon_proxy_header_write(MOON_PROXY_V2, from, at, text);
+    assert_int_equal(moon_proxy_header_add(text, len, sizeof text, MOON_PROXY_TLV_ID, long_id),
+                     len + 132);
+    assert_int_equal(moon_proxy_header_read((struct moon_slice){text, len + 132}, &header),
+                     MOON_EPROTO);
+    long_id.len--;
+    len = moon_proxy_header_add(text, len, sizeof text, MOON_PROXY_TLV_ID, long_id);
+    assert_int_equal(moon_proxy_header_read((struct moon_slice){text, len}, &header), len);
+}
+
 static void networks(void **state)
 {
     (void)state;
@@ -200,7 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(version_1), cmocka_unit_test(version_2), cmocka_unit_test(checksums),
         cmocka_unit_test(refused),   cmocka_unit_test(drips),     cmocka_unit_test(written),
-        cmocka_unit_test(networks),
+        cmocka_unit_test(added),     cmocka_unit_test(networks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
