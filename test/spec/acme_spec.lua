@@ -136,26 +136,35 @@ moongate.route { path = "/", backends = "backend" }
     gateway:expect_quiet()
   end))
 
-  it("answers TLS-ALPN-01 where the port parts names, and no route has that one", test(function()
-    local at = places()
-    local ca = pebble.start(h, { set = set, https = at.https })
-    local backend = h.backend(function(connection) connection:read_all() end)
-    local gateway = h.gateway { config = ([[
-local moongate = require "moongate"
-moongate.settings { workers = 2 }
-moongate.listener { port = %d, address = "127.0.0.1", protocol = "tls", name = "ended", hostname = "*.test",
-  tls = { acme = %s } }
-moongate.listener { port = %d, address = "127.0.0.1", protocol = "tls", name = "pass", tls = { mode = "passthrough" } }
-moongate.upstream { name = "backend", endpoints = { "%s" } }
+  local ends = {
+    ["no route has that name"] = [[
+moongate.listener { port = PORT, address = "127.0.0.1", protocol = "tls", name = "ended", hostname = "*.test", tls = { acme = ACME } }
+moongate.listener { port = PORT, address = "127.0.0.1", protocol = "tls", name = "pass", tls = { mode = "passthrough" } }
 moongate.route { listeners = { "ended" }, hosts = { "other.test" }, backends = "backend" }
 moongate.route { listeners = { "pass" }, backends = "backend" }
-]]):format(at.https, h.literal(acme_of(ca)), at.https, backend:address()) }
-    wait_obtained(gateway)
-    local metrics = gateway:metrics()
-    assert.equal(0, metrics.moongate_upstream_connects_total) -- nothing is said over a proof
-    assert.equal(0, metrics['moongate_connections_refused_total{reason="hello_name"}'])
-    gateway:expect_quiet()
-  end))
+]],
+    ["a route has every name"] = [[
+moongate.listener { port = PORT, address = "127.0.0.1", protocol = "tls", name = "ended", tls = { acme = ACME } }
+moongate.route { listeners = { "ended" }, backends = "backend" }
+]],
+  }
+  for title, body in pairs(ends) do
+    it("answers TLS-ALPN-01 where TLS ends before TCP, and " .. title, test(function()
+      local at = places()
+      local ca = pebble.start(h, { set = set, https = at.https })
+      local backend = h.backend(function(connection) connection:read_all() end)
+      local gateway = h.gateway { config = ([[
+local moongate = require "moongate"
+moongate.settings { workers = 2 }
+moongate.upstream { name = "backend", endpoints = { "ENDPOINT" } }
+]] .. body):gsub("%u%u+", { PORT = at.https, ACME = h.literal(acme_of(ca)), ENDPOINT = backend:address() }) }
+      wait_obtained(gateway)
+      local metrics = gateway:metrics()
+      assert.equal(0, metrics.moongate_upstream_connects_total) -- nothing is said over a proof
+      assert.equal(0, metrics['moongate_connections_refused_total{reason="hello_name"}'])
+      gateway:expect_quiet()
+    end))
+  end
 
   it("tries the other challenge where one fails and neither is asked for", test(function()
     local at = places()
