@@ -139,7 +139,7 @@ local function keep(job, text)
 end
 
 local function fail(job, fault)
-  if jobs[job.path] ~= job then return end
+  if jobs[job.path] ~= job or fault.is_end then return end
   job.failures, job.streak = job.failures + 1, job.streak + 1
   job.error = fault.text
   local pause = pause_after(job, fault)

@@ -3,7 +3,8 @@
 ---   directory -> account -> order -> authorization, its challenge answered -> finalize -> certificate
 ---
 --- What fails gives nil and a fault: { text = , kind = the CA's word for it, is_soon = nobody was reached, so it costs nobody
---- anything to try again soon, is_refused = the CA has looked and said no, retry_after = seconds that the CA asks for }.
+--- anything to try again soon, is_refused = the CA has looked and said no, is_end = the gateway ends, retry_after = seconds that
+--- the CA asks for }.
 
 local json = require "moongate.json"
 local native = require "moongate._core.native"
@@ -61,6 +62,11 @@ local function clean(text)
   return #text > 400 and text:sub(1, 400) .. "..." or text
 end
 
+-- Of a call that has brought nothing.
+local function unreached(host, why)
+  return { text = host .. ": " .. why, is_soon = true, is_end = why == "canceled" }
+end
+
 local function ask(self, method, url, body)
   local fields = { "User-Agent", "moongate" }
   if body then
@@ -71,10 +77,10 @@ local function ask(self, method, url, body)
   if not host then return nil, { text = "not an https URL: " .. clean(url) } end
   local call, why = native.call_start(method, url, "", fields, body or "", 30, 10, 1048576,
     self.settings.ca)
-  if not call then return nil, { text = host .. ": " .. why, is_soon = true } end
+  if not call then return nil, unreached(host, why) end
   wait.wait()
   local status, answer_fields, text = native.call_take(call)
-  if not status then return nil, { text = host .. ": " .. answer_fields, is_soon = true } end
+  if not status then return nil, unreached(host, answer_fields) end
   local answer = { status = status, fields = answer_fields, body = text, host = host }
   local nonce = header(answer, "replay-nonce")
   if nonce and #self.nonces < NONCES_MAX then self.nonces[#self.nonces + 1] = nonce end
