@@ -217,7 +217,7 @@ static void prepare(struct moon_head *head, char *text, const struct request *re
 static int find(const struct moon_listeners *listeners, const struct moon_routes *routes,
                 const struct moon_head *head, struct moon_route_scratch *scratch)
 {
-    int listener = listeners ? moon_listeners_find(listeners, 0, head, scratch) : 0;
+    int listener = listeners ? moon_listeners_find(listeners, 0, false, head, scratch) : 0;
     return listener < 0 ? -1 : moon_routes_find(routes, listener, head, scratch);
 }
 
