@@ -35,11 +35,18 @@ struct moon_certificate_window {
     struct moon_list orders;
 };
 
+// Connections that what serves now would not let in drain.
+static void settle(const struct moon_gateway *gateway)
+{
+    for (unsigned i = 0; i < gateway->seat_count; i++)
+        moon_worker_settle(gateway->seats[i].worker);
+}
+
 static void tell(void *owner, bool is_fine, const char *text)
 {
     const struct moon_gateway *gateway = owner;
-    for (unsigned i = 0; is_fine && i < gateway->seat_count; i++)
-        moon_worker_settle(gateway->seats[i].worker);
+    if (is_fine)
+        settle(gateway);
     if (is_fine)
         moon_log_info(gateway->args.log,
                       "certificates changed: new connections get what is in %s "
@@ -110,6 +117,7 @@ const char *moon_certificates_set(struct moon_gateway *gateway, const struct moo
         moon_log_info(gateway->args.log,
                       "certificates changed: new connections get what was given as \"%.*s\"",
                       MOON_SLICE_ARG(gift.name));
+    settle(gateway); // files that had changed, CAs among them, were read with it
     if (err)
         moon_log_warn(gateway->args.log, "a certificate that was given is refused: %s", problem);
     return err ? problem : NULL;

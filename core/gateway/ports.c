@@ -62,6 +62,9 @@ static int set_transparent(const struct moon_ports_args *args, const struct moon
 {
     bool is_transparent =
         moon_bind_front(args->listeners, bind)->transparent == MOON_TRANSPARENT_TPROXY;
+    if (port->is_kept &&
+        !is_transparent) // a reload that is refused yet leaves the old one as it was
+        return 0;
     const struct moon_listener *first = &args->listeners->listeners[bind->members[0]];
     int err = 0;
     for (unsigned i = 0; !err && i < args->worker_count; i++)
@@ -131,6 +134,17 @@ int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
         }
     }
     return 0;
+}
+
+void moon_ports_settle(const struct moon_ports *ports, const struct moon_listeners *listeners)
+{
+    for (size_t i = 0; i < ports->count; i++) {
+        const struct moon_front *front = moon_bind_front(listeners, &listeners->binds[i]);
+        bool is_transparent = front->transparent == MOON_TRANSPARENT_TPROXY;
+        for (unsigned k = 0; ports->items[i].is_kept && !is_transparent && k < ports->worker_count;
+             k++)
+            moon_socket_set_transparent(ports->items[i].sockets[k], false);
+    }
 }
 
 void moon_ports_fini(struct moon_ports *ports, const struct moon_ports *successor, bool close)

@@ -20,7 +20,8 @@ struct worker_part {
 
 struct moon_tls_client {
     struct moon_list node; // in hub->clients
-    unsigned ref_count;    // under the hub's lock
+    // to 0 under the hub's lock alone: while it is in the list somebody may find it
+    atomic_uint ref_count;
     struct moon_tls_hub *hub;
     uint8_t digest[DIGEST_LEN]; // under the hub's lock
     bool is_unverified;
@@ -286,7 +287,7 @@ static int intern(struct moon_tls_client **client, struct moon_tls_problem *prob
     if (known) {
         client_free(*client);
         *client = known;
-        known->ref_count++;
+        atomic_fetch_add_explicit(&known->ref_count, 1, memory_order_relaxed);
         return 0;
     }
     int err = build(*client, problem);
@@ -303,7 +304,7 @@ static int client_read(struct moon_tls_hub *hub, const struct moon_tls_client_op
     if (!client)
         abort();
     client->hub = hub;
-    client->ref_count = 1;
+    atomic_init(&client->ref_count, 1);
     pthread_mutex_init(&client->lock, NULL);
     pthread_mutex_init(&client->file_lock, NULL);
     client->is_unverified = options->is_unverified;
@@ -341,19 +342,28 @@ int moon_tls_client_get(struct moon_tls_hub *hub, const struct moon_tls_client_o
 
 struct moon_tls_client *moon_tls_client_ref(struct moon_tls_client *client)
 {
-    pthread_mutex_lock(&client->hub->lock);
-    client->ref_count++;
-    pthread_mutex_unlock(&client->hub->lock);
+    atomic_fetch_add_explicit(&client->ref_count, 1, memory_order_relaxed);
     return client;
+}
+
+// Gives a reference back that is not the last, without the lock, under which control may be reading files.
+static bool unref_early(struct moon_tls_client *client)
+{
+    unsigned count = atomic_load_explicit(&client->ref_count, memory_order_relaxed);
+    while (count > 1)
+        if (atomic_compare_exchange_weak_explicit(&client->ref_count, &count, count - 1,
+                                                  memory_order_release, memory_order_relaxed))
+            return true;
+    return false;
 }
 
 void moon_tls_client_unref(struct moon_tls_client *client)
 {
-    if (!client)
+    if (!client || unref_early(client))
         return;
     struct moon_tls_hub *hub = client->hub;
     pthread_mutex_lock(&hub->lock);
-    bool is_last = --client->ref_count == 0;
+    bool is_last = atomic_fetch_sub_explicit(&client->ref_count, 1, memory_order_acq_rel) == 1;
     if (is_last)
         moon_list_del(&client->node);
     pthread_mutex_unlock(&hub->lock);
@@ -465,7 +475,7 @@ static size_t gather(struct moon_tls_hub *hub, struct moon_tls_client ***out)
         *out = (struct moon_tls_client **)realloc((void *)*out, (count + 1) * sizeof(void *));
         if (!*out)
             abort();
-        client->ref_count++;
+        atomic_fetch_add_explicit(&client->ref_count, 1, memory_order_relaxed);
         (*out)[count++] = client;
     }
     pthread_mutex_unlock(&hub->lock);

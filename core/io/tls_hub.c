@@ -207,10 +207,19 @@ static size_t override_all(struct moon_tls_server *server, const struct moon_tls
     return count;
 }
 
+// Until one of them has something wrong.
+static int refresh_all(struct moon_tls_hub *hub, struct moon_tls_problem *problem)
+{
+    int err = 0;
+    for (struct moon_list *at = hub->servers.next; at != &hub->servers && err >= 0; at = at->next)
+        err = refresh(MOON_CONTAINER(at, struct moon_tls_server, node), problem);
+    return err;
+}
+
 int moon_tls_hub_set(struct moon_tls_hub *hub, const struct moon_tls_gift *gift,
                      struct moon_tls_problem *problem, size_t *count)
 {
-    struct moon_list *at;
+    struct moon_tls_problem other;
     *count = 0;
     if (hub->seat_count == 0) // no TLS at all
         return -ENOENT;
@@ -218,10 +227,16 @@ int moon_tls_hub_set(struct moon_tls_hub *hub, const struct moon_tls_gift *gift,
     if (err)
         return err;
     pthread_mutex_lock(&hub->lock);
-    for (at = hub->servers.next; at != &hub->servers; at = at->next)
+    for (struct moon_list *at = hub->servers.next; at != &hub->servers; at = at->next)
         *count += override_all(MOON_CONTAINER(at, struct moon_tls_server, node), gift);
-    for (at = hub->servers.next; at != &hub->servers && err >= 0 && *count; at = at->next)
-        err = refresh(MOON_CONTAINER(at, struct moon_tls_server, node), problem);
+    if (*count)
+        err = refresh_all(hub, problem);
+    if (err >= 0) {
+        tls_overrides_commit(hub->overrides);
+    } else { // what was refused must not serve later, when what stood in its way is gone
+        tls_overrides_undo(hub->overrides);
+        refresh_all(hub, &other);
+    }
     pthread_mutex_unlock(&hub->lock);
     return *count == 0 ? -ENOENT : err < 0 ? err : 0;
 }

@@ -365,6 +365,16 @@ static void plan_retry(struct tls_proof *proof, int64_t now)
     proof->due_s = now + (wait_s < RETRY_MAX_S ? wait_s : RETRY_MAX_S);
 }
 
+// How long a response that has come is good enough: to half of its life. Where that is over, as with responders that sign ahead and
+// renew late, a share of what is left, so that they are not asked all the time.
+static int64_t refresh_s(int64_t begin_s, int64_t end_s, int64_t now)
+{
+    int64_t wait_s = begin_s + (end_s - begin_s) / 2 - now;
+    if (wait_s <= 0)
+        wait_s = (end_s - now) / 8 < RETRY_MAX_S ? (end_s - now) / 8 : RETRY_MAX_S;
+    return wait_s > REFRESH_MIN_S ? wait_s : REFRESH_MIN_S;
+}
+
 const char *moon_tls_ocsp_answer(struct moon_tls_question *question, struct moon_slice der)
 {
     struct tls_proof *proof = question->proof;
@@ -375,9 +385,8 @@ const char *moon_tls_ocsp_answer(struct moon_tls_question *question, struct moon
     if (problem) {
         plan_retry(proof, now);
     } else {
-        int64_t half_s = begin_s + (staple->end_s - begin_s) / 2;
         proof->fail_count = 0;
-        proof->due_s = half_s > now + REFRESH_MIN_S ? half_s : now + REFRESH_MIN_S;
+        proof->due_s = now + refresh_s(begin_s, staple->end_s, now);
         set_staple(proof, staple);
     }
     OPENSSL_free((void *)question->request.ptr);

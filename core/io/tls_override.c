@@ -12,6 +12,8 @@
 struct override {
     struct moon_list node;
     uint64_t id;
+    bool is_new;             // neither committed nor undone yet
+    struct override *before; // of a new one: what it has replaced, in no list
     struct tls_certificate
         // name, paths and times as those that it stands in for; the texts that were given
         certificate;
@@ -35,6 +37,9 @@ struct tls_overrides *tls_overrides_new(void)
 
 static void override_free(struct override *override)
 {
+    if (!override)
+        return;
+    override_free(override->before);
     moon_list_del(&override->node);
     tls_certificate_fini(&override->certificate);
     free(override);
@@ -105,11 +110,42 @@ void tls_override_add(struct tls_overrides *overrides, const struct tls_certific
     file_init(&override->certificate.cert, &certificate->cert, gift->cert);
     file_init(&override->certificate.key, &certificate->key, gift->key);
     pthread_mutex_lock(&overrides->lock);
-    struct override *before = find(overrides, certificate);
-    if (before)
-        override_free(before);
+    override->before = find(overrides, certificate);
+    if (override->before)
+        moon_list_del(&override->before->node);
+    override->is_new = true;
     override->id = ++overrides->last_id;
     moon_list_add_before(&overrides->list, &override->node);
+    pthread_mutex_unlock(&overrides->lock);
+}
+
+void tls_overrides_commit(struct tls_overrides *overrides)
+{
+    pthread_mutex_lock(&overrides->lock);
+    for (struct moon_list *at = overrides->list.next; at != &overrides->list; at = at->next) {
+        struct override *override = MOON_CONTAINER(at, struct override, node);
+        override->is_new = false;
+        override_free(override->before);
+        override->before = NULL;
+    }
+    pthread_mutex_unlock(&overrides->lock);
+}
+
+void tls_overrides_undo(struct tls_overrides *overrides)
+{
+    pthread_mutex_lock(&overrides->lock);
+    for (struct moon_list *at = overrides->list.next, *next; at != &overrides->list; at = next) {
+        struct override *override = MOON_CONTAINER(at, struct override, node);
+        next = at->next;
+        if (!override->is_new)
+            continue;
+        if (override->before) { // which may be new as well, of a name that several listeners have
+            moon_list_add_before(&override->node, &override->before->node);
+            next = &override->before->node;
+        }
+        override->before = NULL;
+        override_free(override);
+    }
     pthread_mutex_unlock(&overrides->lock);
 }
 

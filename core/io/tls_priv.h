@@ -180,6 +180,9 @@ void tls_overrides_free(struct tls_overrides *overrides);
 // From now on `gift` stands in the place of that certificate's files, as long as they are as they were when it was read.
 void tls_override_add(struct tls_overrides *overrides, const struct tls_certificate *certificate,
                       const struct moon_tls_gift *gift);
+// What was added since the last of these stays / goes, and what stood there before is back.
+void tls_overrides_commit(struct tls_overrides *overrides);
+void tls_overrides_undo(struct tls_overrides *overrides);
 // The id of what stands in its place now; 0: nothing does. Thread safe.
 uint64_t tls_override_find(struct tls_overrides *overrides,
                            const struct tls_certificate *certificate);

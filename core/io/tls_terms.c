@@ -604,7 +604,8 @@ static bool is_read(struct moon_tls_hub *hub, const struct tls_certificate *cert
 {
     return tls_file_is_fresh(&certificate->cert) && tls_file_is_fresh(&certificate->key) &&
            tls_file_is_fresh(&certificate->ocsp) &&
-           tls_override_find(hub->overrides, certificate) == certificate->override_id;
+           (certificate->host || // obtained: nothing is given in its place
+            tls_override_find(hub->overrides, certificate) == certificate->override_id);
 }
 
 bool tls_terms_are_read(const struct moon_tls_terms *terms)

@@ -74,7 +74,9 @@ static void push_opening(lua_State *state, const struct moon_opening *opening)
 static struct moon_slice field(lua_State *state, const char *key)
 {
     struct moon_slice text = {NULL, 0};
-    lua_getfield(state, 1, key); // stays on the stack
+    lua_pushstring(state, key);
+    lua_rawget(state,
+               1); // stays on the stack; raw: nobody here would catch what a metamethod raises
     if (lua_type(state, -1) == LUA_TSTRING)
         text.ptr = lua_tolstring(state, -1, &text.len);
     return text;

@@ -85,6 +85,21 @@ describe("a certificate that is given by order", function()
     assert.is_false(gateway:ask_json("/certificates").certificates[1].given)
   end, 60000))
 
+  it("does not serve later where it was refused for another's fault", test(function()
+    fresh()
+    set:write("half.crt", set:read "site.crt")
+    set:write("half.key", set:read "site.key")
+    local gateway = tls.serve { certificates = { pair().certificates[1], { cert = set:path "half.crt", key = set:path "half.key" } } }
+    assert.equal(200, give(gateway, "?name=main", pem "third").status)
+    set:write("half.crt", set:read "next.crt") -- its key is still to come
+    local response = give(gateway, "?name=main", pem "next")
+    assert.equal(422, response.status, response.body)
+    assert.equal("third", subject(gateway, "site.example"))
+    set:write("half.key", set:read "next.key")
+    gateway:wait_log("certificates changed: new connections get what is in", 8000)
+    assert.equal("third", subject(gateway, "site.example")) -- as it was given before
+  end, 60000))
+
   it("is known by its file where it has no name", test(function()
     fresh()
     local gateway = tls.serve { certificates = { site, { cert = set:path "live.crt", key = set:path "live.key" } } }
