@@ -201,7 +201,7 @@ describe("the phase certificate", function()
     { 'return pems.old', "has expired" },
     { 'return 7', "number, is no certificate" },
     { 'return { cert = pems.site.cert }', "table, is no certificate" },
-    { 'return setmetatable({ cert = pems.site.cert }, { __index = function(_, key) error("no " .. key) end })', "table, is no certificate" },
+    { 'return setmetatable({ cert = pems.site.cert }, { __index = function(_, key) error(key) end })', "table, is no certificate" },
     { 'return true', "boolean, is no certificate" },
   } do
     it("refuses what is no certificate: " .. case[1], test(function()
