@@ -146,9 +146,11 @@ char *moon_acme_key_new(void)
     if (!key || !bio || !PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL))
         abort();
     long len = BIO_get_mem_data(bio, &text);
-    char *out = strndup(text, (size_t)len);
+    char *out = malloc((size_t)len + 1);
     if (!out)
         abort();
+    memcpy(out, text, (size_t)len);
+    out[len] = '\0';
     OPENSSL_cleanse(text, (size_t)len);
     EVP_PKEY_free(key);
     BIO_free(bio);

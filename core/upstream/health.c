@@ -162,7 +162,7 @@ struct moon_health {
     size_t down_count;
     uint64_t checks, failures;
     size_t name_len;
-    char name[];
+    char name[]; // NUL-terminated
 };
 
 int moon_address_compare(const void *a, const void *b)
@@ -283,7 +283,7 @@ struct moon_health_figures *moon_health_figures(struct moon_registry *registry, 
     for (struct moon_list *at = registry->healths.next; at != &registry->healths; at = at->next) {
         const struct moon_health *health = MOON_CONTAINER(at, struct moon_health, node);
         all = realloc(all, (n + 1) * sizeof *all);
-        char *name = strndup(health->name, health->name_len);
+        char *name = strdup(health->name);
         if (!all || !name)
             abort();
         all[n++] = (struct moon_health_figures){name, health->checks, health->failures,

@@ -21,7 +21,7 @@ local function start(plugins, options)
   local route = { path = "/", plugins = {} }
   if options.backend ~= false then
     options.backend = options.backend or h.backend()
-    route.backends = options.upstream or "backend"
+    route.backends = options.serves or "backend"
   else
     options.backend = nil
   end
@@ -209,7 +209,7 @@ describe("a request body that is read whole and replaced by", function()
     local gateway = start({
       { access = { read = {}, replace = "text", text = TEXT } },
       { type = "test", request_body = {} },
-    }, { upstream = "echo", upstreams = { echo = { "builtin:echo" } } })
+    }, { serves = "echo", upstreams = { echo = { "builtin:echo" } } })
     local client = gateway:connect()
     for _, bytes in ipairs { post(BODY), chunked(BODY), post "" } do
       client:send(bytes)
@@ -450,7 +450,7 @@ describe("a client that expects 100", function()
 
   it("gets it before a built-in upstream, once", test(function()
     local gateway = start({ access = { read = {}, replace = "same" } },
-      { upstream = "echo", upstreams = { echo = { "builtin:echo" } } })
+      { serves = "echo", upstreams = { echo = { "builtin:echo" } } })
     local client = gateway:connect()
     client:send(HEAD)
     assert.equal(100, h.read_response(client, { is_interim_wanted = true }).status)
