@@ -192,7 +192,7 @@ int moon_log_writer_new(const struct moon_log_writer_args *args, struct moon_log
     if (!writer)
         abort();
     writer->args = *args;
-    writer->path = strndup(args->file.ptr, args->file.len);
+    writer->path = moon_slice_dup(args->file);
     writer->sources = calloc(args->ring_count, sizeof *writer->sources);
     writer->loop = moon_loop_new(args->world);
     int err = writer->loop ? moon_file_open(args->world, writer->path, &writer->file) : -EMFILE;

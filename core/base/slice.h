@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct moon_slice {
@@ -15,6 +16,18 @@ struct moon_slice {
 #define MOON_SLICE(literal) ((struct moon_slice){(literal), sizeof(literal) - 1})
 // printf("%.*s") arguments of a slice.
 #define MOON_SLICE_ARG(s) (int)(s).len, (s).ptr
+
+// A copy with a NUL behind it, malloc'd; NULL without memory. strndup may look for a NUL behind it.
+static inline char *moon_slice_dup(struct moon_slice s)
+{
+    char *out = malloc(s.len + 1);
+    if (!out)
+        return NULL;
+    if (s.len)
+        memcpy(out, s.ptr, s.len);
+    out[s.len] = '\0';
+    return out;
+}
 
 static inline struct moon_slice moon_slice_from(const char *text)
 {

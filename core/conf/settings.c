@@ -185,12 +185,12 @@ static int settings_compile(const struct moon_compile *compile, void **part)
     settings->trusted_hops = count_of(value, "trusted_hops", 0);
     settings->splice = moon_value_bool(value, "splice", true);
     struct moon_slice level = moon_value_string(value, "log_level", MOON_SLICE("info"));
-    settings->log_level = (struct moon_slice){strndup(level.ptr, level.len), level.len};
+    settings->log_level = (struct moon_slice){moon_slice_dup(level), level.len};
     struct moon_slice state = moon_value_string(value, "state", MOON_SLICE(""));
-    settings->state = state.len ? strndup(state.ptr, state.len) : NULL;
+    settings->state = state.len ? moon_slice_dup(state) : NULL;
     struct moon_slice key_log =
         moon_value_string(moon_value_get(value, "tls"), "key_log", MOON_SLICE(""));
-    settings->tls_key_log = key_log.len ? strndup(key_log.ptr, key_log.len) : NULL;
+    settings->tls_key_log = key_log.len ? moon_slice_dup(key_log) : NULL;
     if (!read_resolver(compile, moon_value_get(value, "resolver"), settings)) {
         settings_unref(settings);
         return MOON_ECONFIG;

@@ -287,7 +287,7 @@ static int choose(struct session *session)
     session->idle_ms = action->timeouts.idle_ms ? action->timeouts.idle_ms : IDLE_MS;
     session->listener = strdup(hold->listeners->listeners[listener].name);
     session->route = strdup(action->name);
-    session->upstream = strndup(upstream->name.ptr, upstream->name.len);
+    session->upstream = moon_slice_dup(upstream->name);
     session->sample = (struct moon_series_sample){
         .route = action->series, .upstream = upstream->series, .status = 504};
     return 0;

@@ -180,7 +180,7 @@ static int access_compile(const struct moon_compile *compile, void **part)
         moon_series_names_set_max(compile->section->series, log->series_max);
     if (value) {
         struct moon_slice file = moon_value_string(value, "file", MOON_SLICE(""));
-        log->file = (struct moon_slice){strndup(file.ptr, file.len), file.len};
+        log->file = (struct moon_slice){moon_slice_dup(file), file.len};
         log->buffer_len = (size_t)moon_value_number(value, "buffer_bytes", 1 << 20);
         log->format = compile_format(compile, value);
     }

@@ -75,7 +75,7 @@ bool moon_exchange_survey(const struct moon_service *service, moon_survey_fn *fn
 
 static char *copy(struct moon_slice text)
 {
-    char *out = text.ptr ? strndup(text.ptr, text.len) : NULL;
+    char *out = text.ptr ? moon_slice_dup(text) : NULL;
     if (text.ptr && !out)
         abort();
     return out;

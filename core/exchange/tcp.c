@@ -214,7 +214,7 @@ static void on_abort(void *owner, int err)
 
 static char *copy(struct moon_slice text)
 {
-    char *out = text.ptr ? strndup(text.ptr, text.len) : NULL;
+    char *out = text.ptr ? moon_slice_dup(text) : NULL;
     if (text.ptr && !out)
         abort();
     return out;

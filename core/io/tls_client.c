@@ -315,7 +315,7 @@ static int client_read(struct moon_tls_hub *hub, const struct moon_tls_client_op
         abort();
     for (; client->san_count < options->san_count; client->san_count++) {
         struct moon_slice san = options->sans[client->san_count];
-        client->sans[client->san_count] = (struct moon_slice){strndup(san.ptr, san.len), san.len};
+        client->sans[client->san_count] = (struct moon_slice){moon_slice_dup(san), san.len};
     }
     int err = read_files(client, options, problem);
     make_digest(client);

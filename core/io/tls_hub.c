@@ -180,7 +180,7 @@ void moon_tls_hub_poll(struct moon_tls_hub *hub,
 static int check_gift(struct moon_tls_hub *hub, const struct moon_tls_gift *gift,
                       struct moon_tls_problem *problem)
 {
-    struct tls_certificate certificate = {.name = strndup(gift->name.ptr, gift->name.len)};
+    struct tls_certificate certificate = {.name = moon_slice_dup(gift->name)};
     if (!certificate.name)
         abort();
     certificate.cert = (struct tls_file){.path = certificate.name, .bytes = gift->cert};

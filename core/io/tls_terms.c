@@ -83,7 +83,7 @@ static void add_name(struct tls_certificate *out, const unsigned char *text, int
     if (len <= 0 || len > TLS_SNI_MAX_LEN || memchr(text, '\0', (size_t)len))
         return;
     out->names = realloc((void *)out->names, (out->name_count + 1) * sizeof *out->names);
-    char *name = strndup((const char *)text, (size_t)len);
+    char *name = moon_slice_dup((struct moon_slice){(const char *)text, (size_t)len});
     if (!out->names || !name)
         abort();
     for (char *at = name; *at; at++)
@@ -518,8 +518,7 @@ static int load(struct moon_tls_hub *hub, const struct moon_tls_options *options
     terms->hub = hub;
     terms->lineage = lineage;
     terms->certificates = certificates;
-    terms->hostname =
-        strndup(options->hostname.len ? options->hostname.ptr : "", options->hostname.len);
+    terms->hostname = moon_slice_dup(options->hostname);
     terms->min_version = tls_version(options->min_version, TLS1_2_VERSION);
     terms->max_version = tls_version(options->max_version, TLS1_3_VERSION);
     terms->ciphers = strdup(options->ciphers ? options->ciphers : tls_ciphers);

@@ -120,7 +120,7 @@ static bool read_hostname(const struct reading *at)
     if (!value)
         return true;
     struct moon_slice bare = moon_host_bare(value->string);
-    char *copy = strndup(bare.ptr, bare.len);
+    char *copy = moon_slice_dup(bare);
     for (size_t i = 0; i < bare.len; i++)
         if (copy[i] >= 'A' && copy[i] <= 'Z')
             copy[i] |= 0x20;
@@ -136,7 +136,7 @@ static bool read_name(const struct reading *at)
     struct moon_slice protocol =
         moon_value_string(&at->object->value, "protocol", MOON_SLICE("http"));
     struct moon_slice text = name.len ? name : protocol;
-    at->listener->name = strndup(text.ptr, text.len);
+    at->listener->name = moon_slice_dup(text);
     for (int i = 0; name.len && i < at->index; i++) {
         const struct moon_listener *other = &at->all->listeners[i];
         if (!other->is_named || strcmp(other->name, at->listener->name) != 0)
@@ -292,7 +292,7 @@ static bool read_unix(const struct reading *at, const char *key, struct moon_sli
             return join(at, bind);
     }
     struct moon_bind *bind = add_bind(at);
-    bind->path = strndup(path.ptr, path.len);
+    bind->path = moon_slice_dup(path);
     return join(at, bind);
 }
 

@@ -73,7 +73,7 @@ __attribute__((format(printf, 4, 5))) static bool refuse(struct moon_acme_proble
 
 static char *copy(struct moon_slice text)
 {
-    char *out = strndup(text.ptr, text.len);
+    char *out = moon_slice_dup(text);
     if (!out)
         abort();
     return out;

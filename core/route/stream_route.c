@@ -110,7 +110,7 @@ static bool read_host(const struct reading *at, struct moon_slice text, uint32_t
     if (hint)
         return tell(at, path, hint, "not a host to match:", text.ptr, 0);
     struct moon_slice bare = moon_host_bare(text);
-    char *copy = strndup(bare.ptr, bare.len);
+    char *copy = moon_slice_dup(bare);
     out->hosts = realloc(out->hosts, (out->host_count + 1) * sizeof *out->hosts);
     if (!copy || !out->hosts)
         abort();

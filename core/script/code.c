@@ -12,7 +12,7 @@
 
 static char *copy(struct moon_slice text)
 {
-    char *out = strndup(text.ptr ? text.ptr : "", text.len);
+    char *out = moon_slice_dup(text);
     if (!out)
         abort();
     return out;

@@ -101,7 +101,7 @@ int moon_inputs_file(struct moon_inputs *inputs, const char *path, struct moon_s
 void moon_inputs_put_file(struct moon_inputs *inputs, const char *path, struct moon_slice text)
 {
     struct record *record = add(inputs, KIND_FILE, path);
-    record->text = strndup(text.ptr, text.len);
+    record->text = moon_slice_dup(text);
     if (!record->text)
         abort();
     record->len = text.len;

@@ -60,7 +60,7 @@ static bool tell(const struct reading *at, const char *path, const char *hint, c
 
 static struct moon_slice copy(struct moon_slice text)
 {
-    char *own = strndup(text.ptr, text.len);
+    char *own = moon_slice_dup(text);
     if (!own)
         abort();
     return (struct moon_slice){own, text.len};

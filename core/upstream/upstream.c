@@ -494,7 +494,7 @@ static bool compile_one(const struct moon_compile *compile, const struct moon_ob
         return false;
     }
     struct moon_upstream *upstream = &all->upstreams[all->count];
-    char *copy = strndup(name.ptr, name.len);
+    char *copy = moon_slice_dup(name);
     if (!copy)
         abort();
     upstream->name = (struct moon_slice){copy, name.len};

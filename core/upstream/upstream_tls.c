@@ -95,7 +95,7 @@ static bool read_host(const struct reading *at, struct moon_upstream *out)
     if (host.len == 0 && out->origin_count && out->origins[0].name)
         host = moon_name_host(out->origins[0].name);
     if (host.len)
-        out->tls_host = (struct moon_slice){strndup(host.ptr, host.len), host.len};
+        out->tls_host = (struct moon_slice){moon_slice_dup(host), host.len};
     return true;
 }
 
