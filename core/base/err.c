@@ -34,6 +34,7 @@ static const struct err_entry entries[] = {
     {MOON_ENOTBEGUN, "refused before anything was done"},
     {MOON_ERESET, "stream reset by peer"},
     {MOON_EALPN, "the peer does not speak the protocol"},
+    {MOON_EGUESS, "the peer speaks another protocol than was guessed"},
     {-EACCES, "permission denied"},
     {-EADDRINUSE, "address already in use"},
     {-EADDRNOTAVAIL, "cannot assign requested address"},

@@ -29,6 +29,7 @@ enum moon_err {
     -10018,
     MOON_ERESET = -10019, // the peer has reset the stream
     MOON_EALPN = -10020,  // the peer does not speak the protocol that it is configured to
+    MOON_EGUESS = -10021, // nor the one that was guessed: nothing was sent, and it is known now
 };
 
 // A short static text for any error of the space ("connection refused"); never NULL. Thread safe.

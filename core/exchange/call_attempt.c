@@ -90,17 +90,30 @@ static bool is_local_shortage(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
+static int try_count(const struct moon_call *call)
+{
+    return call->attempt_count - call->guess_count;
+}
+
+// The protocol was guessed wrongly, and is known now: no attempt, once for each that is one.
+static bool is_guess(const struct moon_call *call, const struct failure *failure)
+{
+    return failure->err == MOON_EGUESS && call->guess_count < try_count(call);
+}
+
 // Once more, where nobody can have acted upon the request, or doing it twice is as doing it once.
 static bool may_try_again(struct moon_call *call, const struct failure *failure)
 {
-    if (call->attempt_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
+    if (call->goes_back)
+        return true;
+    if (try_count(call) >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
         is_local_shortage(failure->err))
         return false;
-    if (failure->err == MOON_ENOTBEGUN)
+    if (failure->err == MOON_ENOTBEGUN || failure->err == MOON_EGUESS)
         return true;
     if (!failure->was_connected) {
         if (call->upstream)
-            return call->lease.endpoint_count > call->attempt_count;
+            return (int)call->lease.endpoint_count > try_count(call);
         return ++call->address_at < call->address_count;
     }
     if (failure->had_input || !call->lease.is_reused || failure->err == MOON_ERESET)
@@ -113,6 +126,8 @@ static void attempt_failed(struct moon_call *call, const struct failure *failure
     moon_call_attempt_stop(call, false);
     moon_log_debug(call->service->res->log, "call to \"%.*s\": %s",
                    MOON_SLICE_ARG(call->request.host_text), moon_err_text(failure->err));
+    call->goes_back = is_guess(call, failure);
+    call->guess_count += call->goes_back;
     if (!may_try_again(call, failure)) {
         moon_call_finish(call, failure->err);
         return;
@@ -305,6 +320,7 @@ static int lend(struct moon_call *call)
         return lend_to(call, is_fresh);
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
+                                  .again = call->goes_back ? call->avoid : NULL,
                                   .waiter = &call->waiter,
                                   .fresh = is_fresh,
                                   .was_lost = is_fresh};

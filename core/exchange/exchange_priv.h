@@ -90,7 +90,9 @@ struct moon_exchange {
     int listener;       // that has the request; -1: none
     uint8_t step;       // enum moon_step
     uint8_t wait;       // enum moon_wait
-    uint8_t attempt_count, retry_count, interim_count;
+    // attempts; of them those that the route's `retry` made, and those that followed a wrong guess of the protocol
+    uint8_t attempt_count, retry_count, guess_count;
+    uint8_t interim_count;
     uint8_t grpc; // enum moon_grpc_kind: of the request as it came
     // enum moon_grpc_status of the next own answer, where its HTTP status says less; 0: by that
     uint8_t grpc_status;
@@ -117,6 +119,7 @@ struct moon_exchange {
     bool is_over : 1;
     bool was_recorded : 1; // its line of the access log was written
     bool builtin_waits : 1;
+    bool goes_back : 1;   // the next attempt goes where the last one went
     bool wants_fresh : 1; // a standing connection failed it: the next attempt has a new one
 };
 

@@ -143,7 +143,7 @@ static void begin(struct moon_probe *probe, bool fresh);
 static void on_abort(void *owner, int err)
 {
     struct moon_probe *probe = owner;
-    bool is_chance = probe->is_reused || err == MOON_ENOTBEGUN;
+    bool is_chance = probe->is_reused || err == MOON_ENOTBEGUN || err == MOON_EGUESS;
     probe->lane = NULL;
     if (is_chance && !probe->is_second && probe->response.status == 0) {
         probe->is_second = true;

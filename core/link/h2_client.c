@@ -116,7 +116,7 @@ void h2_client_stream_lost(struct h2_stream *stream)
     void *owner = stream->lane.owner;
     int err = stream->error;
     stream->lane.owner = NULL;
-    if (err == MOON_ENOTBEGUN)
+    if (err == MOON_ENOTBEGUN || err == MOON_EGUESS)
         moon_count_up(&stream->link->res->counters->upstream_streams_refused_total);
     if (owner)
         stream->lane.events->abort(owner, err);

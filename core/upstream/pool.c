@@ -221,10 +221,22 @@ static const struct moon_endpoint *in_turn(struct moon_pool *pool, uint32_t inde
     return &set->endpoints[set->cycle.turns[turn % set->cycle.len]];
 }
 
+// NULL: it is not among them, or is to get nothing.
+static const struct moon_endpoint *find_endpoint(const struct moon_endpoint_set *set,
+                                                 const struct moon_endpoint_state *state)
+{
+    for (uint32_t i = 0; i < set->count; i++)
+        if (set->endpoints[i].state == state && set->endpoints[i].weight)
+            return &set->endpoints[i];
+    return NULL;
+}
+
 static const struct moon_endpoint *choose(struct moon_pool *pool, const struct moon_lend_args *args,
                                           const struct moon_endpoint_set *set)
 {
-    const struct moon_endpoint *chosen = NULL;
+    const struct moon_endpoint *chosen = args->again ? find_endpoint(set, args->again) : NULL;
+    if (chosen)
+        return chosen;
     switch (args->upstream->balance) {
     case MOON_BALANCE_ROUND_ROBIN:
         chosen = in_turn(pool, args->upstream->index, set);

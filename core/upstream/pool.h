@@ -41,6 +41,8 @@ struct moon_lend_args {
     const struct moon_patron *patron;
     // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
     const struct moon_endpoint_state *avoid;
+    // The endpoint to choose, if the upstream still has it. May be NULL; never followed.
+    const struct moon_endpoint_state *again;
     struct moon_waiter *waiter; // what it was granted is used; may be NULL
     bool fresh;                 // a new connection, no idle link; HTTP/2: only with was_lost
     bool was_lost; // the connection of an attempt before is no more: the others may be dead as well

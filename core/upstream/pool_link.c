@@ -241,7 +241,7 @@ static int on_mismatch(void *owner, bool is_h2)
     if (slot->protocol != MOON_UPSTREAM_AUTO)
         return MOON_EALPN;
     slot->speaks_h2 = is_h2;
-    return MOON_ENOTBEGUN;
+    return MOON_EGUESS;
 }
 
 static void on_idle(void *owner)

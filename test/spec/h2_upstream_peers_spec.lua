@@ -1,4 +1,5 @@
 -- HTTP/2 to upstreams that are other people's programs, over TLS by ALPN and in clear, and the other things that go that way.
+local cjson = require "cjson"
 local h = require "test.support.harness"
 local http2 = require "test.support.http2"
 local loop = require "test.support.loop"
@@ -103,6 +104,27 @@ describe("http/2 to others' programs", function()
     end
     assert.equal(1, auto:metrics().moongate_upstream_streams_refused_total) -- guessed wrongly once
     auto:expect_quiet()
+  end))
+
+  it("is not spoken by any of many endpoints, which costs no request", test(function()
+    local endpoints = {}
+    for i = 1, 4 do
+      local port = ports.free()
+      local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www %s")
+        :format(port, pair.cert, pair.key, "-alpn http/1.1") } })
+      process:wait_output "ACCEPT"
+      endpoints[i] = "127.0.0.1:" .. port
+    end
+    local gateway = h.gateway { upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } } }
+    for _ = 1, 8 do assert.equal(200, get(gateway, "/").status) end
+    assert.equal(4, gateway:metrics().moongate_upstream_streams_refused_total) -- each endpoint guessed wrongly once
+    local calling = h.gateway { is_test = true, upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } },
+      routes = { { path = "/", backends = "backend", plugins = { { "test-call", upstream = "backend", url = "/" } } } } }
+    for _ = 1, 2 do
+      local call = assert(cjson.decode(get(calling, "/").body)).calls[1]
+      assert.equal(200, call.status)
+    end
+    gateway:expect_quiet()
   end))
 
   it("is not spoken by who knows no ALPN", test(function()
