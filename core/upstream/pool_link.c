@@ -17,7 +17,8 @@
 
 enum {
     SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
-    // an older link is closed instead of pooled, so that traffic follows changes of the network
+    // An older link is closed instead of pooled, so that traffic follows changes of the network. One of HTTP/2 takes no more
+    // lanes, but where a limit counts it: its permit would serve nobody while its lanes live.
     LINK_MAX_AGE_MS = 3600000,
 };
 
@@ -162,7 +163,7 @@ static uint32_t note_cap(struct moon_pooled *pooled)
 bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap)
 {
     uint32_t peer_cap = note_cap(pooled);
-    return !pooled->is_retiring && !is_old(pooled) &&
+    return !pooled->is_retiring && (pooled->slot->limit || !is_old(pooled)) &&
            pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap) &&
            pooled_is_current(pooled);
 }
