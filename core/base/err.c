@@ -101,3 +101,8 @@ const char *moon_err_text(int err)
     }
     return err <= MOON_EOF ? "unknown error" : "unknown system error";
 }
+
+bool moon_err_is_of_stream(int err)
+{
+    return err == MOON_ENOTBEGUN || err == MOON_ERESET || err == MOON_EGUESS;
+}

@@ -104,7 +104,7 @@ static void on_abort(void *owner, int err)
                                    .was_connected = moon_lane_is_connected(ex->up)};
     if (!failure.was_connected)
         moon_pooled_failed(ex->lease.pooled);
-    ex->was_lost = err != MOON_ENOTBEGUN && err != MOON_ERESET && err != MOON_EGUESS;
+    failure.was_lost = failure.was_connected && !moon_err_is_of_stream(err);
     count_silence(ex);
     ex->up = NULL;
     moon_attempt_failed(ex, &failure);

@@ -126,6 +126,8 @@ static void attempt_failed(struct moon_call *call, const struct failure *failure
     moon_call_attempt_stop(call, false);
     moon_log_debug(call->service->res->log, "call to \"%.*s\": %s",
                    MOON_SLICE_ARG(call->request.host_text), moon_err_text(failure->err));
+    call->wants_fresh = failure->was_connected;
+    call->was_lost = failure->was_connected && !moon_err_is_of_stream(failure->err);
     call->goes_back = is_guess(call, failure);
     call->guess_count += call->goes_back;
     if (!may_try_again(call, failure)) {
@@ -302,10 +304,12 @@ static struct moon_tls_client *client_of(struct moon_resources *res)
     return res->tls_client;
 }
 
-static int lend_to(struct moon_call *call, bool is_fresh)
+static int lend_to(struct moon_call *call)
 {
     struct moon_lend_to_args args = {
-        .address = &call->addresses[call->address_at], .host = call->host, .fresh = is_fresh};
+        .address = &call->addresses[call->address_at],
+        .host = call->host,
+        .fresh = call->wants_fresh};
     if (call->is_secure)
         args.tls = call->tls ? call->tls : client_of(call->service->res);
     if (call->is_secure && !args.tls)
@@ -315,15 +319,14 @@ static int lend_to(struct moon_call *call, bool is_fresh)
 
 static int lend(struct moon_call *call)
 {
-    bool is_fresh = call->attempt_count > 1;
     if (!call->upstream)
-        return lend_to(call, is_fresh);
+        return lend_to(call);
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
                                   .again = call->goes_back ? call->avoid : NULL,
                                   .waiter = &call->waiter,
-                                  .fresh = is_fresh,
-                                  .was_lost = is_fresh};
+                                  .fresh = call->wants_fresh,
+                                  .was_lost = call->was_lost};
     return moon_pool_lend(call->service->pool, &args, &call->lease);
 }
 

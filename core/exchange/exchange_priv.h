@@ -46,6 +46,7 @@ struct moon_messages;
 struct moon_failure {
     int err;
     bool was_connected, had_input;
+    bool was_lost; // a connection that stood is no more
 };
 
 struct moon_exchange {
@@ -107,7 +108,7 @@ struct moon_exchange {
     bool keeps_replay : 1;      // `replay` is complete so far
     bool was_request_sent : 1;  // so it was in the attempt before
     bool is_resending : 1;      // what was sent before does not fit yet
-    bool was_lost : 1;          // the connection of the last attempt
+    bool was_lost : 1;          // a connection that stood, under the last attempt
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream

@@ -209,6 +209,7 @@ bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *fail
     // Where none could be made, what idles at the next endpoint will do: else a dead one costs its neighbours a connection
     // for each request.
     ex->wants_fresh = failure->was_connected;
+    ex->was_lost = failure->was_lost;
     ex->goes_back = is_guess(ex, failure);
     ex->guess_count += ex->goes_back;
     if (!ex->goes_back && has_retries(ex) && is_listed(ex, failure)) {
@@ -227,7 +228,7 @@ bool moon_retry_status(struct moon_exchange *ex)
     if (!has_retries(ex) || !moon_retry_has_status(&ex->action->retry, ex->response.status))
         return false;
     moon_attempt_end(ex, false);
-    ex->wants_fresh = ex->goes_back = false;
+    ex->wants_fresh = ex->was_lost = ex->goes_back = false;
     retry(ex);
     return true;
 }

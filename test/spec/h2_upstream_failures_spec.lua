@@ -1,4 +1,5 @@
 -- What goes wrong with upstreams of HTTP/2: refused, reset, lost, malformed and hostile ones (A48, A49), and clients that go away.
+local cjson = require "cjson"
 local h = require "test.support.harness"
 local http2 = require "test.support.http2"
 
@@ -127,6 +128,19 @@ describe("upstreams of http/2", function()
     assert.equal(200, get(gateway).status)
     assert.equal(2, #backend.connections)
     gateway:expect_quiet()
+  end))
+
+  it("share their connection though a neighbour is dead", h.test(function()
+    local backend = backend_of(function(server, request) ok(server, request) end)
+    local pool = { backend = { "127.0.0.1:" .. h.dead_port(), backend:address() } }
+    local gateway = gateway_for(nil, { upstreams = pool, settings = { workers = 1 } })
+    for _ = 1, 12 do assert.equal(200, get(gateway).status) end
+    assert.equal(1, #backend.connections)
+    local calling = h.gateway { is_test = true, upstreams = pool, upstream = { protocol = "http2" }, settings = { workers = 1 },
+      routes = { { path = "/", plugins = { { "test-call", upstream = "backend", url = "/", times = 12 } } } } }
+    assert.equal(200, assert(cjson.decode(get(calling).body)).calls[1].status)
+    assert.equal(24, #backend.requests)
+    assert.equal(2, #backend.connections)
   end))
 
   it("may reset a stream: 502, and the others go on", h.test(function()
