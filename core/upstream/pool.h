@@ -86,6 +86,8 @@ int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
 void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter);
 // Notes that the connection could not be made.
 void moon_pooled_failed(struct moon_pooled *pooled);
+// Its connection takes no more lanes, and is closed when the last one has left. HTTP/1.1: no effect, who ends its lane decides.
+void moon_pooled_retire(struct moon_pooled *pooled);
 // Counts an attempt by what came of it: a status, or 0 where no response did.
 void moon_pooled_count(struct moon_pooled *pooled, uint16_t status);
 

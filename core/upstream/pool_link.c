@@ -321,6 +321,11 @@ void moon_pooled_failed(struct moon_pooled *pooled)
     moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
 }
 
+void moon_pooled_retire(struct moon_pooled *pooled)
+{
+    pooled->is_retiring = true;
+}
+
 void moon_pooled_count(struct moon_pooled *pooled, uint16_t status)
 {
     moon_count_up(
