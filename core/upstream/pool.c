@@ -107,12 +107,15 @@ void moon_pool_free(struct moon_pool *pool)
     free(pool);
 }
 
-static struct identity identity_of(const struct moon_upstream *upstream)
+static struct identity identity_of(const struct moon_upstream *upstream,
+                                   enum moon_upstream_protocol protocol)
 {
+    bool is_shared = protocol != MOON_UPSTREAM_HTTP1;
     return (struct identity){.limit = upstream->limit,
                              .tls = upstream->tls,
                              .host = upstream->tls_host,
-                             .protocol = (uint8_t)upstream->protocol};
+                             .protocol = (uint8_t)protocol,
+                             .connect_ms = is_shared ? upstream->timeouts.connect_ms : 0};
 }
 
 // ---- choosing
@@ -180,13 +183,10 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     uint64_t now_ms = moon_loop_now_ms(pool->res->loop);
     struct moon_endpoint_set *before = seat->set ? moon_endpoint_set_ref(seat->set) : NULL;
     moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set);
-    struct identity identity = identity_of(upstream);
     if (before)
-        leave_endpoints(pool, identity, before, seat->set);
-    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) { // those of is_http1
-        identity.protocol = MOON_UPSTREAM_HTTP1;
-        leave_endpoints(pool, identity, before, seat->set);
-    }
+        leave_endpoints(pool, identity_of(upstream, upstream->protocol), before, seat->set);
+    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) // those of is_http1
+        leave_endpoints(pool, identity_of(upstream, MOON_UPSTREAM_HTTP1), before, seat->set);
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
         slots_sweep(pool);
@@ -277,9 +277,8 @@ static int fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
 
 static struct identity identity_for(const struct moon_lend_args *args)
 {
-    struct identity identity = identity_of(args->upstream);
-    if (args->is_http1)
-        identity.protocol = MOON_UPSTREAM_HTTP1;
+    struct identity identity = identity_of(
+        args->upstream, args->is_http1 ? MOON_UPSTREAM_HTTP1 : args->upstream->protocol);
     if (args->upstream->proxy) {
         identity.proxy = args->upstream->proxy;
         identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;

@@ -1,7 +1,8 @@
 // The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out; those of
 // HTTP/2 to many at a time, a lane for each.
 // Identity is everything that makes two connections interchangeable, compared by value (the address; of TLS the settings, the
-// files and whom it was asked for), and the limit that a connection counts for: an upstream with limits has connections of its own.
+// files and whom it was asked for; of HTTP/2, where several wait for one, how long connecting may take), and the limit that a
+// connection counts for: an upstream with limits has connections of its own.
 // A connection that began with a PROXY header is that of one client connection: it serves no other, and is closed when that one is.
 #pragma once
 
@@ -73,7 +74,8 @@ struct moon_lend_to_args {
 };
 
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and
-// the like. Its idle connections are those of the upstreams without limits that have this endpoint.
+// the like. Its idle connections are those of the upstreams without limits (nor, HTTP/2, a time of
+// their own to connect) that have this endpoint.
 int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease);
 // The client connection of that number is no more: links that were for it alone close, lent ones when they come back.

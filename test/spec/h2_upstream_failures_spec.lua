@@ -362,6 +362,23 @@ describe("upstreams of http/2", function()
     gateway:expect_quiet()
   end))
 
+  it("that never stand are given up by each upstream in its own time", h.test(function()
+    local backend = h.backend(function(connection) connection:wait_end(20000) end) -- no handshake
+    local gateway = h.script(([[
+      for name, seconds in pairs { hasty = 0.3, patient = 1.2 } do
+        moongate.upstream { name = name, endpoints = { %q }, protocol = "http2", tls = {}, timeouts = { connect = seconds } }
+        moongate.route { path = "/" .. name, backends = name }
+      end
+    ]]):format(backend:address()), { settings = { workers = 1 } })
+    local patient = gateway:connect()
+    h.takes(1000, 3000, function()
+      patient:send "GET /patient HTTP/1.1\r\nHost: h\r\n\r\n"
+      h.loop.wait(backend.changed, 5000, "a connection", function() return #backend.connections == 1 end)
+      assert.equal(504, h.takes(200, 900, function() return get(gateway, "/hasty") end).status)
+      assert.equal(504, h.read_response(patient).status)
+    end)
+  end))
+
   it("idle no longer than others", h.test(function()
     local backend = backend_of(function(server, request) ok(server, request) end)
     local gateway = gateway_for(backend, { settings = { timeouts = { upstream_idle = 0.3 } } })
