@@ -446,6 +446,7 @@ static struct slot *slot_in_turn(struct moon_pool *pool, const struct moon_lend_
 // NULL: a new one is needed.
 static struct moon_pooled *find_link(const struct moon_lend_args *args, struct slot *slot)
 {
+    slot->lane_cap = args->upstream->stream_max_count;
     if (slot->speaks_h2)
         return pooled_shared(slot, args->upstream->stream_max_count, args->was_lost);
     return args->fresh ? NULL : pooled_newest_idle(slot);

@@ -245,13 +245,30 @@ static int on_mismatch(void *owner, bool is_h2)
     return MOON_EGUESS;
 }
 
+// Those who wait on this worker get what lanes are free now; others are not asked for, for none has left here.
+static void on_recapped(void *owner)
+{
+    struct moon_pooled *pooled = owner;
+    struct slot *slot = pooled->slot;
+    if (!slot->limit || slot->patron)
+        return;
+    while (moon_limit_is_waited_for(slot->limit) && pooled_has_room(pooled, slot->lane_cap) &&
+           moon_limit_offer(slot->limit, &pooled->pool->wake) == MOON_OFFER_GRANTED)
+        keep(pooled);
+}
+
 static void on_idle(void *owner)
 {
     pooled_offer(owner);
 }
 
 static const struct moon_link_events pool_events = {
-    .idle = on_idle, .closed = on_closed, .left = on_left, .mismatch = on_mismatch};
+    .idle = on_idle,
+    .closed = on_closed,
+    .left = on_left,
+    .mismatch = on_mismatch,
+    .recapped = on_recapped,
+};
 
 // TLS over it, for the name that is asked for, or for the address.
 static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,

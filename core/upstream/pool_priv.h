@@ -43,6 +43,7 @@ struct slot {
     uint8_t proxy, protocol;
     uint32_t connect_ms;
     bool speaks_h2;                  // of AUTO: as far as is known
+    uint32_t lane_cap;               // of each of its links, as its upstream has it of late
     uint32_t peer_stream_count;      // that its links were allowed of late; 0: none has said yet
     struct moon_list idle;           // of struct moon_pooled, the newest first; HTTP/1.1
     struct moon_list shared;         // of HTTP/2, idle or not; those known to be full are last

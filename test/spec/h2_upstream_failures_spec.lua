@@ -323,6 +323,41 @@ describe("upstreams of http/2", function()
     gateway:expect_quiet()
   end))
 
+  it("are waited for no longer once they allow more", h.test(function()
+    local backend, server = nil, nil
+    local held = {}
+    backend = h.backend(http2.script(function(own)
+      server = own
+      while true do
+        local request = server:take_request(60000)
+        if not request then return end
+        held[#held + 1] = request
+        backend.changed:fire()
+        if request.request[":path"] == "/3" then
+          for _, one in ipairs(held) do ok(server, one) end
+        end
+      end
+    end, { settings = http2.setting(3, 1) }))
+    local gateway = gateway_for(backend, { settings = { workers = 1 },
+      upstream = { limits = { connections = 1, streams = 3, pending_timeout = 20 } } })
+    local client = connect(gateway)
+    client:request(1, { [":path"] = "/1" })
+    h.loop.wait(backend.changed, 5000, "the first", function() return #held == 1 end)
+    for i = 2, 4 do client:request(2 * i - 1, { [":path"] = "/" .. i }) end
+    gateway:wait_metrics("three that wait", function(metrics) return metrics.moongate_upstream_pending == 3 end)
+    server:send(http2.SETTINGS, 0, 0, http2.setting(3, 100))
+    for i = 1, 4 do
+      if i == 4 then
+        h.loop.wait(backend.changed, 5000, "the last", function() return #held == 4 end)
+        ok(server, held[4])
+      end
+      assert.equal(200, client:response(2 * i - 1).status)
+    end
+    assert.equal(1, #backend.connections)
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
   it("that say nothing are given up in time, one stream for itself", h.test(function()
     local backend = backend_of(function(server, request)
       if request.request[":path"] == "/ok" then ok(server, request) end
