@@ -417,6 +417,7 @@ ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, boo
         return MOON_BODY_FULL;
     if (bytes.len) {
         taken = moon_lane_send_body(ex->up, bytes);
+        ex->was_body_sent |= taken > 0;
         keep_replay(ex, (struct moon_slice){bytes.ptr, taken});
     }
     if (taken < bytes.len)

@@ -306,10 +306,9 @@ static struct moon_tls_client *client_of(struct moon_resources *res)
 
 static int lend_to(struct moon_call *call)
 {
-    struct moon_lend_to_args args = {
-        .address = &call->addresses[call->address_at],
-        .host = call->host,
-        .fresh = call->wants_fresh};
+    struct moon_lend_to_args args = {.address = &call->addresses[call->address_at],
+                                     .host = call->host,
+                                     .fresh = call->wants_fresh};
     if (call->is_secure)
         args.tls = call->tls ? call->tls : client_of(call->service->res);
     if (call->is_secure && !args.tls)

@@ -46,7 +46,7 @@ struct moon_call {
     size_t answer_len, answer_cap;
     size_t charged_len; // of body and answer, in the budget of buffers
     int err;
-    uint8_t step; // enum call_step
+    uint8_t step;                                      // enum call_step
     uint8_t attempt_count, guess_count, interim_count; // of attempts those after a wrong guess
     // a connection that stood failed the last attempt: the next has a new one; it is no more, others may be dead as well
     bool wants_fresh : 1, was_lost : 1;

@@ -106,6 +106,7 @@ struct moon_exchange {
     bool is_request_whole : 1;  // its end event came
     bool is_request_sent : 1;   // and went upstream
     bool keeps_replay : 1;      // `replay` is complete so far
+    bool was_body_sent : 1;     // of its body something went upstream
     bool was_request_sent : 1;  // so it was in the attempt before
     bool is_resending : 1;      // what was sent before does not fit yet
     bool was_lost : 1;          // a connection that stood, under the last attempt

@@ -204,7 +204,10 @@ static bool has_retries(const struct moon_exchange *ex)
 
 bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *failure)
 {
-    if (ex->step != STEP_UPSTREAM || !ex->keeps_replay || is_local_shortage(failure->err))
+    // Nothing is sent by a guess that is wrong; but a link of HTTP/1.1 takes of the body while it connects.
+    bool is_untouched = failure->err == MOON_EGUESS && !ex->was_body_sent;
+    if (ex->step != STEP_UPSTREAM || is_local_shortage(failure->err) ||
+        (!ex->keeps_replay && !is_untouched))
         return false;
     // Where none could be made, what idles at the next endpoint will do: else a dead one costs its neighbours a connection
     // for each request.

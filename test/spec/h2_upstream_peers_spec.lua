@@ -127,6 +127,33 @@ describe("http/2 to others' programs", function()
     gateway:expect_quiet()
   end))
 
+  it("is not spoken by who gets a long upload first", test(function()
+    local process = h.spawn("/usr/bin/python3", { args = { "-u", "-c", [[
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        text = str(len(self.rfile.read(int(self.headers["Content-Length"])))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+context.set_alpn_protocols(["http/1.1"])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("port", server.server_address[1], flush=True)
+server.serve_forever()
+]], pair.cert, pair.key } })
+    local gateway = gateway_for(process:wait_output "port (%d+)", { protocol = "auto", tls = { ca = set.ca } })
+    local response = gateway:request("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" .. ("x"):rep(300000))
+    assert.equal(200, response.status)
+    assert.equal("300000", response.body)
+    assert.equal(1, gateway:metrics().moongate_upstream_streams_refused_total)
+    gateway:expect_quiet()
+  end))
+
   it("is not spoken by who knows no ALPN", test(function()
     local port = ports.free()
     local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www")
