@@ -34,6 +34,7 @@ static const struct err_entry entries[] = {
     {MOON_ENOTBEGUN, "refused before anything was done"},
     {MOON_ERESET, "stream reset by peer"},
     {MOON_EALPN, "the peer does not speak the protocol"},
+    {MOON_EGUESS, "the peer speaks another protocol than was guessed"},
     {-EACCES, "permission denied"},
     {-EADDRINUSE, "address already in use"},
     {-EADDRNOTAVAIL, "cannot assign requested address"},
@@ -99,4 +100,9 @@ const char *moon_err_text(int err)
             return entries[i].text;
     }
     return err <= MOON_EOF ? "unknown error" : "unknown system error";
+}
+
+bool moon_err_is_of_stream(int err)
+{
+    return err == MOON_ENOTBEGUN || err == MOON_ERESET || err == MOON_EGUESS;
 }

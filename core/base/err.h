@@ -1,6 +1,8 @@
 // Error space of the whole core: 0 is success, -errno comes from the system, ours go from -10000 down.
 #pragma once
 
+#include <stdbool.h>
+
 enum moon_err {
     MOON_EOF = -10000,       // the peer ended its side in good order
     MOON_ETIMEOUT = -10001,  // a deadline of ours passed
@@ -29,7 +31,10 @@ enum moon_err {
     -10018,
     MOON_ERESET = -10019, // the peer has reset the stream
     MOON_EALPN = -10020,  // the peer does not speak the protocol that it is configured to
+    MOON_EGUESS = -10021, // nor the one that was guessed: nothing was sent, and it is known now
 };
 
+// Errors of HTTP/2 to upstreams that end one stream, or none: the connection is as good as it was, or was never used.
+bool moon_err_is_of_stream(int err);
 // A short static text for any error of the space ("connection refused"); never NULL. Thread safe.
 const char *moon_err_text(int err);

@@ -72,6 +72,9 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case MOON_ERESET:
         moon_exchange_answer(ex, status, "the upstream reset the stream");
         return;
+    case MOON_EGUESS:
+        moon_exchange_answer(ex, 503, "the upstream speaks now this protocol, now that");
+        return;
     case MOON_ENOTBEGUN:
         moon_exchange_answer(ex, 503, "the upstream refused the stream");
         return;
@@ -101,7 +104,7 @@ static void on_abort(void *owner, int err)
                                    .was_connected = moon_lane_is_connected(ex->up)};
     if (!failure.was_connected)
         moon_pooled_failed(ex->lease.pooled);
-    ex->was_lost = err != MOON_ENOTBEGUN && err != MOON_ERESET;
+    failure.was_lost = failure.was_connected && !moon_err_is_of_stream(err);
     count_silence(ex);
     ex->up = NULL;
     moon_attempt_failed(ex, &failure);
@@ -353,6 +356,7 @@ void moon_attempt_lend(struct moon_exchange *ex, bool is_again)
     struct moon_lend_args args = {.upstream = ex->upstream,
                                   .patron = patron.stream ? &patron : NULL,
                                   .avoid = ex->avoid,
+                                  .again = ex->goes_back ? ex->avoid : NULL,
                                   .waiter = &ex->waiter,
                                   .fresh = ex->wants_fresh,
                                   .was_lost = ex->was_lost,
@@ -413,6 +417,7 @@ ssize_t moon_attempt_send(struct moon_exchange *ex, struct moon_slice bytes, boo
         return MOON_BODY_FULL;
     if (bytes.len) {
         taken = moon_lane_send_body(ex->up, bytes);
+        ex->was_body_sent |= taken > 0;
         keep_replay(ex, (struct moon_slice){bytes.ptr, taken});
     }
     if (taken < bytes.len)

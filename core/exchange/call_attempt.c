@@ -90,17 +90,30 @@ static bool is_local_shortage(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
 }
 
+static int try_count(const struct moon_call *call)
+{
+    return call->attempt_count - call->guess_count;
+}
+
+// The protocol was guessed wrongly, and is known now: no attempt, once for each that is one.
+static bool is_guess(const struct moon_call *call, const struct failure *failure)
+{
+    return failure->err == MOON_EGUESS && call->guess_count < try_count(call);
+}
+
 // Once more, where nobody can have acted upon the request, or doing it twice is as doing it once.
 static bool may_try_again(struct moon_call *call, const struct failure *failure)
 {
-    if (call->attempt_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
+    if (call->goes_back)
+        return true;
+    if (try_count(call) >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT ||
         is_local_shortage(failure->err))
         return false;
-    if (failure->err == MOON_ENOTBEGUN)
+    if (failure->err == MOON_ENOTBEGUN || failure->err == MOON_EGUESS)
         return true;
     if (!failure->was_connected) {
         if (call->upstream)
-            return call->lease.endpoint_count > call->attempt_count;
+            return (int)call->lease.endpoint_count > try_count(call);
         return ++call->address_at < call->address_count;
     }
     if (failure->had_input || !call->lease.is_reused || failure->err == MOON_ERESET)
@@ -113,6 +126,10 @@ static void attempt_failed(struct moon_call *call, const struct failure *failure
     moon_call_attempt_stop(call, false);
     moon_log_debug(call->service->res->log, "call to \"%.*s\": %s",
                    MOON_SLICE_ARG(call->request.host_text), moon_err_text(failure->err));
+    call->wants_fresh = failure->was_connected;
+    call->was_lost = failure->was_connected && !moon_err_is_of_stream(failure->err);
+    call->goes_back = is_guess(call, failure);
+    call->guess_count += call->goes_back;
     if (!may_try_again(call, failure)) {
         moon_call_finish(call, failure->err);
         return;
@@ -287,10 +304,11 @@ static struct moon_tls_client *client_of(struct moon_resources *res)
     return res->tls_client;
 }
 
-static int lend_to(struct moon_call *call, bool is_fresh)
+static int lend_to(struct moon_call *call)
 {
-    struct moon_lend_to_args args = {
-        .address = &call->addresses[call->address_at], .host = call->host, .fresh = is_fresh};
+    struct moon_lend_to_args args = {.address = &call->addresses[call->address_at],
+                                     .host = call->host,
+                                     .fresh = call->wants_fresh};
     if (call->is_secure)
         args.tls = call->tls ? call->tls : client_of(call->service->res);
     if (call->is_secure && !args.tls)
@@ -300,14 +318,14 @@ static int lend_to(struct moon_call *call, bool is_fresh)
 
 static int lend(struct moon_call *call)
 {
-    bool is_fresh = call->attempt_count > 1;
     if (!call->upstream)
-        return lend_to(call, is_fresh);
+        return lend_to(call);
     struct moon_lend_args args = {.upstream = call->upstream,
                                   .avoid = call->avoid,
+                                  .again = call->goes_back ? call->avoid : NULL,
                                   .waiter = &call->waiter,
-                                  .fresh = is_fresh,
-                                  .was_lost = is_fresh};
+                                  .fresh = call->wants_fresh,
+                                  .was_lost = call->was_lost};
     return moon_pool_lend(call->service->pool, &args, &call->lease);
 }
 

@@ -46,8 +46,11 @@ struct moon_call {
     size_t answer_len, answer_cap;
     size_t charged_len; // of body and answer, in the budget of buffers
     int err;
-    uint8_t step; // enum call_step
-    uint8_t attempt_count, interim_count;
+    uint8_t step;                                      // enum call_step
+    uint8_t attempt_count, guess_count, interim_count; // of attempts those after a wrong guess
+    // a connection that stood failed the last attempt: the next has a new one; it is no more, others may be dead as well
+    bool wants_fresh : 1, was_lost : 1;
+    bool goes_back : 1; // the next attempt goes where the last one went
     bool is_secure : 1; // https
     bool has_host : 1;  // Host does not depend on the endpoint
     bool is_sent : 1;   // the request is whole in the link's queue

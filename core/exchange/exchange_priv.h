@@ -46,6 +46,7 @@ struct moon_messages;
 struct moon_failure {
     int err;
     bool was_connected, had_input;
+    bool was_lost; // a connection that stood is no more
 };
 
 struct moon_exchange {
@@ -90,7 +91,9 @@ struct moon_exchange {
     int listener;       // that has the request; -1: none
     uint8_t step;       // enum moon_step
     uint8_t wait;       // enum moon_wait
-    uint8_t attempt_count, retry_count, interim_count;
+    // attempts; of them those that the route's `retry` made, and those that followed a wrong guess of the protocol
+    uint8_t attempt_count, retry_count, guess_count;
+    uint8_t interim_count;
     uint8_t grpc; // enum moon_grpc_kind: of the request as it came
     // enum moon_grpc_status of the next own answer, where its HTTP status says less; 0: by that
     uint8_t grpc_status;
@@ -103,9 +106,10 @@ struct moon_exchange {
     bool is_request_whole : 1;  // its end event came
     bool is_request_sent : 1;   // and went upstream
     bool keeps_replay : 1;      // `replay` is complete so far
+    bool was_body_sent : 1;     // of its body something went upstream
     bool was_request_sent : 1;  // so it was in the attempt before
     bool is_resending : 1;      // what was sent before does not fit yet
-    bool was_lost : 1;          // the connection of the last attempt
+    bool was_lost : 1;          // a connection that stood, under the last attempt
     bool is_local : 1;          // the response is our own answer
     bool is_response_whole : 1; // its end is there
     bool is_response_sent : 1;  // and was sent downstream
@@ -117,6 +121,7 @@ struct moon_exchange {
     bool is_over : 1;
     bool was_recorded : 1; // its line of the access log was written
     bool builtin_waits : 1;
+    bool goes_back : 1;   // the next attempt goes where the last one went
     bool wants_fresh : 1; // a standing connection failed it: the next attempt has a new one
 };
 

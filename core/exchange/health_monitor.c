@@ -25,10 +25,10 @@ struct watch;
 struct target {
     struct watch *watch;
     struct moon_address address;
-    struct moon_timer timer;            // the next probe
-    struct moon_probe *probe;           // NULL: none is under way
-    unsigned streak;                    // probes in a row that speak against the verdict
-    bool is_known, is_down, has_failed; // has_failed: the last probe
+    struct moon_timer timer;  // the next probe
+    struct moon_probe *probe; // NULL: none is under way
+    unsigned streak;          // probes in a row that speak against the verdict
+    bool is_known, is_down;
 };
 
 struct watch {
@@ -79,7 +79,6 @@ static void on_probed(void *owner, const char *why)
                       : target->is_down ? check->healthy_count
                                         : check->unhealthy_count;
     target->is_known = true;
-    target->has_failed = is_failure;
     target->streak = is_failure == target->is_down ? 0 : target->streak + 1;
     if (target->streak >= needed) {
         target->streak = 0;
@@ -101,7 +100,6 @@ static void on_due(struct moon_timer *timer)
                                                                .pool = monitor->pool,
                                                                .upstream = watch->upstream,
                                                                .address = target->address,
-                                                               .fresh = target->has_failed,
                                                                .done = on_probed,
                                                                .owner = target});
 }

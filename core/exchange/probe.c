@@ -26,8 +26,9 @@ struct moon_probe {
     struct moon_arena *arena;
     struct moon_head request, response;
     struct moon_framing framing;
-    struct moon_slice body; // of the request, what was not sent yet
-    struct moon_lane *lane; // NULL when gone
+    struct moon_slice body;     // of the request, what was not sent yet
+    struct moon_lane *lane;     // NULL when gone
+    struct moon_pooled *pooled; // its connection
     struct moon_timer timer;
     struct moon_task task; // tells done
     size_t answer_len;
@@ -68,9 +69,17 @@ static void probe_task(struct moon_task *task)
     probe->args.done(probe->args.owner, probe->has_passed ? NULL : probe->why);
 }
 
+// What failed may be the connection: the next probe is to have another. An answer, whatever it says, proves that it is sound.
+static void give_up(struct moon_probe *probe, const char *why)
+{
+    if (probe->lane)
+        moon_pooled_retire(probe->pooled);
+    finish(probe, "%s", why);
+}
+
 static void on_timeout(struct moon_timer *timer)
 {
-    finish(MOON_CONTAINER(timer, struct moon_probe, timer), "no answer in time");
+    give_up(MOON_CONTAINER(timer, struct moon_probe, timer), "no answer in time");
 }
 
 // ---- judging
@@ -133,21 +142,21 @@ static void on_end(void *owner, const struct moon_headers *trailers)
 
 static void on_fault(void *owner, const struct moon_fault *fault)
 {
-    finish(owner, "%s", fault->reason);
+    give_up(owner, fault->reason);
 }
 
-static void begin(struct moon_probe *probe, bool fresh);
+static void begin(struct moon_probe *probe);
 
 // A connection that was kept may have died meanwhile, and ALPN may have told another protocol than the one guessed: that says
 // nothing of the endpoint.
 static void on_abort(void *owner, int err)
 {
     struct moon_probe *probe = owner;
-    bool is_chance = probe->is_reused || err == MOON_ENOTBEGUN;
+    bool is_chance = probe->is_reused || err == MOON_ENOTBEGUN || err == MOON_EGUESS;
     probe->lane = NULL;
     if (is_chance && !probe->is_second && probe->response.status == 0) {
         probe->is_second = true;
-        begin(probe, true);
+        begin(probe);
         return;
     }
     finish(probe, "%s", moon_err_text(err));
@@ -219,14 +228,15 @@ static bool make_request(struct moon_probe *probe)
     return probe->body.ptr != NULL;
 }
 
-static void begin(struct moon_probe *probe, bool fresh)
+static void begin(struct moon_probe *probe)
 {
     const struct moon_upstream *upstream = probe->args.upstream;
     struct moon_lease lease;
     struct moon_lend_to_args args = {.address = &probe->args.address,
                                      .tls = upstream->tls,
                                      .host = upstream->tls_host,
-                                     .fresh = fresh || upstream->protocol == MOON_UPSTREAM_HTTP1,
+                                     .fresh = probe->is_second ||
+                                              upstream->protocol == MOON_UPSTREAM_HTTP1,
                                      .protocol = (uint8_t)upstream->protocol};
     int err = make_request(probe) ? moon_pool_lend_to(probe->args.pool, &args, &lease) : MOON_EURL;
     if (err) {
@@ -234,6 +244,7 @@ static void begin(struct moon_probe *probe, bool fresh)
         return;
     }
     probe->lane = lease.lane;
+    probe->pooled = lease.pooled;
     probe->is_reused = lease.is_reused;
     probe->is_sent = false;
     moon_lane_attach(probe->lane, &(struct moon_lane_attachment){
@@ -258,7 +269,7 @@ struct moon_probe *moon_probe_start(const struct moon_probe_args *args)
     probe->task.fn = probe_task;
     probe->timer.fn = on_timeout;
     moon_loop_timer_add(args->res->loop, &probe->timer, probe->check->timeout_ms);
-    begin(probe, args->fresh);
+    begin(probe);
     return probe;
 }
 

@@ -2,7 +2,8 @@
 //
 //   start -> link lent -> request -> response judged -> done
 //
-// HTTP/1.1 is asked over a new connection each time. One of HTTP/2 is kept, until something fails on it.
+// HTTP/1.1 is asked over a new connection each time. One of HTTP/2 is kept, whatever the answers are, until none comes
+// in time, or what is none.
 // It belongs to whoever started it, on the thread of its pool.
 #pragma once
 
@@ -21,7 +22,6 @@ struct moon_probe_args {
     struct moon_pool *pool;
     const struct moon_upstream *upstream; // with a check; as long as the probe
     struct moon_address address;
-    bool fresh; // no connection that was there before
     // Told once, from the loop, never under moon_probe_start. `why` it failed, which goes with the probe; NULL: it passed. May
     // free the probe.
     void (*done)(void *owner, const char *why);

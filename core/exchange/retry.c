@@ -4,7 +4,8 @@
 //
 // What may be sent once more: nothing of an answer has gone to the client, and all that was sent is still here. Then
 //   by itself      another endpoint after a failed connect; a new link after a reused one died unanswered (idempotent only);
-//                  a request that an upstream of HTTP/2 has refused before it began to act upon it (RFC 9113 8.7)
+//                  a request that an upstream of HTTP/2 has refused before it began to act upon it (RFC 9113 8.7);
+//                  the same endpoint when its protocol was guessed wrongly, which is no attempt, once for each that is one
 //   as the route says   `attempts` more: after a failed connect or a listed status whatever the method, after a reset or
 //                       a timeout idempotent methods only, for those may have been carried out
 #include "base/err.h"
@@ -148,15 +149,26 @@ static bool is_local_shortage(int err)
            err == -ENOBUFS || err == -ENOMEM;
 }
 
+static int try_count(const struct moon_exchange *ex)
+{
+    return ex->attempt_count - ex->guess_count;
+}
+
+// The endpoint has done nothing wrong, and is known better now.
+static bool is_guess(const struct moon_exchange *ex, const struct moon_failure *failure)
+{
+    return failure->err == MOON_EGUESS && ex->guess_count < try_count(ex);
+}
+
 // What an exchange does by itself.
 static bool is_replayed(const struct moon_exchange *ex, const struct moon_failure *failure)
 {
-    if (ex->attempt_count - ex->retry_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT)
+    if (try_count(ex) - ex->retry_count >= TRY_MAX_COUNT || failure->err == MOON_ETIMEOUT)
         return false;
-    if (failure->err == MOON_ENOTBEGUN)
+    if (failure->err == MOON_ENOTBEGUN || failure->err == MOON_EGUESS)
         return true;
     if (!failure->was_connected) // nothing can have reached anybody
-        return ex->lease.endpoint_count > ex->attempt_count;
+        return ex->lease.endpoint_count > try_count(ex);
     return !failure->had_input && ex->lease.is_reused && failure->err != MOON_ERESET &&
            moon_method_is_idempotent(ex->request.method_id);
 }
@@ -192,16 +204,22 @@ static bool has_retries(const struct moon_exchange *ex)
 
 bool moon_retry_failed(struct moon_exchange *ex, const struct moon_failure *failure)
 {
-    if (ex->step != STEP_UPSTREAM || !ex->keeps_replay || is_local_shortage(failure->err))
+    // Nothing is sent by a guess that is wrong; but a link of HTTP/1.1 takes of the body while it connects.
+    bool is_untouched = failure->err == MOON_EGUESS && !ex->was_body_sent;
+    if (ex->step != STEP_UPSTREAM || is_local_shortage(failure->err) ||
+        (!ex->keeps_replay && !is_untouched))
         return false;
     // Where none could be made, what idles at the next endpoint will do: else a dead one costs its neighbours a connection
     // for each request.
     ex->wants_fresh = failure->was_connected;
-    if (has_retries(ex) && is_listed(ex, failure)) {
+    ex->was_lost = failure->was_lost;
+    ex->goes_back = is_guess(ex, failure);
+    ex->guess_count += ex->goes_back;
+    if (!ex->goes_back && has_retries(ex) && is_listed(ex, failure)) {
         retry(ex);
         return true;
     }
-    if (!is_replayed(ex, failure))
+    if (!ex->goes_back && !is_replayed(ex, failure))
         return false;
     moon_count_up(&ex->res->counters->upstream_replays_total);
     moon_attempt_start(ex);
@@ -213,7 +231,7 @@ bool moon_retry_status(struct moon_exchange *ex)
     if (!has_retries(ex) || !moon_retry_has_status(&ex->action->retry, ex->response.status))
         return false;
     moon_attempt_end(ex, false);
-    ex->wants_fresh = false;
+    ex->wants_fresh = ex->was_lost = ex->goes_back = false;
     retry(ex);
     return true;
 }

@@ -157,6 +157,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         break;
     case NGHTTP2_SETTINGS:
         h2->is_greeted = true;
+        if (h2->args.is_client && !(frame->hd.flags & NGHTTP2_FLAG_ACK))
+            h2->args.events->settings(h2->args.owner);
         h2->args.events->window(h2->args.owner);
         break;
     case NGHTTP2_WINDOW_UPDATE:

@@ -108,6 +108,8 @@ struct moon_h2_events {
     void (*pong)(void *owner);
     // The peer takes no further streams, and has not begun those that are closed in consequence. Client side.
     void (*goaway)(void *owner);
+    // SETTINGS came: moon_h2_stream_cap may be another. Client side.
+    void (*settings)(void *owner);
 };
 
 struct moon_h2_args {

@@ -116,7 +116,7 @@ void h2_client_stream_lost(struct h2_stream *stream)
     void *owner = stream->lane.owner;
     int err = stream->error;
     stream->lane.owner = NULL;
-    if (err == MOON_ENOTBEGUN)
+    if (err == MOON_ENOTBEGUN || err == MOON_EGUESS)
         moon_count_up(&stream->link->res->counters->upstream_streams_refused_total);
     if (owner)
         stream->lane.events->abort(owner, err);
@@ -184,6 +184,12 @@ static void on_goaway(void *owner)
     moon_link_flush_later(link);
 }
 
+static void on_settings(void *owner)
+{
+    const struct moon_link *link = owner;
+    link->events->recapped(link->owner);
+}
+
 const struct moon_h2_events h2_client_events = {
     .head = on_head,
     .data = h2_stream_on_data,
@@ -192,6 +198,7 @@ const struct moon_h2_events h2_client_events = {
     .window = h2_link_on_window,
     .pong = on_pong,
     .goaway = on_goaway,
+    .settings = on_settings,
 };
 
 // ---- the connection

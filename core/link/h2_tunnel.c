@@ -134,6 +134,8 @@ static void tunnel_close(struct moon_stream *s)
         if (stream->h2.is_sent && !stream->h2.is_read)
             moon_h2_reset(stream->link->h2->h2, &stream->h2, MOON_H2_CANCEL);
         moon_h2_lane_send_end(&stream->lane, NULL);
+        stream->is_taken =
+            false; // where windows hold the END_STREAM back, it has the time of a response
         h2_stream_leave(stream);
     }
     tunnel_free(tunnel);

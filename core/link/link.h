@@ -65,6 +65,8 @@ struct moon_link_events {
     // Client role: the connection stands, and its peer has chosen another protocol by ALPN than the link speaks. The error that
     // its lanes are to be told; nothing of them was sent.
     int (*mismatch)(void *owner, bool is_h2);
+    // Client role, HTTP/2: moon_link_lane_cap may be another. Told from under the codec: open no lane, end none.
+    void (*recapped)(void *owner);
 };
 
 // One request and its response on the link. Public for the h1 codec and for embedding; use the functions below.

@@ -107,12 +107,15 @@ void moon_pool_free(struct moon_pool *pool)
     free(pool);
 }
 
-static struct identity identity_of(const struct moon_upstream *upstream)
+static struct identity identity_of(const struct moon_upstream *upstream,
+                                   enum moon_upstream_protocol protocol)
 {
+    bool is_shared = protocol != MOON_UPSTREAM_HTTP1;
     return (struct identity){.limit = upstream->limit,
                              .tls = upstream->tls,
                              .host = upstream->tls_host,
-                             .protocol = (uint8_t)upstream->protocol};
+                             .protocol = (uint8_t)protocol,
+                             .connect_ms = is_shared ? upstream->timeouts.connect_ms : 0};
 }
 
 // ---- choosing
@@ -180,13 +183,10 @@ static void follow(struct moon_pool *pool, const struct moon_upstream *upstream,
     uint64_t now_ms = moon_loop_now_ms(pool->res->loop);
     struct moon_endpoint_set *before = seat->set ? moon_endpoint_set_ref(seat->set) : NULL;
     moon_feed_follow(&upstream->feed, &seat->stamp, &seat->set);
-    struct identity identity = identity_of(upstream);
     if (before)
-        leave_endpoints(pool, identity, before, seat->set);
-    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) { // those of is_http1
-        identity.protocol = MOON_UPSTREAM_HTTP1;
-        leave_endpoints(pool, identity, before, seat->set);
-    }
+        leave_endpoints(pool, identity_of(upstream, upstream->protocol), before, seat->set);
+    if (before && upstream->protocol != MOON_UPSTREAM_HTTP1) // those of is_http1
+        leave_endpoints(pool, identity_of(upstream, MOON_UPSTREAM_HTTP1), before, seat->set);
     if (before && now_ms - pool->swept_ms >= SWEEP_MS) {
         pool->swept_ms = now_ms;
         slots_sweep(pool);
@@ -221,10 +221,22 @@ static const struct moon_endpoint *in_turn(struct moon_pool *pool, uint32_t inde
     return &set->endpoints[set->cycle.turns[turn % set->cycle.len]];
 }
 
+// NULL: it is not among them, or is to get nothing.
+static const struct moon_endpoint *find_endpoint(const struct moon_endpoint_set *set,
+                                                 const struct moon_endpoint_state *state)
+{
+    for (uint32_t i = 0; i < set->count; i++)
+        if (set->endpoints[i].state == state && set->endpoints[i].weight)
+            return &set->endpoints[i];
+    return NULL;
+}
+
 static const struct moon_endpoint *choose(struct moon_pool *pool, const struct moon_lend_args *args,
                                           const struct moon_endpoint_set *set)
 {
-    const struct moon_endpoint *chosen = NULL;
+    const struct moon_endpoint *chosen = args->again ? find_endpoint(set, args->again) : NULL;
+    if (chosen)
+        return chosen;
     switch (args->upstream->balance) {
     case MOON_BALANCE_ROUND_ROBIN:
         chosen = in_turn(pool, args->upstream->index, set);
@@ -265,9 +277,8 @@ static int fill_lease(struct moon_pooled *pooled, bool is_load, bool is_reused,
 
 static struct identity identity_for(const struct moon_lend_args *args)
 {
-    struct identity identity = identity_of(args->upstream);
-    if (args->is_http1)
-        identity.protocol = MOON_UPSTREAM_HTTP1;
+    struct identity identity = identity_of(
+        args->upstream, args->is_http1 ? MOON_UPSTREAM_HTTP1 : args->upstream->protocol);
     if (args->upstream->proxy) {
         identity.proxy = args->upstream->proxy;
         identity.patron = args->patron ? args->patron->number : GATEWAY_NUMBER;
@@ -435,6 +446,7 @@ static struct slot *slot_in_turn(struct moon_pool *pool, const struct moon_lend_
 // NULL: a new one is needed.
 static struct moon_pooled *find_link(const struct moon_lend_args *args, struct slot *slot)
 {
+    slot->lane_cap = args->upstream->stream_max_count;
     if (slot->speaks_h2)
         return pooled_shared(slot, args->upstream->stream_max_count, args->was_lost);
     return args->fresh ? NULL : pooled_newest_idle(slot);

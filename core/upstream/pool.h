@@ -1,7 +1,8 @@
 // The upstream connections of one worker: idle links by identity, lent to exchanges one at a time, last in first out; those of
 // HTTP/2 to many at a time, a lane for each.
 // Identity is everything that makes two connections interchangeable, compared by value (the address; of TLS the settings, the
-// files and whom it was asked for), and the limit that a connection counts for: an upstream with limits has connections of its own.
+// files and whom it was asked for; of HTTP/2, where several wait for one, how long connecting may take), and the limit that a
+// connection counts for: an upstream with limits has connections of its own.
 // A connection that began with a PROXY header is that of one client connection: it serves no other, and is closed when that one is.
 #pragma once
 
@@ -41,6 +42,8 @@ struct moon_lend_args {
     const struct moon_patron *patron;
     // An endpoint that failed this exchange: chosen only where there is no other. May be NULL; never followed.
     const struct moon_endpoint_state *avoid;
+    // The endpoint to choose, if the upstream still has it. May be NULL; never followed.
+    const struct moon_endpoint_state *again;
     struct moon_waiter *waiter; // what it was granted is used; may be NULL
     bool fresh;                 // a new connection, no idle link; HTTP/2: only with was_lost
     bool was_lost; // the connection of an attempt before is no more: the others may be dead as well
@@ -71,7 +74,8 @@ struct moon_lend_to_args {
 };
 
 // The same for an address that belongs to no upstream: no limit, no choice, nothing to wait for. 0, -EADDRNOTAVAIL, -EMFILE and
-// the like. Its idle connections are those of the upstreams without limits that have this endpoint.
+// the like. Its idle connections are those of the upstreams without limits (nor, HTTP/2, a time of
+// their own to connect) that have this endpoint.
 int moon_pool_lend_to(struct moon_pool *pool, const struct moon_lend_to_args *args,
                       struct moon_lease *lease);
 // The client connection of that number is no more: links that were for it alone close, lent ones when they come back.
@@ -84,6 +88,8 @@ int moon_pool_wait(struct moon_pool *pool, const struct moon_upstream *upstream,
 void moon_pool_leave(struct moon_pool *pool, struct moon_waiter *waiter);
 // Notes that the connection could not be made.
 void moon_pooled_failed(struct moon_pooled *pooled);
+// Its connection takes no more lanes, and is closed when the last one has left. HTTP/1.1: no effect, who ends its lane decides.
+void moon_pooled_retire(struct moon_pooled *pooled);
 // Counts an attempt by what came of it: a status, or 0 where no response did.
 void moon_pooled_count(struct moon_pooled *pooled, uint16_t status);
 

@@ -17,7 +17,8 @@
 
 enum {
     SLOT_IDLE_COUNT = 512, // idle links kept to one endpoint
-    // an older link is closed instead of pooled, so that traffic follows changes of the network
+    // An older link is closed instead of pooled, so that traffic follows changes of the network. One of HTTP/2 takes no more
+    // lanes, but where a limit counts it: its permit would serve nobody while its lanes live.
     LINK_MAX_AGE_MS = 3600000,
 };
 
@@ -162,7 +163,7 @@ static uint32_t note_cap(struct moon_pooled *pooled)
 bool pooled_has_room(struct moon_pooled *pooled, uint32_t cap)
 {
     uint32_t peer_cap = note_cap(pooled);
-    return !pooled->is_retiring && !is_old(pooled) &&
+    return !pooled->is_retiring && (pooled->slot->limit || !is_old(pooled)) &&
            pooled->lane_count + pooled->reserved_count < (cap < peer_cap ? cap : peer_cap) &&
            pooled_is_current(pooled);
 }
@@ -241,7 +242,19 @@ static int on_mismatch(void *owner, bool is_h2)
     if (slot->protocol != MOON_UPSTREAM_AUTO)
         return MOON_EALPN;
     slot->speaks_h2 = is_h2;
-    return MOON_ENOTBEGUN;
+    return MOON_EGUESS;
+}
+
+// Those who wait on this worker get what lanes are free now; others are not asked for, for none has left here.
+static void on_recapped(void *owner)
+{
+    struct moon_pooled *pooled = owner;
+    struct slot *slot = pooled->slot;
+    if (!slot->limit || slot->patron)
+        return;
+    while (moon_limit_is_waited_for(slot->limit) && pooled_has_room(pooled, slot->lane_cap) &&
+           moon_limit_offer(slot->limit, &pooled->pool->wake) == MOON_OFFER_GRANTED)
+        keep(pooled);
 }
 
 static void on_idle(void *owner)
@@ -250,7 +263,12 @@ static void on_idle(void *owner)
 }
 
 static const struct moon_link_events pool_events = {
-    .idle = on_idle, .closed = on_closed, .left = on_left, .mismatch = on_mismatch};
+    .idle = on_idle,
+    .closed = on_closed,
+    .left = on_left,
+    .mismatch = on_mismatch,
+    .recapped = on_recapped,
+};
 
 // TLS over it, for the name that is asked for, or for the address.
 static struct moon_stream *secure(struct moon_pool *pool, const struct slot *slot,
@@ -318,6 +336,11 @@ void moon_pooled_failed(struct moon_pooled *pooled)
     atomic_fetch_add_explicit(&pooled->slot->state->connect_failures_total, 1,
                               memory_order_relaxed);
     moon_count_up(&pooled->pool->res->counters->upstream_connect_failures_total);
+}
+
+void moon_pooled_retire(struct moon_pooled *pooled)
+{
+    pooled->is_retiring = true;
 }
 
 void moon_pooled_count(struct moon_pooled *pooled, uint16_t status)

@@ -28,6 +28,9 @@ struct identity {
     uint64_t patron;        // the number of the client connection that they are for; 0: any
     uint8_t proxy;          // a kind of introduction (upstream/patron.h)
     uint8_t protocol;       // enum moon_upstream_protocol
+    // How long to connect; 0: as the settings say. Only where requests share what is connecting: for a link of HTTP/1.1 who has it
+    // says.
+    uint32_t connect_ms;
 };
 
 struct slot {
@@ -38,7 +41,9 @@ struct slot {
     char *host;                  // whom TLS asks for; NULL: the address itself
     uint64_t patron;
     uint8_t proxy, protocol;
+    uint32_t connect_ms;
     bool speaks_h2;                  // of AUTO: as far as is known
+    uint32_t lane_cap;               // of each of its links, as its upstream has it of late
     uint32_t peer_stream_count;      // that its links were allowed of late; 0: none has said yet
     struct moon_list idle;           // of struct moon_pooled, the newest first; HTTP/1.1
     struct moon_list shared;         // of HTTP/2, idle or not; those known to be full are last

@@ -43,7 +43,7 @@ void slots_grow(struct moon_pool *pool)
 bool slot_is_of(const struct slot *slot, const struct identity *identity)
 {
     if (slot->limit != identity->limit || slot->tls != identity->tls ||
-        slot->protocol != identity->protocol)
+        slot->protocol != identity->protocol || slot->connect_ms != identity->connect_ms)
         return false;
     return !slot->tls ||
            moon_slice_equal(moon_slice_from(slot->host ? slot->host : ""), identity->host);
@@ -136,6 +136,7 @@ struct slot *slot_get(struct moon_pool *pool, const struct identity *identity)
     slot->patron = identity->patron;
     slot->proxy = identity->proxy;
     slot->protocol = identity->protocol;
+    slot->connect_ms = identity->connect_ms;
     slot->speaks_h2 = identity->protocol != MOON_UPSTREAM_HTTP1; // of AUTO a guess
     moon_list_init(&slot->idle);
     moon_list_init(&slot->shared);

@@ -132,6 +132,7 @@ static const struct moon_h2_events events = {
     .window = on_nothing,
     .pong = on_nothing,
     .goaway = on_goaway,
+    .settings = on_nothing,
 };
 
 // ---- what a gateway does

@@ -2,6 +2,7 @@
 -- clock is told as it then is, and nothing is lost. The gateway runs under libfaketime, which reads its shift from a file.
 local cjson = require "cjson"
 local h = require "test.support.harness"
+local http2 = require "test.support.http2"
 local uv = require "luv"
 
 local LIBRARIES = { "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -26,11 +27,11 @@ local function jumping(body, ms)
   end, ms)
 end
 
--- Starts a gateway whose wall clock gateway:jump(seconds) moves away from ours.
+-- Starts a gateway whose wall clock gateway:jump(seconds) moves away from ours; is_monotonic: with it the one of deadlines.
 local function start(options)
   local shift, dir = h.write_file("+0", "shift")
   options.shell = ("export LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=%s FAKETIME_NO_CACHE=1 " ..
-    "FAKETIME_DONT_FAKE_MONOTONIC=1;"):format(library(), shift)
+    "FAKETIME_DONT_FAKE_MONOTONIC=%d;"):format(library(), shift, options.is_monotonic and 0 or 1)
   local gateway = h.gateway(options)
   function gateway.jump(_, seconds)
     local file = assert(io.open(shift .. ".new", "w"))
@@ -161,5 +162,57 @@ describe("a wall clock that jumps", function()
     os.remove(path)
     uv.fs_rmdir(dir)
     gateway.forget_shift()
+  end, 30000))
+end)
+
+describe("a connection of HTTP/2 to an upstream that is older than an hour", function()
+  local LONG = 80000
+
+  -- A stream that lives, an hour, and another request.
+  local function age(limits, check)
+    local held
+    local backend
+    backend = h.backend(http2.script(function(server)
+      while true do
+        local request = server:take_request(60000)
+        if not request then return end
+        if request.request[":path"] == "/held" then
+          held = { server, request }
+          backend.changed:fire()
+        else
+          server:respond(request.id, 200, nil, { open = true }):data(request.id, "ok", true)
+        end
+      end
+    end))
+    local gateway = start { backend = backend, is_monotonic = true, upstream = { protocol = "http2", limits = limits },
+      settings = { workers = 1, timeouts = { response = LONG, body = LONG, idle = LONG, upstream_idle = LONG } } }
+    local client = gateway:connect()
+    client:send "GET /held HTTP/1.1\r\nHost: h\r\n\r\n"
+    h.loop.wait(backend.changed, 5000, "the request", function() return held end)
+    gateway:jump(4000)
+    h.pass(100)
+    check(gateway, backend)
+    held[1]:respond(held[2].id, 200, nil, { open = true }):data(held[2].id, "at last", true)
+    assert.equal("at last", h.read_response(client).body)
+    client:close()
+    backend.connections[1]:wait_end() -- now it is of no more use
+    gateway:stop()
+    gateway.forget_shift()
+  end
+
+  local function get(gateway) return gateway:request("GET / HTTP/1.1\r\nHost: h\r\n\r\n").status end
+
+  it("takes no more requests", jumping(function()
+    age(nil, function(gateway, backend)
+      assert.equal(200, get(gateway))
+      assert.equal(2, #backend.connections)
+    end)
+  end, 30000))
+
+  it("serves on where a limit counts it", jumping(function()
+    age({ connections = 1, pending_timeout = 0.3 }, function(gateway, backend)
+      for _ = 1, 3 do assert.equal(200, get(gateway)) end
+      assert.equal(1, #backend.connections)
+    end)
   end, 30000))
 end)

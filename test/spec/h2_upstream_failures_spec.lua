@@ -1,4 +1,5 @@
 -- What goes wrong with upstreams of HTTP/2: refused, reset, lost, malformed and hostile ones (A48, A49), and clients that go away.
+local cjson = require "cjson"
 local h = require "test.support.harness"
 local http2 = require "test.support.http2"
 
@@ -127,6 +128,19 @@ describe("upstreams of http/2", function()
     assert.equal(200, get(gateway).status)
     assert.equal(2, #backend.connections)
     gateway:expect_quiet()
+  end))
+
+  it("share their connection though a neighbour is dead", h.test(function()
+    local backend = backend_of(function(server, request) ok(server, request) end)
+    local pool = { backend = { "127.0.0.1:" .. h.dead_port(), backend:address() } }
+    local gateway = gateway_for(nil, { upstreams = pool, settings = { workers = 1 } })
+    for _ = 1, 12 do assert.equal(200, get(gateway).status) end
+    assert.equal(1, #backend.connections)
+    local calling = h.gateway { is_test = true, upstreams = pool, upstream = { protocol = "http2" }, settings = { workers = 1 },
+      routes = { { path = "/", plugins = { { "test-call", upstream = "backend", url = "/", times = 12 } } } } }
+    assert.equal(200, assert(cjson.decode(get(calling).body)).calls[1].status)
+    assert.equal(24, #backend.requests)
+    assert.equal(2, #backend.connections)
   end))
 
   it("may reset a stream: 502, and the others go on", h.test(function()
@@ -309,6 +323,41 @@ describe("upstreams of http/2", function()
     gateway:expect_quiet()
   end))
 
+  it("are waited for no longer once they allow more", h.test(function()
+    local backend, server = nil, nil
+    local held = {}
+    backend = h.backend(http2.script(function(own)
+      server = own
+      while true do
+        local request = server:take_request(60000)
+        if not request then return end
+        held[#held + 1] = request
+        backend.changed:fire()
+        if request.request[":path"] == "/3" then
+          for _, one in ipairs(held) do ok(server, one) end
+        end
+      end
+    end, { settings = http2.setting(3, 1) }))
+    local gateway = gateway_for(backend, { settings = { workers = 1 },
+      upstream = { limits = { connections = 1, streams = 3, pending_timeout = 20 } } })
+    local client = connect(gateway)
+    client:request(1, { [":path"] = "/1" })
+    h.loop.wait(backend.changed, 5000, "the first", function() return #held == 1 end)
+    for i = 2, 4 do client:request(2 * i - 1, { [":path"] = "/" .. i }) end
+    gateway:wait_metrics("three that wait", function(metrics) return metrics.moongate_upstream_pending == 3 end)
+    server:send(http2.SETTINGS, 0, 0, http2.setting(3, 100))
+    for i = 1, 4 do
+      if i == 4 then
+        h.loop.wait(backend.changed, 5000, "the last", function() return #held == 4 end)
+        ok(server, held[4])
+      end
+      assert.equal(200, client:response(2 * i - 1).status)
+    end
+    assert.equal(1, #backend.connections)
+    client.stream:close()
+    gateway:expect_quiet()
+  end))
+
   it("that say nothing are given up in time, one stream for itself", h.test(function()
     local backend = backend_of(function(server, request)
       if request.request[":path"] == "/ok" then ok(server, request) end
@@ -346,6 +395,23 @@ describe("upstreams of http/2", function()
     assert.equal(502, response.status)
     assert.is_truthy(response.body:find("broke the protocol", 1, true))
     gateway:expect_quiet()
+  end))
+
+  it("that never stand are given up by each upstream in its own time", h.test(function()
+    local backend = h.backend(function(connection) connection:wait_end(20000) end) -- no handshake
+    local gateway = h.script(([[
+      for name, seconds in pairs { hasty = 0.3, patient = 1.2 } do
+        moongate.upstream { name = name, endpoints = { %q }, protocol = "http2", tls = {}, timeouts = { connect = seconds } }
+        moongate.route { path = "/" .. name, backends = name }
+      end
+    ]]):format(backend:address()), { settings = { workers = 1 } })
+    local patient = gateway:connect()
+    h.takes(1000, 3000, function()
+      patient:send "GET /patient HTTP/1.1\r\nHost: h\r\n\r\n"
+      h.loop.wait(backend.changed, 5000, "a connection", function() return #backend.connections == 1 end)
+      assert.equal(504, h.takes(200, 900, function() return get(gateway, "/hasty") end).status)
+      assert.equal(504, h.read_response(patient).status)
+    end)
   end))
 
   it("idle no longer than others", h.test(function()

@@ -1,4 +1,5 @@
 -- HTTP/2 to upstreams that are other people's programs, over TLS by ALPN and in clear, and the other things that go that way.
+local cjson = require "cjson"
 local h = require "test.support.harness"
 local http2 = require "test.support.http2"
 local loop = require "test.support.loop"
@@ -103,6 +104,54 @@ describe("http/2 to others' programs", function()
     end
     assert.equal(1, auto:metrics().moongate_upstream_streams_refused_total) -- guessed wrongly once
     auto:expect_quiet()
+  end))
+
+  it("is not spoken by any of many endpoints, which costs no request", test(function()
+    local endpoints = {}
+    for i = 1, 4 do
+      local port = ports.free()
+      local process = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_server -accept 127.0.0.1:%d -cert %s -key %s -www %s")
+        :format(port, pair.cert, pair.key, "-alpn http/1.1") } })
+      process:wait_output "ACCEPT"
+      endpoints[i] = "127.0.0.1:" .. port
+    end
+    local gateway = h.gateway { upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } } }
+    for _ = 1, 8 do assert.equal(200, get(gateway, "/").status) end
+    assert.equal(4, gateway:metrics().moongate_upstream_streams_refused_total) -- each endpoint guessed wrongly once
+    local calling = h.gateway { is_test = true, upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } },
+      routes = { { path = "/", backends = "backend", plugins = { { "test-call", upstream = "backend", url = "/" } } } } }
+    for _ = 1, 2 do
+      local call = assert(cjson.decode(get(calling, "/").body)).calls[1]
+      assert.equal(200, call.status)
+    end
+    gateway:expect_quiet()
+  end))
+
+  it("is not spoken by who gets a long upload first", test(function()
+    local process = h.spawn("/usr/bin/python3", { args = { "-u", "-c", [[
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        text = str(len(self.rfile.read(int(self.headers["Content-Length"])))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+context.set_alpn_protocols(["http/1.1"])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("port", server.server_address[1], flush=True)
+server.serve_forever()
+]], pair.cert, pair.key } })
+    local gateway = gateway_for(process:wait_output "port (%d+)", { protocol = "auto", tls = { ca = set.ca } })
+    local response = gateway:request("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" .. ("x"):rep(300000))
+    assert.equal(200, response.status)
+    assert.equal("300000", response.body)
+    assert.equal(1, gateway:metrics().moongate_upstream_streams_refused_total)
+    gateway:expect_quiet()
   end))
 
   it("is not spoken by who knows no ALPN", test(function()

@@ -171,6 +171,27 @@ describe("health checks", function()
     assert.is_nil(gateway:log():find("is down", 1, true))
   end))
 
+  it("of HTTP/2 keep their connection while answers are bad, and take another where none come", h.test(function()
+    local checks, silent = 0, false
+    local backend
+    backend = h.backend(http2.each(function(server, request)
+      checks = checks + 1
+      backend.changed:fire()
+      if silent then return end
+      local status = checks % 3 == 0 and "503" or "200"
+      server:respond(request.id, tonumber(status), { { "content-type", "application/grpc" } }, { open = true })
+      server:data(request.id, grpc.frame "\8\2"):trail(request.id, { { "grpc-status", "0" } })
+    end))
+    local gateway = h.script(script({ backend }, "grpc = true, interval = 0.1, timeout = 0.1, unhealthy = 1", ', protocol = "http2"'))
+    gateway:wait_log(backend:address() .. " is down: NOT_SERVING", 5000)
+    h.loop.wait(backend.changed, 5000, "eight checks", function() return checks >= 8 end)
+    assert.equal(1, #backend.connections)
+    silent = true
+    h.loop.wait(backend.changed, 5000, "three more", function() return checks >= 11 end)
+    assert.is_true(#backend.connections >= 3)
+    for i = 1, #backend.connections - 2 do backend.connections[i]:wait_end() end -- none idles
+  end))
+
   it("are made over TLS, and believe whom the upstream believes", h.test(function()
     local set = tls.certs()
     if not set then return end

@@ -102,7 +102,8 @@ static const struct moon_h2_events events = {.open = on_open,
                                              .closed = on_closed,
                                              .window = on_nothing,
                                              .pong = on_nothing,
-                                             .goaway = on_goaway};
+                                             .goaway = on_goaway,
+                                             .settings = on_nothing};
 
 static void side_init(struct side *side, struct fixture *f, bool is_client)
 {
