@@ -118,7 +118,8 @@ describe("http/2 to others' programs", function()
     local gateway = h.gateway { upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } } }
     for _ = 1, 8 do assert.equal(200, get(gateway, "/").status) end
     assert.equal(4, gateway:metrics().moongate_upstream_streams_refused_total) -- each endpoint guessed wrongly once
-    local calling = h.gateway { is_test = true, upstreams = { backend = endpoints }, upstream = { protocol = "auto", tls = { ca = set.ca } },
+    local calling = h.gateway { is_test = true, upstreams = { backend = endpoints },
+      upstream = { protocol = "auto", tls = { ca = set.ca } },
       routes = { { path = "/", backends = "backend", plugins = { { "test-call", upstream = "backend", url = "/" } } } } }
     for _ = 1, 2 do
       local call = assert(cjson.decode(get(calling, "/").body)).calls[1]
