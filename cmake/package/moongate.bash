@@ -12,11 +12,11 @@ _moongate() {
     if [[ $word == -* ]]; then
         case $command in
         run) mapfile -t COMPREPLY < <(compgen -W "--workers --admin --control --state --help" -- "$word") ;;
-        check) mapfile -t COMPREPLY < <(compgen -W "--json --diff --admin --help" -- "$word") ;;
-        explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --admin --json --help" -- "$word") ;;
-        top) mapfile -t COMPREPLY < <(compgen -W "--admin --interval --count --json --help" -- "$word") ;;
-        connections) mapfile -t COMPREPLY < <(compgen -W "--admin --limit --json --help" -- "$word") ;;
-        reload | drain) mapfile -t COMPREPLY < <(compgen -W "--admin --json --help" -- "$word") ;;
+        check) mapfile -t COMPREPLY < <(compgen -W "--json --diff --control --help" -- "$word") ;;
+        explain) mapfile -t COMPREPLY < <(compgen -W "--config --header --control --json --help" -- "$word") ;;
+        top) mapfile -t COMPREPLY < <(compgen -W "--control --interval --count --json --help" -- "$word") ;;
+        connections) mapfile -t COMPREPLY < <(compgen -W "--control --limit --json --help" -- "$word") ;;
+        reload | drain) mapfile -t COMPREPLY < <(compgen -W "--control --json --help" -- "$word") ;;
         version | help) mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word") ;;
         esac
         return

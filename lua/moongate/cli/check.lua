@@ -8,14 +8,14 @@ local json = require "moongate.cli.json"
 local SAME, PROBLEMS, USAGE, DIFFERENT = 0, 1, 2, 3
 
 local command = {
-  usage = "usage: moongate check FILE [--diff [--admin PATH]] [--json]",
+  usage = "usage: moongate check FILE [--diff [--control PATH]] [--json]",
   help = [[
 Runs the script FILE and checks what it says, without opening a port: every problem with its line,
 the key path and what would be right. With --diff also what a reload with FILE would change in the
 running gateway: objects added (+), removed (-) and changed (~), with old and new values of their
 keys. Functions, and values of keys that name secrets, are not compared: both sides hide them. Exit
 code 0: fine (and no difference), 1: problems, or no gateway answers, 3: differences.]],
-  options = { diff = {}, admin = control.option, json = {} },
+  options = { diff = {}, control = control.option, admin = control.option, json = {} },
 }
 
 local function counted(count, noun)
@@ -66,7 +66,7 @@ local function run_diff(parsed)
   if not text then
     return refuse(parsed, problems, report)
   end
-  local config, err = control.ask(parsed.admin, "GET", "/config")
+  local config, err = control.ask(control.path(parsed), "GET", "/config")
   local objects
   if config then
     objects, err = control.decode(text)

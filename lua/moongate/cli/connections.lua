@@ -3,13 +3,16 @@
 local control = require "moongate.cli.control"
 
 local command = {
-  usage = "usage: moongate connections [--admin PATH] [--limit N] [--json]",
+  usage = "usage: moongate connections [--control PATH] [--limit N] [--json]",
   help = [[
 Lists client connections of a running gateway: state (idle, head, exchange, tunnel, ending), age,
 requests begun, client, listener, and the route, upstream and endpoint of the request under way.
 At most --limit (100) of them, shared out among the workers: those with a request first, then
 tunnels, then idle ones, the oldest first.]],
-  options = { admin = control.option, limit = { value = "count", max = 1000 }, json = {} },
+  options = {
+    control = control.option, admin = control.option, limit = { value = "count", max = 1000 },
+    json = {},
+  },
 }
 
 local COLUMNS = {
@@ -69,7 +72,7 @@ end
 ---@return integer code
 function command.run(parsed)
   local target = "/connections" .. (parsed.limit and "?limit=" .. parsed.limit or "")
-  local answer, text = control.ask(parsed.admin, "GET", target)
+  local answer, text = control.ask(control.path(parsed), "GET", target)
   if not answer then
     io.stderr:write("moongate: ", text, "\n")
     return 1

@@ -4,8 +4,15 @@ local gateway = require "moongate._core.gateway"
 
 local control = {}
 
---- The option that commands share: which gateway.
+--- The option that commands share: which gateway. --control names the socket as it does for `run`; --admin is what it was called first.
 control.option = { value = "text" }
+
+--- The socket that the options of a command name, or nil.
+---@param parsed table
+---@return string?
+function control.path(parsed)
+  return parsed.control or parsed.admin
+end
 
 --- The control socket that is meant when none is named: $MOONGATE_ADMIN, else below $XDG_RUNTIME_DIR, else /run.
 ---@return string path
@@ -46,8 +53,8 @@ function control.ask_raw(path, method, target)
     method, target, method == "POST" and "Content-Length: 0\r\n" or "")
   local raw, err = gateway.ask(path, question)
   if not raw then
-    return nil, ("no gateway answers at %s: %s; is it running? --admin PATH names another"):format(
-      path, err)
+    local hint = "is it running? --control PATH names another"
+    return nil, ("no gateway answers at %s: %s; %s"):format(path, err, hint)
   end
   local status, rest = raw:match "^HTTP/1%.1 (%d%d%d)[^\n]*\n(.*)$"
   local body = rest and rest:match "\r?\n\r?\n(.*)$"

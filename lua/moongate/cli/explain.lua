@@ -6,13 +6,14 @@ local json = require "moongate.cli.json"
 
 local command = {
   usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE] "
-    .. "[--admin PATH] [--json]",
+    .. "[--control PATH] [--json]",
   help = [[
 Says which listener, route, plugins and upstream a request would meet, and why none if none: of
 the running gateway, or with --config of a script before it is live. No request is sent. Exit code
 0: a route matches, 1: none does.]],
   options = {
-    config = { value = "text" }, header = { value = "text" }, admin = control.option, json = {},
+    config = { value = "text" }, header = { value = "text" }, control = control.option,
+    admin = control.option, json = {},
   },
 }
 
@@ -30,7 +31,7 @@ end
 local function ask(parsed)
   local query = query_of(parsed)
   if not parsed.config then
-    return control.ask(parsed.admin, "GET", "/explain?" .. query)
+    return control.ask(control.path(parsed), "GET", "/explain?" .. query)
   end
   local text, problems, report = gateway.explain({ file = parsed.config }, query)
   if not text then

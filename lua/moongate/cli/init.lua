@@ -29,7 +29,7 @@ This program
   moongate version      which version this is
   moongate help         this text; moongate COMMAND --help says more about one
 
---json prints for programs. A running gateway is found by its control socket: --admin PATH, else
+--json prints for programs. A running gateway is found by its control socket: --control PATH, else
 $MOONGATE_ADMIN, else $XDG_RUNTIME_DIR/moongate.sock, else /run/moongate.sock.
 Exit codes: 0 fine, 1 failed (or no route matches), 2 wrong usage, 3 check --diff found differences.
 

@@ -3,18 +3,18 @@
 local control = require "moongate.cli.control"
 
 local command = {
-  usage = "usage: moongate reload [--admin PATH] [--json]",
+  usage = "usage: moongate reload [--control PATH] [--json]",
   help = [[
 Tells a running gateway to run its script anew, and returns when every worker serves the result. A
 script with a problem changes nothing: the problems are printed, the old configuration serves on,
 the exit code is 1. No connection is lost.]],
-  options = { admin = control.option, json = {} },
+  options = { control = control.option, admin = control.option, json = {} },
 }
 
 ---@param parsed table
 ---@return integer code
 function command.run(parsed)
-  local answer, text = control.ask(parsed.admin, "POST", "/reload")
+  local answer, text = control.ask(control.path(parsed), "POST", "/reload")
   if not answer then
     io.stderr:write("moongate: ", text, "\n")
     return 1

@@ -8,7 +8,7 @@ local scrape = require "moongate.cli.scrape"
 local ROWS_MAX, NAME_MAX, NAME_MIN = 20, 48, 12
 
 local command = {
-  usage = "usage: moongate top [--admin PATH] [--interval SECONDS] [--count N] [--json]",
+  usage = "usage: moongate top [--control PATH] [--interval SECONDS] [--count N] [--json]",
   help = [[
 Shows what a running gateway does, anew every --interval (2) seconds: requests and errors (answers
 of 5xx) a second, and the latencies that half (p50) and 99 of 100 (p99) of the requests stay
@@ -16,18 +16,18 @@ below, by route and by upstream, the busiest first. On a terminal it redraws in 
 it appends; --json prints one object a refresh, with every route. --count ends it after so many
 refreshes, else Ctrl-C does.]],
   options = {
-    admin = control.option, interval = { value = "seconds" },
+    control = control.option, admin = control.option, interval = { value = "seconds" },
     count = { value = "count", max = 1000000 }, json = {},
   },
 }
 
 -- { status, metrics } of now.
 local function read(parsed)
-  local status, err = control.ask(parsed.admin, "GET", "/status")
+  local status, err = control.ask(control.path(parsed), "GET", "/status")
   if not status then
     return nil, err
   end
-  local text, code = control.ask_raw(parsed.admin, "GET", "/metrics")
+  local text, code = control.ask_raw(control.path(parsed), "GET", "/metrics")
   if not text then
     return nil, code
   elseif code ~= 200 then
