@@ -305,6 +305,8 @@ static bool check_phases(const struct compiling *at, const struct moon_chain *ch
 {
     const struct moon_listeners *listeners = moon_snapshot_listeners(at->compile->snapshot);
     char path[32];
+    if (!listeners) // told to be wrong: what a route is for is not known
+        return true;
     if (!moon_route_is_stream(listeners, at->object)) {
         if (!moon_value_get(&at->object->value, "preread"))
             return true;
@@ -391,11 +393,12 @@ static int actions_compile(const struct moon_compile *compile, void **part)
     return 0;
 }
 
-// Actions know upstreams by name and index, and count under ids of which there is a bound.
+// Actions know upstreams by name and index, count under ids of which there is a bound, and stand by what their listeners speak.
 static bool actions_are_same(const struct moon_snapshot *before, const struct moon_snapshot *now)
 {
     const struct moon_actions *all = moon_snapshot_actions(before);
-    return !all->has_code && moon_access_counts_same(before, now) &&
+    return !all->has_code && moon_snapshot_listeners(before) == moon_snapshot_listeners(now) &&
+           moon_access_counts_same(before, now) &&
            moon_upstreams_same_names(moon_snapshot_upstreams(before), moon_snapshot_upstreams(now));
 }
 

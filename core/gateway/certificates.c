@@ -42,11 +42,21 @@ static void settle(const struct moon_gateway *gateway)
         moon_worker_settle(gateway->seats[i].worker);
 }
 
+// One look at the files. Each address of a listener has them, and upstreams may, too: what they say alike is told once.
+struct looking {
+    const struct moon_gateway *gateway;
+    char told[512]; // last
+};
+
 static void tell(void *owner, bool is_fine, const char *text)
 {
-    const struct moon_gateway *gateway = owner;
+    struct looking *looking = owner;
+    const struct moon_gateway *gateway = looking->gateway;
     if (is_fine)
         settle(gateway);
+    if (strncmp(looking->told, text, sizeof looking->told - 1) == 0)
+        return;
+    snprintf(looking->told, sizeof looking->told, "%s", text);
     if (is_fine)
         moon_log_info(gateway->args.log,
                       "certificates changed: new connections get what is in %s "
@@ -70,8 +80,9 @@ static void tell_missing(struct moon_gateway *gateway)
 static void on_poll(struct moon_timer *timer)
 {
     struct moon_gateway *gateway = MOON_CONTAINER(timer, struct moon_gateway, tls_poll);
-    moon_tls_hub_poll(gateway->tls, tell, gateway);
-    moon_tls_clients_poll(gateway->tls, tell, gateway);
+    struct looking looking = {.gateway = gateway};
+    moon_tls_hub_poll(gateway->tls, tell, &looking);
+    moon_tls_clients_poll(gateway->tls, tell, &looking);
     moon_staples_ask(gateway);
     tell_missing(gateway);
     if (moon_tls_hub_is_used(gateway->tls))
@@ -88,7 +99,8 @@ void moon_certificates_watch(struct moon_gateway *gateway)
 
 void moon_certificates_look(struct moon_gateway *gateway)
 {
-    moon_tls_hub_poll(gateway->tls, tell, gateway);
+    struct looking looking = {.gateway = gateway};
+    moon_tls_hub_poll(gateway->tls, tell, &looking);
 }
 
 void moon_certificates_stop(struct moon_gateway *gateway)

@@ -110,6 +110,23 @@ describe("moongate check", function()
     assert.is_not_nil(result.all:find "gateway%.lua:6", result.all)
   end))
 
+  it("tells of a broken listener, and not what would be wrong with routes without it", h.test(function()
+    local result = check [[
+local moongate = require "moongate"
+moongate.listener { name = "web", port = 1, protocol = "https", tls = { certificates = { { cert = "none.crt", key = "none.key" } } } }
+moongate.listener { name = "raw", port = 2, protocol = "tcp" }
+moongate.listener { name = "more", port = 3, protocol = "tcp" }
+moongate.upstream { name = "b", endpoints = { "127.0.0.1:1" } }
+moongate.route { path = "/", backends = "b" }
+moongate.route { listeners = { "raw" }, backends = "b", preread = function() end }
+moongate.route { listeners = { "more" }, backends = "b" }
+]]
+    assert.equal(1, result.code)
+    assert.is_not_nil(result.all:find("none.crt", 1, true), result.all)
+    local _, count = result.all:gsub("gateway%.lua:%d", "")
+    assert.equal(1, count, result.all)
+  end))
+
   it("says which file is missing", h.test(function()
     local result = exec("check", "/nonexistent/gateway.lua")
     assert.equal(1, result.code)

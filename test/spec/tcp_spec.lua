@@ -313,10 +313,29 @@ m.route { listeners = { "raw" }, backends = "raw" }
     assert.equal(200, gateway:get("/").status)
     local client = gateway:connect { port = gateway.ports[2] }
     assert.equal("hi", client:read(2))
-    local answer = h.exec { "explain", "GET", "http://127.0.0.1:" .. gateway.ports[2] .. "/", "--admin", gateway.control }
+    local answer = h.exec { "explain", "GET", "http://127.0.0.1:" .. gateway.ports[2] .. "/", "--control", gateway.control }
     assert.is_not_nil((answer.stdout .. answer.stderr):find "no listener")
   end))
 end)
+
+it("a route that a reload leaves as it is is checked against what its listener has become", h.test(function()
+  local function text(protocol)
+    return ([[
+local m = require "moongate"
+m.settings { workers = 1 }
+m.listener { name = "a", port = 0, address = "127.0.0.1", protocol = "%s" }
+m.upstream { name = "b", endpoints = { "127.0.0.1:1" } }
+m.route { listeners = { "a" }, backends = "b", plugins = { { "request-headers", set = { x = "y" } } } }
+]]):format(protocol)
+  end
+  local gateway = h.gateway { config = text "http" }
+  gateway:expect_log "has no meaning without requests"
+  gateway:expect_log "the new configuration is refused"
+  gateway:rewrite(text "tcp")
+  local answer = gateway:ask "reload"
+  assert.equal(1, answer.code)
+  assert.is_not_nil((answer.stdout .. answer.stderr):find "has no meaning without requests")
+end))
 
 describe("the check of TCP routes", function()
   local HEAD = 'local m = require "moongate"\nm.upstream { name = "b", endpoints = { "127.0.0.1:1" } }\n' ..

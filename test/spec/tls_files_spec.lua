@@ -141,7 +141,7 @@ describe("certificate files", function()
 
   it("that change to something that is no good are told, and not taken", test(function()
     set:write("live.crt", set:read "site.crt")
-    local gateway = tls.serve(pair "live.crt")
+    local gateway = tls.serve(pair "live.crt", { listener = { address = { "127.0.0.1", "127.0.0.2" } } })
     gateway:expect_log "new certificates are refused"
     set:write("live.crt", "nonsense\n")
     gateway:wait_log("live.crt holds no certificate in PEM", 10000)
@@ -149,5 +149,7 @@ describe("certificate files", function()
     set:write("live.crt", set:read "site.crt")
     gateway:wait_log("certificates changed", 8000)
     assert.equal("site", subject(gateway))
+    local _, count = gateway:log():gsub("are refused, the old ones serve", "")
+    assert.equal(1, count, gateway:log()) -- once, not for each address
   end), 60000)
 end)
