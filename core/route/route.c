@@ -216,7 +216,8 @@ static int routes_compile(const struct moon_compile *compile, void **part)
         routes->matches[i].serial = (uint32_t)i;
     if (is_fine)
         is_fine = moon_scopes_read(compile, routes->matches, routes->match_count, &routes->scopes);
-    if (is_fine && listeners) // where those are wrong, routes of other listeners would seem the same
+    if (is_fine &&
+        listeners) // where those are wrong, routes of other listeners would seem the same
         is_fine = check_matches(compile, routes);
     if (is_fine)
         is_fine = check_names(compile);
