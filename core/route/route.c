@@ -196,6 +196,15 @@ static bool check_names(const struct moon_compile *compile)
 
 // ---- the section
 
+// Where they are wrong, routes of different ones would seem the same.
+static bool has_listeners(const struct moon_model *model)
+{
+    for (size_t i = 0; i < moon_model_count(model); i++)
+        if (strcmp(moon_model_at(model, i)->kind, "listener") == 0)
+            return true;
+    return false;
+}
+
 static int routes_compile(const struct moon_compile *compile, void **part)
 {
     struct moon_routes *routes = calloc(1, sizeof *routes);
@@ -216,8 +225,7 @@ static int routes_compile(const struct moon_compile *compile, void **part)
         routes->matches[i].serial = (uint32_t)i;
     if (is_fine)
         is_fine = moon_scopes_read(compile, routes->matches, routes->match_count, &routes->scopes);
-    if (is_fine &&
-        listeners) // where those are wrong, routes of other listeners would seem the same
+    if (is_fine && (listeners || !has_listeners(compile->model)))
         is_fine = check_matches(compile, routes);
     if (is_fine)
         is_fine = check_names(compile);
