@@ -8,6 +8,7 @@
 #include "script/code.h"
 #include "script/generation.h"
 #include "script/instance.h"
+#include "script/push.h"
 #include "script/vm_priv.h"
 
 #include <lauxlib.h>
@@ -27,46 +28,13 @@ static int function_of(const struct moon_instance *instance, const struct moon_v
 
 // ---- what it is told
 
-static void push_text(lua_State *state, const char *key, struct moon_slice text)
-{
-    lua_pushlstring(state, text.ptr, text.len);
-    lua_setfield(state, -2, key);
-}
-
-static void push_alpn(lua_State *state, struct moon_slice alpn)
-{
-    lua_newtable(state);
-    for (int i = 1; alpn.len; i++) {
-        size_t len = (unsigned char)alpn.ptr[0];
-        lua_pushlstring(state, alpn.ptr + 1, len);
-        lua_rawseti(state, -2, i);
-        alpn = moon_slice_skip(alpn, len + 1);
-    }
-    lua_setfield(state, -2, "alpn");
-}
-
-static void push_client(lua_State *state, const struct moon_address *client)
-{
-    char text[MOON_ADDRESS_TEXT_LEN];
-    if (client->family == MOON_FAMILY_NONE)
-        return;
-    moon_address_format_ip(client, text);
-    lua_createtable(state, 0, 2);
-    lua_pushstring(state, text);
-    lua_setfield(state, -2, "address");
-    lua_pushinteger(state, client->port);
-    lua_setfield(state, -2, "port");
-    lua_setfield(state, -2, "client");
-}
-
 static void push_opening(lua_State *state, const struct moon_opening *opening)
 {
     lua_createtable(state, 0, 4);
-    push_text(state, "listener", opening->listener);
-    if (opening->sni.len)
-        push_text(state, "sni", opening->sni);
-    push_alpn(state, opening->alpn);
-    push_client(state, &opening->client);
+    moon_set_text(state, "listener", opening->listener);
+    moon_set_text(state, "sni", opening->sni);
+    moon_set_alpn(state, opening->alpn);
+    moon_set_client(state, &opening->client);
 }
 
 // ---- what it returns

@@ -5,13 +5,13 @@
 #include "filter/preread.h"
 
 #include "filter/filter.h"
-#include "http/client_hello.h"
 #include "io/loop.h"
 #include "obs/log.h"
 #include "script/abi.h"
 #include "script/code.h"
 #include "script/generation.h"
 #include "script/instance.h"
+#include "script/push.h"
 #include "script/vm_priv.h"
 
 #include <lauxlib.h>
@@ -78,50 +78,17 @@ static void on_return(struct moon_coroutine *coroutine)
 
 // ---- the connection in Lua
 
-static void set_text(lua_State *at, const char *key, struct moon_slice text)
-{
-    if (text.len == 0)
-        return;
-    lua_pushlstring(at, text.ptr, text.len);
-    lua_setfield(at, -2, key);
-}
-
-static void set_client(lua_State *at, const struct moon_address *client)
-{
-    char text[MOON_ADDRESS_TEXT_LEN];
-    lua_createtable(at, 0, 2);
-    if (client->family != MOON_FAMILY_NONE) {
-        moon_address_format_ip(client, text);
-        lua_pushstring(at, text);
-        lua_setfield(at, -2, "address");
-        lua_pushinteger(at, client->port);
-        lua_setfield(at, -2, "port");
-    }
-    lua_setfield(at, -2, "client");
-}
-
-static void set_alpn(lua_State *at, struct moon_slice alpn)
-{
-    struct moon_slice protocol;
-    lua_newtable(at);
-    for (int i = 1; moon_alpn_next(&alpn, &protocol); i++) {
-        lua_pushlstring(at, protocol.ptr, protocol.len);
-        lua_rawseti(at, -2, i);
-    }
-    lua_setfield(at, -2, "alpn");
-}
-
 static void push_connection(const struct moon_preread *preread, const struct moon_vm *vm,
                             lua_State *at)
 {
     lua_createtable(at, 0, 7);
     lua_pushnumber(at, (double)preread->number);
     lua_setfield(at, -2, "number");
-    set_client(at, &preread->client);
-    set_text(at, "listener", preread->listener);
-    set_text(at, "route", preread->route);
-    set_text(at, "sni", preread->sni);
-    set_alpn(at, preread->alpn);
+    moon_set_client(at, &preread->client);
+    moon_set_text(at, "listener", preread->listener);
+    moon_set_text(at, "route", preread->route);
+    moon_set_text(at, "sni", preread->sni);
+    moon_set_alpn(at, preread->alpn);
     lua_pushboolean(at, preread->is_tls);
     lua_setfield(at, -2, "tls");
     lua_rawgeti(at, LUA_REGISTRYINDEX, vm->connection_ref);

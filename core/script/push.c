@@ -1,7 +1,9 @@
 // See push.h.
 #include "script/push.h"
 
+#include "base/address.h"
 #include "conf/value.h"
+#include "http/client_hello.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -42,4 +44,39 @@ void moon_push_value(lua_State *state, const struct moon_value *value)
         push_table(state, value);
         return;
     }
+}
+
+// ---- fields of the table on top
+
+void moon_set_text(lua_State *at, const char *key, struct moon_slice text)
+{
+    if (text.len == 0)
+        return;
+    lua_pushlstring(at, text.ptr, text.len);
+    lua_setfield(at, -2, key);
+}
+
+void moon_set_client(lua_State *at, const struct moon_address *client)
+{
+    char text[MOON_ADDRESS_TEXT_LEN];
+    lua_createtable(at, 0, 2);
+    if (client->family != MOON_FAMILY_NONE) {
+        moon_address_format_ip(client, text);
+        lua_pushstring(at, text);
+        lua_setfield(at, -2, "address");
+        lua_pushinteger(at, client->port);
+        lua_setfield(at, -2, "port");
+    }
+    lua_setfield(at, -2, "client");
+}
+
+void moon_set_alpn(lua_State *at, struct moon_slice alpn)
+{
+    struct moon_slice protocol;
+    lua_newtable(at);
+    for (int i = 1; moon_alpn_next(&alpn, &protocol); i++) {
+        lua_pushlstring(at, protocol.ptr, protocol.len);
+        lua_rawseti(at, -2, i);
+    }
+    lua_setfield(at, -2, "alpn");
 }

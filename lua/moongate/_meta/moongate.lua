@@ -49,7 +49,7 @@ local moongate = {}
 ---@class moongate.Opening what is known in the phase `certificate`
 ---@field sni? string the host name that the client asks for, in lower case
 ---@field alpn string[] the protocols that it offers: "h2", "http/1.1"
----@field client? { address: string, port: integer } nil: it came by a unix socket
+---@field client moongate.ConnectionClient
 ---@field listener string the name of the listener that the name has chosen
 
 ---@class moongate.CertificateTexts
