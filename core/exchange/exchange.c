@@ -120,37 +120,13 @@ void moon_exchange_continue(struct moon_exchange *ex)
     moon_lane_send_head(ex->down, &interim, &none);
 }
 
-// The upstream, or NULL: it was answered why not.
-static const struct moon_upstream *choose_upstream(struct moon_exchange *ex)
-{
-    if (!ex->action) {
-        moon_exchange_answer(ex, 404, "no route matches");
-        return NULL;
-    }
-    const struct moon_backend *backend = moon_pool_split(ex->service->pool, &ex->action->split);
-    const struct moon_upstream *upstream =
-        backend && backend->upstream != MOON_BACKEND_MISSING
-            ? moon_upstreams_at(ex->hold->upstreams, (size_t)backend->upstream)
-            : NULL;
-    if (upstream)
-        return upstream;
-    const char *cause = "no backend of the route has a weight";
-    if (backend)
-        cause = "the route refers to an upstream that does not exist";
-    else if (ex->action->chain.may_answer && ex->action->split.count == 0)
-        cause = "the route has no backends and no plugin answered";
-    ex->grpc_status = MOON_GRPC_UNAVAILABLE; // reference/gateway-api.md 8
-    moon_exchange_answer(ex, 500, cause);
-    return NULL;
-}
-
 static void after_access(struct moon_exchange *ex)
 {
     if (moon_intake_is_lost(ex)) {
         moon_exchange_fail(ex, "the request's body was read and not replaced");
         return;
     }
-    ex->upstream = choose_upstream(ex);
+    ex->upstream = moon_exchange_choose_upstream(ex);
     if (!ex->upstream)
         return;
     ex->was_forwarded = true;
@@ -197,51 +173,6 @@ static void request_phases(struct moon_exchange *ex, enum moon_verdict verdict)
     }
 }
 
-// RFC 9110 7.4: a host that other terms were made for is not served over this connection (A70).
-static bool is_at_home(const struct moon_exchange *ex)
-{
-    const struct moon_tls_facts *tls = ex->flow.tls;
-    return !tls || moon_listener_takes(&ex->hold->listeners->listeners[ex->listener], tls->id,
-                                       tls->is_verified, tls->sni);
-}
-
-// The listener's plugins and the route's action. A request without a route goes on where the listener has plugins, which may
-// answer it. False: it was answered.
-static bool find_route(struct moon_exchange *ex, const struct moon_chain **front)
-{
-    struct moon_route_scratch *scratch = ex->service->route_scratch;
-    ex->listener = moon_listeners_find(ex->hold->listeners, ex->arrival->bind, ex->flow.tls != NULL,
-                                       &ex->request, scratch);
-    bool is_elsewhere = ex->flow.tls && moon_listeners_is_elsewhere(
-                                            ex->hold->listeners, ex->arrival->bind, &ex->request);
-    if (ex->listener < 0 && !is_elsewhere) {
-        moon_exchange_answer(ex, 404, "no listener takes this host");
-        return false;
-    }
-    if (is_elsewhere || !is_at_home(ex)) {
-        ex->has_fault = true; // another connection is needed: this one ends
-        moon_exchange_answer(ex, 421, "the TLS connection was made for another host");
-        return false;
-    }
-    *front = moon_listener_plugins_at(ex->hold->listener_plugins, ex->listener);
-    int index = moon_routes_find(ex->hold->routes, ex->listener, &ex->request, scratch);
-    if (index == MOON_ELIMIT) {
-        moon_exchange_answer(ex, 500, "a regex of the routes gave up on this request");
-        return false;
-    }
-    if (index < 0 && !*front) {
-        moon_exchange_answer(ex, 404, "no route matches");
-        return false;
-    }
-    if (index < 0)
-        return true;
-    ex->action = moon_actions_at(ex->hold->actions, index);
-    if (ex->request.target.path.len >= ex->action->prefix_len)
-        ex->flow.matched_prefix =
-            (struct moon_slice){ex->request.target.path.ptr, ex->action->prefix_len};
-    return true;
-}
-
 static void on_head(void *owner)
 {
     struct moon_exchange *ex = owner;
@@ -261,7 +192,7 @@ static void on_head(void *owner)
     }
     ex->hold = moon_hold_ref(ex->arrival->hold ? ex->arrival->hold : ex->service->hold);
     const struct moon_chain *front;
-    if (moon_exchange_answer_challenge(ex) || !find_route(ex, &front))
+    if (moon_exchange_answer_challenge(ex) || !moon_exchange_find_route(ex, &front))
         return;
     if (moon_forward_begin(ex) < 0) {
         moon_exchange_answer(ex, 431, "the request head is too large to forward");

@@ -137,6 +137,12 @@ void moon_exchange_tunnel_ended(struct moon_exchange *ex);
 void moon_exchange_push_request(struct moon_exchange *ex);
 // Tells the client 100 Continue.
 void moon_exchange_continue(struct moon_exchange *ex);
+// routing.c
+// The listener's plugins and the route's action. A request without a route goes on where the listener has plugins, which may
+// answer it. False: it was answered.
+bool moon_exchange_find_route(struct moon_exchange *ex, const struct moon_chain **front);
+// The upstream, or NULL: it was answered why not.
+const struct moon_upstream *moon_exchange_choose_upstream(struct moon_exchange *ex);
 // flow.c
 extern const struct moon_flow_ops moon_exchange_flow_ops;
 
