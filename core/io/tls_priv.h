@@ -1,6 +1,6 @@
 // The insides of TLS, shared by the tls_*.c of this room:
-//   tls_hub.c  library contexts, files that change   tls_terms.c  files, checks   tls_server.c  contexts, who gets which
-//   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
+//   tls_hub.c  library contexts, files that change   tls_terms.c  settings   tls_certificate.c  files, checks
+//   tls_server.c  contexts, who gets which   tls_tickets.c  sessions   tls_facts.c  what a peer has shown   tls_stream.c  streams
 //   tls_choose.c  who has a say   tls_ocsp.c  staples   tls_override.c  certificates that are given
 //   tls_client.c  connections of our own   tls_sessions.c  their sessions   tls_bio.c  ciphertext on its way
 //   tls_pem.c  certificates and keys as text   tls_made.c  certificates of our own making   tls_challenges.c  proofs for ACME
@@ -140,6 +140,16 @@ int tls_terms_reload(const struct moon_tls_terms *terms, struct moon_tls_problem
 // Whether a pair can serve. 0, or MOON_ECONFIG with the problem, which speaks of certificate->name.
 int tls_certificate_check(struct moon_tls_hub *hub, struct tls_certificate *certificate,
                           struct moon_tls_problem *problem);
+// The same in a context of the terms; `index` names it in the problem, -1: it is a pair of no list.
+int tls_certificate_check_in(struct moon_tls_hub *hub, SSL_CTX *context,
+                             struct tls_certificate *certificate, int index,
+                             struct moon_tls_problem *problem);
+// Reads the files of a pair, the index-th of its list, or what was given in their place. 0 or MOON_ECONFIG; tls_certificate_fini
+// either way.
+int tls_certificate_read(struct moon_tls_hub *hub, const struct moon_tls_pair *pair, size_t index,
+                         struct tls_certificate *out, struct moon_tls_problem *problem);
+// Whether that is what reading would give now. Blocks.
+bool tls_certificate_is_read(struct moon_tls_hub *hub, const struct tls_certificate *certificate);
 void tls_certificate_fini(struct tls_certificate *certificate);
 void tls_file_stat(const char *path, struct tls_file *out);
 

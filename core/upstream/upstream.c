@@ -2,6 +2,7 @@
 #include "upstream/upstream.h"
 
 #include "base/err.h"
+#include "base/host_port.h"
 #include "filter/filter.h"
 #include "http/proxy_header.h"
 #include "io/tls.h"
@@ -24,7 +25,7 @@ struct moon_upstreams {
     size_t slot_count;
 };
 
-enum { PENDING_COUNT = 1024, PENDING_MS = 1000, NAME_MAX_LEN = 253, STREAM_COUNT = 128 };
+enum { PENDING_COUNT = 1024, PENDING_MS = 1000, STREAM_COUNT = 128 };
 
 static const char *const balance_choices[] = {"round_robin", "least_request", NULL};
 static const char *const protocol_choices[] = {"http1", "http2", "auto", NULL};
@@ -189,53 +190,6 @@ static bool compile_builtin(const struct moon_compile *compile, const struct moo
     return out->builtin != NULL;
 }
 
-static bool is_name_char(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_';
-}
-
-// A host name (RFC 1123, underscores too) whose last label is not a number: that would be a broken address.
-static bool is_host_name(struct moon_slice text)
-{
-    size_t label_len = 0;
-    bool is_number = true;
-    if (text.len && text.ptr[text.len - 1] == '.') // fully qualified
-        text.len--;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] == '.') {
-            if (label_len == 0)
-                return false;
-            label_len = 0;
-            is_number = true;
-            continue;
-        }
-        is_number = is_number && text.ptr[i] >= '0' && text.ptr[i] <= '9';
-        if (!is_name_char(text.ptr[i]) || ++label_len > 63)
-            return false;
-    }
-    return label_len > 0 && !is_number && text.len <= NAME_MAX_LEN;
-}
-
-// "users.internal:8000".
-static bool split_name(struct moon_slice text, struct moon_slice *host, uint16_t *port)
-{
-    uint32_t number = 0;
-    size_t colon = text.len;
-    while (colon > 0 && text.ptr[colon - 1] != ':')
-        colon--;
-    if (colon == 0 || colon == text.len || text.len - colon > 5)
-        return false;
-    for (size_t i = colon; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9')
-            return false;
-        number = number * 10 + (uint32_t)(text.ptr[i] - '0');
-    }
-    *host = (struct moon_slice){text.ptr, colon - 1};
-    *port = (uint16_t)number;
-    return number > 0 && number <= UINT16_MAX && is_host_name(*host);
-}
-
 static bool compile_origin(const struct moon_compile *compile, const struct moon_value *item,
                            struct moon_origin *origin)
 {
@@ -243,7 +197,7 @@ static bool compile_origin(const struct moon_compile *compile, const struct moon
     struct moon_slice text = endpoint_text(item, &origin->weight), host;
     if (moon_address_parse(text, &origin->address))
         return true;
-    if (!split_name(text, &host, &origin->address.port))
+    if (!moon_host_port_parse(text, &host, &origin->address.port))
         return false;
     origin->name = moon_name_get(parts->registry, host);
     return true;
