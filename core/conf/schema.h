@@ -26,6 +26,13 @@ struct moon_schema_key {
     const char *expected;            // for messages: "seconds, 0.001 to 3600"
 };
 
+// A key of a time; moon_value_ms reads it.
+#define MOON_SCHEMA_SECONDS(key)                                            \
+    {                                                                       \
+        .name = key, .types = MOON_TYPE_NUMBER, .min = 0.001, .max = 86400, \
+        .expected = "seconds, 0.001 to 86400"                               \
+    }
+
 struct moon_schema {
     const struct moon_schema_key *keys; // ends with a NULL name
     // what each list item must be (its name is ignored); NULL: no list part allowed

@@ -6,11 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SECONDS(key)                                                        \
-    {                                                                       \
-        .name = key, .types = MOON_TYPE_NUMBER, .min = 0.001, .max = 86400, \
-        .expected = "seconds, 0.001 to 86400"                               \
-    }
 #define COUNT(key, least, most, text)                                                          \
     {                                                                                          \
         .name = key, .types = MOON_TYPE_NUMBER, .is_integer = true, .min = least, .max = most, \
@@ -22,9 +17,11 @@
     }
 
 static const struct moon_schema_key timeout_keys[] = {
-    SECONDS("connect"),       SECONDS("response"), SECONDS("idle"),  SECONDS("request_head"),
-    SECONDS("upstream_idle"), SECONDS("body"),     SECONDS("drain"), SECONDS("linger"),
-    SECONDS("handshake"),     {.name = NULL},
+    MOON_SCHEMA_SECONDS("connect"),       MOON_SCHEMA_SECONDS("response"),
+    MOON_SCHEMA_SECONDS("idle"),          MOON_SCHEMA_SECONDS("request_head"),
+    MOON_SCHEMA_SECONDS("upstream_idle"), MOON_SCHEMA_SECONDS("body"),
+    MOON_SCHEMA_SECONDS("drain"),         MOON_SCHEMA_SECONDS("linger"),
+    MOON_SCHEMA_SECONDS("handshake"),     {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 
@@ -47,9 +44,9 @@ static const struct moon_schema_key resolver_keys[] = {
      .types = MOON_TYPE_TABLE,
      .table = &servers_schema,
      .expected = "a list of IP addresses"},
-    SECONDS("timeout"),
-    SECONDS("negative"),
-    SECONDS("stale"),
+    MOON_SCHEMA_SECONDS("timeout"),
+    MOON_SCHEMA_SECONDS("negative"),
+    MOON_SCHEMA_SECONDS("stale"),
     {.name = NULL},
 };
 static const struct moon_schema resolver_schema = {resolver_keys, NULL, NULL};
@@ -98,11 +95,6 @@ static const struct moon_schema_key settings_keys[] = {
 };
 static const struct moon_schema settings_schema = {settings_keys, NULL, NULL};
 
-static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
-{
-    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
-}
-
 static uint32_t count_of(const struct moon_value *table, const char *key, uint32_t absent)
 {
     return (uint32_t)moon_value_number(table, key, absent);
@@ -110,15 +102,15 @@ static uint32_t count_of(const struct moon_value *table, const char *key, uint32
 
 static void read_timeouts(const struct moon_value *table, struct moon_settings *settings)
 {
-    settings->timeouts.connect_ms = ms_of(table, "connect", 5);
-    settings->timeouts.response_ms = ms_of(table, "response", 60);
-    settings->timeouts.idle_ms = ms_of(table, "idle", 75);
-    settings->timeouts.request_head_ms = ms_of(table, "request_head", 10);
-    settings->timeouts.upstream_idle_ms = ms_of(table, "upstream_idle", 60);
-    settings->timeouts.body_ms = ms_of(table, "body", 30);
-    settings->timeouts.drain_ms = ms_of(table, "drain", 30);
-    settings->timeouts.linger_ms = ms_of(table, "linger", 2);
-    settings->timeouts.handshake_ms = ms_of(table, "handshake", 10);
+    settings->timeouts.connect_ms = moon_value_ms(table, "connect", 5);
+    settings->timeouts.response_ms = moon_value_ms(table, "response", 60);
+    settings->timeouts.idle_ms = moon_value_ms(table, "idle", 75);
+    settings->timeouts.request_head_ms = moon_value_ms(table, "request_head", 10);
+    settings->timeouts.upstream_idle_ms = moon_value_ms(table, "upstream_idle", 60);
+    settings->timeouts.body_ms = moon_value_ms(table, "body", 30);
+    settings->timeouts.drain_ms = moon_value_ms(table, "drain", 30);
+    settings->timeouts.linger_ms = moon_value_ms(table, "linger", 2);
+    settings->timeouts.handshake_ms = moon_value_ms(table, "handshake", 10);
 }
 
 enum { DNS_PORT = 53 };
@@ -129,9 +121,9 @@ static bool read_resolver(const struct moon_compile *compile, const struct moon_
     const struct moon_value *servers = moon_value_get(table, "servers");
     uint32_t count = servers ? servers->table.item_count : 0;
     bool is_fine = true;
-    settings->resolver.timeout_ms = ms_of(table, "timeout", 1);
-    settings->resolver.negative_ms = ms_of(table, "negative", 5);
-    settings->resolver.stale_ms = ms_of(table, "stale", 0);
+    settings->resolver.timeout_ms = moon_value_ms(table, "timeout", 1);
+    settings->resolver.negative_ms = moon_value_ms(table, "negative", 5);
+    settings->resolver.stale_ms = moon_value_ms(table, "stale", 0);
     settings->resolver.servers = calloc((size_t)count + 1, sizeof *settings->resolver.servers);
     if (!settings->resolver.servers)
         abort();

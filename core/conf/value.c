@@ -63,6 +63,11 @@ double moon_value_number(const struct moon_value *table, const char *key, double
     return value ? value->number : absent;
 }
 
+uint32_t moon_value_ms(const struct moon_value *table, const char *key, double absent_s)
+{
+    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
+}
+
 bool moon_value_bool(const struct moon_value *table, const char *key, bool absent)
 {
     const struct moon_value *value = moon_value_get_kind(table, key, MOON_VALUE_BOOL);

@@ -53,6 +53,8 @@ const struct moon_value *moon_value_get_kind(const struct moon_value *table, con
                                              enum moon_value_kind kind);
 // Typed reads with a default for an absent key (the schema has checked the kind).
 double moon_value_number(const struct moon_value *table, const char *key, double absent);
+// A number of seconds, in whole milliseconds.
+uint32_t moon_value_ms(const struct moon_value *table, const char *key, double absent_s);
 bool moon_value_bool(const struct moon_value *table, const char *key, bool absent);
 struct moon_slice moon_value_string(const struct moon_value *table, const char *key,
                                     struct moon_slice absent);

@@ -33,21 +33,9 @@ static const struct moon_schema_key backend_weight = {
 static const struct moon_schema backends_schema = {no_keys, NULL, &backend_weight};
 
 static const struct moon_schema_key timeout_keys[] = {
-    {.name = "request",
-     .types = MOON_TYPE_NUMBER,
-     .min = 0.001,
-     .max = 86400,
-     .expected = "seconds, 0.001 to 86400"},
-    {.name = "response",
-     .types = MOON_TYPE_NUMBER,
-     .min = 0.001,
-     .max = 86400,
-     .expected = "seconds, 0.001 to 86400"},
-    {.name = "idle",
-     .types = MOON_TYPE_NUMBER,
-     .min = 0.001,
-     .max = 86400,
-     .expected = "seconds, 0.001 to 86400"},
+    MOON_SCHEMA_SECONDS("request"),
+    MOON_SCHEMA_SECONDS("response"),
+    MOON_SCHEMA_SECONDS("idle"),
     {.name = NULL},
 };
 static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
@@ -233,11 +221,6 @@ static bool compile_backends(const struct compiling *at, bool is_needed, struct 
     return is_fine;
 }
 
-static uint32_t ms_of(const struct moon_value *table, const char *key, double absent_s)
-{
-    return (uint32_t)(moon_value_number(table, key, absent_s) * 1000 + 0.5);
-}
-
 static bool compile_condition(const struct compiling *at, struct moon_slice text, uint32_t index,
                               struct moon_retry *retry)
 {
@@ -273,7 +256,7 @@ static bool compile_retry(const struct compiling *at, struct moon_retry *retry)
     if (!value)
         return true;
     retry->attempts = (uint8_t)moon_value_number(value, "attempts", 1);
-    retry->backoff_ms = ms_of(value, "backoff", 0.025);
+    retry->backoff_ms = moon_value_ms(value, "backoff", 0.025);
     retry->on_connect = on == NULL;
     for (uint32_t i = 0; on && i < on->table.item_count; i++)
         is_fine = compile_condition(at, on->table.items[i].string, i, retry) && is_fine;
@@ -334,9 +317,9 @@ static bool compile_one(const struct compiling *at, struct moon_action *action)
     const struct moon_value *timeouts = moon_value_get(value, "timeouts");
     action->name = moon_route_name(value);
     action->is_grpc = has_grpc(at->object);
-    action->timeouts.request_ms = ms_of(timeouts, "request", 0);
-    action->timeouts.response_ms = ms_of(timeouts, "response", 0);
-    action->timeouts.idle_ms = ms_of(timeouts, "idle", 0);
+    action->timeouts.request_ms = moon_value_ms(timeouts, "request", 0);
+    action->timeouts.response_ms = moon_value_ms(timeouts, "response", 0);
+    action->timeouts.idle_ms = moon_value_ms(timeouts, "idle", 0);
     action->max_message_len = (uint32_t)moon_value_number(moon_value_get(value, "websocket"),
                                                           "max_message", MAX_MESSAGE_LEN);
     action->series = moon_series_names_add(at->compile->section->series, MOON_SERIES_ROUTE,

@@ -103,19 +103,15 @@ static bool read_kind(const struct reading *at, struct moon_health_check *check)
            tell(at, "health.path", "a path such as \"/healthz\"", "not a path");
 }
 
-static uint32_t ms_of(const struct reading *at, const char *key, uint32_t absent_ms)
-{
-    return (uint32_t)(moon_value_number(at->health, key, absent_ms / 1000.0) * 1000 + 0.5);
-}
-
 static bool read_rest(const struct reading *at, struct moon_health_check *check)
 {
     struct moon_slice host = moon_value_string(at->health, "host", MOON_SLICE(""));
     struct moon_authority authority;
     check->host = copy(host);
-    check->interval_ms = ms_of(at, "interval", INTERVAL_MS);
+    check->interval_ms = moon_value_ms(at->health, "interval", INTERVAL_MS / 1000.0);
     check->timeout_ms =
-        ms_of(at, "timeout", check->interval_ms < TIMEOUT_MS ? check->interval_ms : TIMEOUT_MS);
+        moon_value_ms(at->health, "timeout",
+                      (check->interval_ms < TIMEOUT_MS ? check->interval_ms : TIMEOUT_MS) / 1000.0);
     check->healthy_count = (uint8_t)moon_value_number(at->health, "healthy", HEALTHY_COUNT);
     check->unhealthy_count = (uint8_t)moon_value_number(at->health, "unhealthy", UNHEALTHY_COUNT);
     if (check->timeout_ms > check->interval_ms)

@@ -82,16 +82,8 @@ static const struct moon_schema_key limit_keys[] = {
 static const struct moon_schema limits_schema = {limit_keys, NULL, NULL};
 
 static const struct moon_schema_key timeout_keys[] = {
-    {.name = "connect",
-     .types = MOON_TYPE_NUMBER,
-     .min = 0.001,
-     .max = 86400,
-     .expected = "seconds, 0.001 to 86400"},
-    {.name = "response",
-     .types = MOON_TYPE_NUMBER,
-     .min = 0.001,
-     .max = 86400,
-     .expected = "seconds, 0.001 to 86400"},
+    MOON_SCHEMA_SECONDS("connect"),
+    MOON_SCHEMA_SECONDS("response"),
     {.name = NULL},
 };
 static const struct moon_schema timeouts_schema = {timeout_keys, NULL, NULL};
@@ -278,11 +270,6 @@ static bool check_limits(const struct moon_compile *compile, const struct moon_o
     return false;
 }
 
-static uint32_t ms_of(const struct moon_value *table, const char *key)
-{
-    return table ? (uint32_t)(moon_value_number(table, key, 0) * 1000 + 0.5) : 0;
-}
-
 // False: a line of text has no place for what version 2 may carry.
 static bool compile_proxy(const struct moon_compile *compile, const struct moon_object *object,
                           struct moon_upstream *out)
@@ -317,8 +304,8 @@ static void compile_rest(const struct moon_compile *compile, const struct moon_o
     if (moon_slice_equal(balance, MOON_SLICE("least_request")))
         out->balance = MOON_BALANCE_LEAST_REQUEST;
     const struct moon_value *timeouts = moon_value_get(&object->value, "timeouts");
-    out->timeouts.connect_ms = ms_of(timeouts, "connect");
-    out->timeouts.response_ms = ms_of(timeouts, "response");
+    out->timeouts.connect_ms = moon_value_ms(timeouts, "connect", 0);
+    out->timeouts.response_ms = moon_value_ms(timeouts, "response", 0);
     out->stream_max_count = (uint32_t)moon_value_number(limits, "streams", STREAM_COUNT);
     if (!limits || !moon_value_get(limits, "connections"))
         return;
