@@ -122,12 +122,9 @@ static void read_answer(int fd)
 
 static void note_peak(const struct options *options, struct report *report)
 {
-    struct usage usage;
-    usage_read(options->pid, &usage);
-    report->after.cpu_ns = usage.cpu_ns;
-    report->after.wait_ns = usage.wait_ns;
-    if (usage.rss_len > report->after.rss_len)
-        report->after.rss_len = usage.rss_len;
+    uint64_t len = usage_glance_len(options->pid);
+    if (len > report->after.rss_len)
+        report->after.rss_len = len;
 }
 
 static void drip_once(const struct options *options, struct report *report, int *fds, uint32_t i)
@@ -190,5 +187,9 @@ void crowd_run(const struct options *options, struct report *report)
         drip(options, report, fds);
     else
         hold(options, report, fds, options->mode == MODE_IDLE);
+    uint64_t peak_len = report->after.rss_len;
+    usage_read(options->pid, &report->after);
+    if (peak_len > report->after.rss_len)
+        report->after.rss_len = peak_len;
     report->seconds = options->seconds;
 }

@@ -59,6 +59,7 @@ void usage_read(int pid, struct usage *usage)
     *usage = (struct usage){0};
     if (!pid)
         return;
+    usage->rss_len = resident_len(pid);
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     DIR *threads = opendir(path);
     if (!threads)
@@ -67,5 +68,14 @@ void usage_read(int pid, struct usage *usage)
         if (entry->d_name[0] != '.')
             add_thread(pid, entry->d_name, usage);
     closedir(threads);
-    usage->rss_len = resident_len(pid);
+}
+
+uint64_t usage_glance_len(int pid)
+{
+    char path[64], text[256];
+    unsigned long long pages = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", pid);
+    if (pid && read_text(path, text, sizeof text))
+        sscanf(text, "%*u %llu", &pages);
+    return pages * (unsigned long long)sysconf(_SC_PAGESIZE);
 }
