@@ -203,23 +203,25 @@ int moon_abi_get_number(const void *handle, int what, double *out);
 /// The response's status, 200 to 599, in header_filter.
 int moon_abi_set_status(const void *handle, int status);
 
+/// Handles of headers come by their members: a JIT-compiled script need not make one then.
 /// All values of a header joined by ", " (cookies by "; ").
-int moon_abi_header_get(const void *handle, const char *name, size_t len,
-                        struct moon_abi_text *out);
+int moon_abi_header_get(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len, struct moon_abi_text *out);
 /// The next value of a header at or after *at, which moves behind it; start with 0.
-int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
-                         struct moon_abi_text *out);
+int moon_abi_header_next(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                         size_t len, uint32_t *at, struct moon_abi_text *out);
 /// The field at an index, in order of arrival.
-int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,
-                       struct moon_abi_text *value);
+int moon_abi_header_at(void *slot, uint32_t generation, uint32_t is_response, uint32_t index,
+                       struct moon_abi_text *name, struct moon_abi_text *value);
 /// Replaces all fields of that name by one.
-int moon_abi_header_set(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len);
+int moon_abi_header_set(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len);
 /// Adds a field of that name.
-int moon_abi_header_add(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len);
+int moon_abi_header_add(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len);
 /// Removes all fields of that name.
-int moon_abi_header_del(const void *handle, const char *name, size_t len);
+int moon_abi_header_del(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len);
 
 /// Answers the request in place of its backends, in rewrite and access; the phase ends when the coroutine yields. `type` may be
 /// empty: text/plain, where there is a body.

@@ -286,14 +286,16 @@ static struct moon_slice join(struct moon_vm *vm, const struct moon_headers *hea
     return len ? (struct moon_slice){vm->scratch, len} : first;
 }
 
-int moon_abi_header_get(const void *handle, const char *name, size_t len, struct moon_abi_text *out)
+int moon_abi_header_get(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len, struct moon_abi_text *out)
 {
+    const struct moon_abi_headers headers = {slot, generation, is_response};
     struct moon_flow *flow;
     int code;
-    const struct moon_head *head = head_of(handle, &flow, &code);
+    const struct moon_head *head = head_of(&headers, &flow, &code);
     if (!head)
         return code;
-    struct moon_vm *vm = slot_of(handle)->vm;
+    struct moon_vm *vm = slot_of(&headers)->vm;
     bool is_tunnel = vm->current && vm->current->phase == MOON_ABI_WEBSOCKET_FRAME;
     struct moon_slice wanted = {name, len};
     struct moon_slice all = is_tunnel ? join(vm, &head->headers, wanted)
@@ -303,12 +305,13 @@ int moon_abi_header_get(const void *handle, const char *name, size_t len, struct
     return put(all, out);
 }
 
-int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
-                         struct moon_abi_text *out)
+int moon_abi_header_next(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                         size_t len, uint32_t *at, struct moon_abi_text *out)
 {
+    const struct moon_abi_headers headers = {slot, generation, is_response};
     struct moon_flow *flow;
     int code;
-    const struct moon_head *head = head_of(handle, &flow, &code);
+    const struct moon_head *head = head_of(&headers, &flow, &code);
     if (!head)
         return code;
     const struct moon_field *field =
@@ -316,12 +319,13 @@ int moon_abi_header_next(const void *handle, const char *name, size_t len, uint3
     return field ? put(field->value, out) : MOON_ABI_NONE;
 }
 
-int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,
-                       struct moon_abi_text *value)
+int moon_abi_header_at(void *slot, uint32_t generation, uint32_t is_response, uint32_t index,
+                       struct moon_abi_text *name, struct moon_abi_text *value)
 {
+    const struct moon_abi_headers headers = {slot, generation, is_response};
     struct moon_flow *flow;
     int code;
-    const struct moon_head *head = head_of(handle, &flow, &code);
+    const struct moon_head *head = head_of(&headers, &flow, &code);
     if (!head)
         return code;
     if (index >= head->headers.count)
@@ -346,12 +350,15 @@ static bool may_edit(struct moon_slice name)
     case MOON_H_HTTP2_SETTINGS:
     case MOON_H_EXPECT:
         return false;
-    default:
+    case MOON_H_OTHER:
         return moon_header_name_is_valid(name);
+    default:
+        return true; // a name of the table is a token
     }
 }
 
-static int edit(const void *handle, struct moon_slice name, struct moon_slice value, bool is_add)
+static int edit(const struct moon_abi_headers *handle, struct moon_slice name,
+                struct moon_slice value, bool is_add)
 {
     struct moon_flow *flow;
     int code;
@@ -360,34 +367,41 @@ static int edit(const void *handle, struct moon_slice name, struct moon_slice va
         return code;
     if (!may_edit(name) || !moon_header_value_is_valid(value))
         return MOON_ABI_INVALID;
-    struct moon_slice own_name = moon_arena_try_copy(flow->arena, name),
-                      own_value = moon_arena_try_copy(flow->arena, value);
-    if (!own_name.ptr || !own_value.ptr)
+    char *text = moon_arena_try_bytes(flow->arena, name.len + value.len);
+    if (!text)
         return MOON_ABI_MEMORY;
-    int err = is_add ? moon_headers_add(&head->headers, flow->arena, own_name, own_value)
-                     : moon_headers_set(&head->headers, flow->arena, own_name, own_value);
+    memcpy(text, name.ptr, name.len);
+    memcpy(text + name.len, value.ptr, value.len);
+    name.ptr = text;
+    value.ptr = text + name.len;
+    int err = is_add ? moon_headers_add(&head->headers, flow->arena, name, value)
+                     : moon_headers_set(&head->headers, flow->arena, name, value);
     return err ? MOON_ABI_MEMORY : MOON_ABI_OK;
 }
 
-int moon_abi_header_set(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len)
+int moon_abi_header_set(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len)
 {
-    return edit(handle, (struct moon_slice){name, name_len}, (struct moon_slice){value, value_len},
-                false);
+    const struct moon_abi_headers headers = {slot, generation, is_response};
+    return edit(&headers, (struct moon_slice){name, name_len},
+                (struct moon_slice){value, value_len}, false);
 }
 
-int moon_abi_header_add(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len)
+int moon_abi_header_add(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len)
 {
-    return edit(handle, (struct moon_slice){name, name_len}, (struct moon_slice){value, value_len},
-                true);
+    const struct moon_abi_headers headers = {slot, generation, is_response};
+    return edit(&headers, (struct moon_slice){name, name_len},
+                (struct moon_slice){value, value_len}, true);
 }
 
-int moon_abi_header_del(const void *handle, const char *name, size_t len)
+int moon_abi_header_del(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len)
 {
+    const struct moon_abi_headers headers = {slot, generation, is_response};
     struct moon_flow *flow;
     int code;
-    struct moon_head *head = head_to_edit(handle, &flow, &code);
+    struct moon_head *head = head_to_edit(&headers, &flow, &code);
     if (!head)
         return code;
     if (!may_edit((struct moon_slice){name, len}))

@@ -91,17 +91,18 @@ int moon_abi_destination(const void *handle, struct moon_abi_address *out);
 int moon_abi_set_text(const void *handle, int what, const char *ptr, size_t len);
 int moon_abi_get_number(const void *handle, int what, double *out);
 int moon_abi_set_status(const void *handle, int status);
-int moon_abi_header_get(const void *handle, const char *name, size_t len,
-                        struct moon_abi_text *out);
-int moon_abi_header_next(const void *handle, const char *name, size_t len, uint32_t *at,
-                         struct moon_abi_text *out);
-int moon_abi_header_at(const void *handle, uint32_t index, struct moon_abi_text *name,
-                       struct moon_abi_text *value);
-int moon_abi_header_set(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len);
-int moon_abi_header_add(const void *handle, const char *name, size_t name_len, const char *value,
-                        size_t value_len);
-int moon_abi_header_del(const void *handle, const char *name, size_t len);
+int moon_abi_header_get(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len, struct moon_abi_text *out);
+int moon_abi_header_next(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                         size_t len, uint32_t *at, struct moon_abi_text *out);
+int moon_abi_header_at(void *slot, uint32_t generation, uint32_t is_response, uint32_t index,
+                       struct moon_abi_text *name, struct moon_abi_text *value);
+int moon_abi_header_set(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len);
+int moon_abi_header_add(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t name_len, const char *value, size_t value_len);
+int moon_abi_header_del(void *slot, uint32_t generation, uint32_t is_response, const char *name,
+                        size_t len);
 int moon_abi_respond(const void *handle, int status, const char *body, size_t body_len,
                      const char *type, size_t type_len);
 int moon_abi_body_collect(const void *handle, size_t max);

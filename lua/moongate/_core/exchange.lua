@@ -78,7 +78,7 @@ function headers:all(name)
   local values, count = {}, 0
   at[0] = 0
   while true do
-    local code = C.moon_abi_header_next(self, name, #name, at, text)
+    local code = C.moon_abi_header_next(self.slot, self.generation, self.is_response, name, #name, at, text)
     if code == ENDED then return nil, ENDED_TEXT end
     if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
     if code ~= 0 then return values end
@@ -92,7 +92,7 @@ end
 ---@return string? value, string? err
 function headers:get(name)
   check_name(name)
-  local code = C.moon_abi_header_get(self, name, #name, text)
+  local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response, name, #name, text)
   if code == 0 then return ffi.string(text.ptr, text.len) end
   if code == ENDED then return nil, ENDED_TEXT end
   if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
@@ -122,7 +122,7 @@ end
 function headers:add(name, value)
   check_name(name)
   local own = to_value(name, value)
-  local code = C.moon_abi_header_add(self, name, #name, own, #own)
+  local code = C.moon_abi_header_add(self.slot, self.generation, self.is_response, name, #name, own, #own)
   if code ~= 0 then header_edit_failed(code, name) end
 end
 
@@ -130,18 +130,18 @@ local function set(self, name, value)
   check_name(name)
   local code
   if type(value) == "string" then
-    code = C.moon_abi_header_set(self, name, #name, value, #value)
+    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response, name, #name, value, #value)
   elseif value == nil then
-    code = C.moon_abi_header_del(self, name, #name)
+    code = C.moon_abi_header_del(self.slot, self.generation, self.is_response, name, #name)
   elseif type(value) == "table" then
-    code = C.moon_abi_header_del(self, name, #name)
+    code = C.moon_abi_header_del(self.slot, self.generation, self.is_response, name, #name)
     for i = 1, #value do
       local own = to_value(name, value[i])
-      if code == 0 then code = C.moon_abi_header_add(self, name, #name, own, #own) end
+      if code == 0 then code = C.moon_abi_header_add(self.slot, self.generation, self.is_response, name, #name, own, #own) end
     end
   else
     local own = to_value(name, value)
-    code = C.moon_abi_header_set(self, name, #name, own, #own)
+    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response, name, #name, own, #own)
   end
   if code ~= 0 then header_edit_failed(code, name) end
 end
@@ -158,7 +158,7 @@ end
 function headers:each()
   local list, count, i, code = {}, 0, 0
   while true do
-    code = C.moon_abi_header_at(self, count, text, text2)
+    code = C.moon_abi_header_at(self.slot, self.generation, self.is_response, count, text, text2)
     if code ~= 0 then break end
     list[count * 2 + 1] = ffi.string(text.ptr, text.len)
     list[count * 2 + 2] = ffi.string(text2.ptr, text2.len)
@@ -178,7 +178,7 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
     local method = headers[name]
     if method then return method end
     check_name(name)
-    local code = C.moon_abi_header_get(self, name, #name, text)
+    local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response, name, #name, text)
     if code == 0 then return ffi.string(text.ptr, text.len) end
     if code < 0 and code ~= ENDED then
       fail(code, code == MEMORY and "reading headers" or "response.headers",
