@@ -123,7 +123,7 @@ local function measure(work, names)
     results[name] = { values = {}, rounds = {} }
     if not figure.fresh then run.started[name] = start_proxy(name) end
   end
-  for round = 1, options.rounds do
+  for round = 1, options.rounds * (figure.turns or 1) do
     for i = 1, #names do
       local name = names[(i + round - 2) % #names + 1] -- another one begins each round
       take_round(work, figure, name, results[name], round)

@@ -1,5 +1,6 @@
 -- How each kind of figure is taken from one proxy in one round. `take(run, work, proxy)` gives the figure and, where it has
--- something to tell, notes by name. `run` (bench.lua) offers load(proxy, options) -> report, crowd(proxy, options) -> wait().
+-- something to tell, notes by name; `turns` says how often it is taken in a round. `run` (bench.lua) offers
+-- load(proxy, options) -> report, crowd(proxy, options) -> wait().
 local bed = require "bed"
 local process = require "process"
 
@@ -20,11 +21,13 @@ local function merged(base, over)
   return out
 end
 
---- CPU time of the proxy's process for a request.
+--- CPU time of the proxy's process for a request. The machine's speed changes within seconds: many short turns, so that all meet
+--- the same of it.
 figures.cpu = {
   unit = "us",
+  turns = 5, -- for each round
   take = function(run, work, proxy)
-    local report = run.load(proxy, work.load)
+    local report = run.load(proxy, merged({ seconds = run.seconds / figures.cpu.turns, warmup = 0.2 }, work.load))
     return report.cpu_ns / report.requests / 1000, disturbed(report, { rate = report.requests / report.seconds })
   end,
 }
