@@ -154,7 +154,9 @@ static void all_switched(struct moon_reload *reload)
     moon_health_monitor_use(gateway->health, gateway->snapshot);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     gateway->ports = reload->ports;
-    moon_ports_settle(&gateway->ports, moon_snapshot_listeners(gateway->snapshot));
+    if (!atomic_load(&gateway->is_draining))
+        moon_ports_settle(&gateway->ports, moon_snapshot_listeners(gateway->snapshot),
+                          log_of(reload));
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);
     moon_telemetry_end(gateway->telemetry, true);

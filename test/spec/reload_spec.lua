@@ -138,6 +138,21 @@ describe("reload", function()
     assert.equal("one", gateway:get("/").body)
   end))
 
+  it("a port whose address changes to one that overlaps is refused, and it is said who has it", h.test(function()
+    local port = h.dead_port()
+    local text = h.gateway_config(config "one"):gsub("port%\"%] = 0", 'port"] = ' .. port)
+    local wide, count = text:gsub("127%.0%.0%.1", "0.0.0.0", 1)
+    assert.equal(1, count)
+    local gateway = h.gateway { config = wide }
+    gateway:expect_log "."
+    gateway:rewrite(text)
+    local answer = gateway:ask "reload"
+    assert.equal(1, answer.code)
+    assert.is_not_nil(answer.stderr:find("this gateway itself has the port, at 0.0.0.0:" .. port, 1, true), answer.stderr)
+    assert.is_nil(answer.stderr:find("another process", 1, true))
+    assert.equal("one", gateway:get("/").body)
+  end))
+
   it("an exchange under way ends on the configuration it began with #threads", h.test(function()
     local slow = h.backend(function(connection)
       connection:read_request()
