@@ -238,4 +238,35 @@ describe("reload", function()
     client:close()
     gateway:expect_quiet()
   end))
+
+  -- The moment is short between which workers close their ports and control hears that they have switched: it is tried often.
+  it("and a drain at once end in order, whatever comes first #threads", h.test(function()
+    for i = 1, 24 do
+      local gateway = h.gateway(config "x")
+      gateway:signal "sighup"
+      h.loop.pass(i % 8 * h.loop.scale)
+      gateway:signal "sigterm"
+      assert.equal(0, (gateway:wait_exit()))
+    end
+  end))
+
+  it("takes another log level, and lets one that was ordered be", h.test(function()
+    local function with(level)
+      local options = config "one"
+      options.settings.log_level = level
+      return options
+    end
+    local gateway = h.gateway(with "info")
+    local function level() return gateway:ask_json("/status").log_level end
+    gateway:rewrite(with "debug")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("debug", level())
+    gateway:rewrite(with "warn")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("warn", level())
+    assert.equal(200, gateway:request("POST /log-level?level=info HTTP/1.1\r\nHost: localhost\r\n\r\n",
+      { port = gateway.admin_port }).status)
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("info", level())
+  end))
 end)
