@@ -5,14 +5,14 @@ local gateway = require "moongate._core.gateway"
 local json = require "moongate.cli.json"
 
 local command = {
-  usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE] "
+  usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]... "
     .. "[--control PATH] [--json]",
   help = [[
 Says which listener, route, plugins and upstream a request would meet, and why none if none: of
 the running gateway, or with --config of a script before it is live. No request is sent. Exit code
 0: a route matches, 1: none does.]],
   options = {
-    config = { value = "text" }, header = { value = "text" }, control = control.option,
+    config = { value = "text" }, header = { value = "text", repeats = true }, control = control.option,
     admin = control.option, json = {},
   },
 }
@@ -21,8 +21,8 @@ local function query_of(parsed)
   local parts = {
     "method=" .. control.escape(parsed[1]:upper()), "url=" .. control.escape(parsed[2]),
   }
-  if parsed.header then
-    parts[#parts + 1] = "header=" .. control.escape(parsed.header)
+  for _, header in ipairs(parsed.header or {}) do
+    parts[#parts + 1] = "header=" .. control.escape(header)
   end
   return table.concat(parts, "&")
 end
