@@ -5,12 +5,12 @@ local gateway = require "moongate._core.gateway"
 local json = require "moongate.cli.json"
 
 local command = {
-  usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]... "
+  usage = "usage: moongate explain METHOD URL [--config FILE] [--header NAME:VALUE] "
     .. "[--control PATH] [--json]",
   help = [[
 Says which listener, route, plugins and upstream a request would meet, and why none if none: of
-the running gateway, or with --config of a script before it is live. No request is sent. Exit code
-0: a route matches, 1: none does.]],
+the running gateway, or with --config of a script before it is live. --header may be given several
+times. No request is sent. Exit code 0: a route matches, 1: none does.]],
   options = {
     config = { value = "text" }, header = { value = "text", repeats = true }, control = control.option,
     admin = control.option, json = {},

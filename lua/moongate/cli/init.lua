@@ -18,7 +18,7 @@ Before it is live
   moongate check FILE   say what is wrong with FILE, where, and what would be right
   moongate check FILE --diff
                         and what it would change in the gateway that runs
-  moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]...
+  moongate explain METHOD URL [--config FILE] [--header NAME:VALUE]
                         which route, plugins and upstream a request would meet
 A gateway that runs
   moongate reload       take its configuration anew; the old one serves on when the new one is wrong
