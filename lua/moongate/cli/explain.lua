@@ -12,8 +12,8 @@ Says which listener, route, plugins and upstream a request would meet, and why n
 the running gateway, or with --config of a script before it is live. --header may be given several
 times. No request is sent. Exit code 0: a route matches, 1: none does.]],
   options = {
-    config = { value = "text" }, header = { value = "text", repeats = true }, control = control.option,
-    admin = control.option, json = {},
+    config = { value = "text" }, header = { value = "text", repeats = true }, json = {},
+    control = control.option, admin = control.option,
   },
 }
 
