@@ -279,6 +279,7 @@ static void tell_terms(const struct moon_tls_server *server, const struct moon_t
                                                    .host_count = certificate->name_count,
                                                    .path = certificate->cert.path,
                                                    .is_given = certificate->override_id != 0,
+                                                   .is_placeholder = certificate->is_placeholder,
                                                    .expires_s = certificate->expires_s};
         tell(owner, &facts);
     }
