@@ -130,16 +130,21 @@ static enum moon_verdict answer_log_level(struct moon_flow *flow, const struct m
     return refuse(flow, 400, MOON_SLICE("write ?level=debug, info, warn or error\n"));
 }
 
+enum { NAME_MAX_LEN = 255 };
+
 // The value of the only parameter, decoded; false: it is another.
-static bool read_name(struct moon_slice query, char out[static 256], struct moon_slice *name)
+static bool read_name(struct moon_slice query, char out[static NAME_MAX_LEN],
+                      struct moon_slice *name)
 {
     struct moon_slice key = MOON_SLICE("name=");
     if (!moon_slice_starts(query, key) || query.len == key.len)
         return false;
     query = moon_slice_skip(query, key.len);
     size_t len = 0;
-    for (size_t i = 0; i < query.len && len < 255; i++) {
-        char text[3] = "", *end;
+    for (size_t i = 0; i < query.len; i++) {
+        char text[3] = "";
+        if (len == NAME_MAX_LEN)
+            return false;
         if (query.ptr[i] != '%') {
             out[len++] = query.ptr[i];
             continue;
@@ -147,9 +152,9 @@ static bool read_name(struct moon_slice query, char out[static 256], struct moon
         if (i + 2 >= query.len)
             return false;
         memcpy(text, query.ptr + i + 1, 2);
-        out[len++] = (char)strtoul(text, &end, 16);
-        if (*end)
+        if (strspn(text, "0123456789abcdefABCDEF") != 2)
             return false;
+        out[len++] = (char)strtoul(text, NULL, 16);
         i += 2;
     }
     *name = (struct moon_slice){out, len};
@@ -160,7 +165,7 @@ static enum moon_verdict answer_set_certificate(struct moon_flow *flow,
                                                 const struct moon_admin_ops *ops,
                                                 const struct order *order, void **state)
 {
-    char text[256], problem[MOON_ADMIN_PROBLEM_LEN] = "";
+    char text[NAME_MAX_LEN], problem[MOON_ADMIN_PROBLEM_LEN] = "";
     struct moon_slice name, body;
     size_t len = 0;
     (void)order;

@@ -53,6 +53,9 @@ static void unknown_plugin(const struct compiling *at, const char *path, struct 
             used +=
                 snprintf(hint + used, sizeof hint - (size_t)used, "%s %s", i ? "," : "", names[i]);
     }
+    if (used >= 0 && (size_t)used < sizeof hint)
+        snprintf(hint + used, sizeof hint - (size_t)used,
+                 "; one of your own is plugins/NAME/handler.lua beside the script");
     const char *nearest = moon_nearest_name(name, names);
     if (nearest)
         snprintf(hint, sizeof hint, "did you mean \"%s\"?", nearest);

@@ -145,8 +145,8 @@ static void on_order(void *owner, struct moon_message *message)
 static void order_free(struct moon_certificate_order *order)
 {
     moon_list_del(&order->node);
-    memset((void *)order->texts[MOON_CERTIFICATE_KEY].ptr, 0,
-           order->texts[MOON_CERTIFICATE_KEY].len);
+    explicit_bzero((void *)order->texts[MOON_CERTIFICATE_KEY].ptr,
+                   order->texts[MOON_CERTIFICATE_KEY].len);
     free(order);
 }
 
@@ -235,7 +235,8 @@ static void write_one(void *owner, const struct moon_tls_certificate_facts *fact
     }
     fputs("],", at->out);
     moon_json_member(at->out, "file", facts->path);
-    fprintf(at->out, ",\"given\":%s,\"expires\":%lld}", facts->is_given ? "true" : "false",
+    fprintf(at->out, ",\"given\":%s,\"placeholder\":%s,\"expires\":%lld}",
+            facts->is_given ? "true" : "false", facts->is_placeholder ? "true" : "false",
             (long long)facts->expires_s);
     at->comma = ",\n";
 }

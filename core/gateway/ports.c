@@ -9,8 +9,11 @@
 #include "route/listener.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { HINT_LEN = 192 };
 
 static bool is_datagram(const struct moon_ports_args *args, const struct moon_bind *bind)
 {
@@ -77,10 +80,31 @@ static int set_transparent(const struct moon_ports_args *args, const struct moon
     return err;
 }
 
+// What to do about an address that is taken: by another process, or by this one, which has the port at an address that overlaps.
+static void advise(const struct moon_ports_args *args, const struct moon_bind *bind, char *to,
+                   size_t cap)
+{
+    const struct moon_ports *before = args->before;
+    snprintf(to, cap, "another process has this port; stop it or take another port");
+    for (size_t i = 0; !bind->path && before && i < before->count; i++) {
+        const struct moon_port *port = &before->items[i];
+        char text[MOON_ADDRESS_TEXT_LEN];
+        if (port->path || port->is_datagram != is_datagram(args, bind) ||
+            port->bound.port != bind->address.port)
+            continue;
+        moon_address_format(&port->bound, text);
+        snprintf(
+            to, cap,
+            "this gateway itself has the port, at %s, until the new configuration serves; take "
+            "another port, or restart",
+            text);
+    }
+}
+
 static int open_port(const struct moon_ports_args *args, const struct moon_bind *bind,
                      struct moon_port *port)
 {
-    char text[MOON_BIND_TEXT_LEN];
+    char text[MOON_BIND_TEXT_LEN], hint[HINT_LEN];
     const struct moon_listener *first = &args->listeners->listeners[bind->members[0]];
     port->sockets = calloc(args->worker_count, sizeof *port->sockets);
     if (!port->sockets)
@@ -89,11 +113,10 @@ static int open_port(const struct moon_ports_args *args, const struct moon_bind 
     if (err) {
         free(port->sockets);
         moon_bind_format(bind, &bind->address, text);
+        advise(args, bind, hint, sizeof hint);
         moon_report_addf(args->report, first->place, "listener", NULL,
-                         err == -EADDRINUSE
-                             ? "another process has this port; stop it or take another port"
-                             : NULL,
-                         "cannot listen on %s: %s", text, moon_err_text(err));
+                         err == -EADDRINUSE ? hint : NULL, "cannot listen on %s: %s", text,
+                         moon_err_text(err));
         return err;
     }
     moon_socket_address(port->sockets[0], &port->bound);
@@ -136,10 +159,20 @@ int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out)
     return 0;
 }
 
-void moon_ports_settle(const struct moon_ports *ports, const struct moon_listeners *listeners)
+static void set_mode(const struct moon_port *port, unsigned mode, const struct moon_log *log)
+{
+    int err = moon_socket_set_mode(port->sockets[0], mode);
+    if (err)
+        moon_log_error(log, "the mode of %s stays as it was: %s", port->path, moon_err_text(err));
+}
+
+void moon_ports_settle(const struct moon_ports *ports, const struct moon_listeners *listeners,
+                       const struct moon_log *log)
 {
     for (size_t i = 0; i < ports->count; i++) {
         const struct moon_front *front = moon_bind_front(listeners, &listeners->binds[i]);
+        if (ports->items[i].is_kept && ports->items[i].path)
+            set_mode(&ports->items[i], front->mode, log);
         bool is_transparent = front->transparent == MOON_TRANSPARENT_TPROXY;
         for (unsigned k = 0; ports->items[i].is_kept && !is_transparent && k < ports->worker_count;
              k++)

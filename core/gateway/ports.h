@@ -40,8 +40,10 @@ struct moon_ports_args {
 
 // 0, or an error with the report filled: then whatever was opened is closed again and `before` is as it was.
 int moon_ports_open(const struct moon_ports_args *args, struct moon_ports *out);
-// The listeners serve now: kept ports that are transparent no more lose that, which until here a refused reload would have missed.
-void moon_ports_settle(const struct moon_ports *ports, const struct moon_listeners *listeners);
+// The listeners serve now: kept ports that are transparent no more lose that, which until here a refused reload would have missed,
+// and unix sockets get their new mode. Not once the workers drain, for they have closed theirs.
+void moon_ports_settle(const struct moon_ports *ports, const struct moon_listeners *listeners,
+                       const struct moon_log *log);
 // Whether `before` has it and `now` has not taken it over.
 bool moon_port_is_gone(const struct moon_port *port, const struct moon_ports *now);
 // Frees the table; `close` says that nobody has taken the sockets of ports that were not kept.

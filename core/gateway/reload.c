@@ -137,6 +137,16 @@ static void withdraw(struct moon_reload *reload)
 
 // ---- switching
 
+// Where the configuration says another one than before: what an order has set stays otherwise.
+static void take_log_level(const struct moon_reload *reload)
+{
+    const struct moon_gateway *gateway = reload->gateway;
+    struct moon_slice before = moon_snapshot_settings(gateway->snapshot)->log_level,
+                      now = moon_snapshot_settings(reload->snapshot)->log_level;
+    if (!moon_slice_equal(before, now))
+        atomic_store(&gateway->args.log->level, (int)moon_log_level_from(now.ptr, now.len));
+}
+
 static void all_switched(struct moon_reload *reload)
 {
     struct moon_gateway *gateway = reload->gateway;
@@ -149,12 +159,15 @@ static void all_switched(struct moon_reload *reload)
     }
     free(reload->changes);
     reload->changes = NULL;
+    take_log_level(reload);
     gateway->snapshot = reload->snapshot;
     moon_discovery_use(gateway->discovery, gateway->snapshot);
     moon_health_monitor_use(gateway->health, gateway->snapshot);
     moon_name_desk_use(gateway->name_desk, gateway->snapshot);
     gateway->ports = reload->ports;
-    moon_ports_settle(&gateway->ports, moon_snapshot_listeners(gateway->snapshot));
+    if (!atomic_load(&gateway->is_draining))
+        moon_ports_settle(&gateway->ports, moon_snapshot_listeners(gateway->snapshot),
+                          log_of(reload));
     reload->snapshot = NULL;
     moon_ports_fini(&old, &gateway->ports, false);
     moon_telemetry_end(gateway->telemetry, true);
@@ -320,6 +333,10 @@ static void warn_of_fixed(const struct moon_reload *reload)
                                *new = moon_snapshot_settings(reload->snapshot);
     if (now->workers != new->workers)
         moon_log_warn(log_of(reload), "the setting workers takes effect at the next start");
+    const char *key_log = now->tls_key_log ? now->tls_key_log : "",
+               *other = new->tls_key_log ? new->tls_key_log : "";
+    if (strcmp(key_log, other) != 0)
+        moon_log_warn(log_of(reload), "the setting tls.key_log takes effect at the next start");
 }
 
 static void on_built(struct moon_reload *reload)

@@ -22,8 +22,9 @@ struct log_seat {
     struct moon_log_writer *writer;
     struct moon_thread *thread; // NULL: not started, or joined
     struct log_seat *next;      // among the retired
-    // is_done: the thread has freed the writer, and is at its end
-    atomic_bool is_retired, is_done;
+    struct moon_world *world;
+    // is_left: control touches the writer and its loop no more; is_done: the thread has freed the writer, and is at its end
+    atomic_bool is_retired, is_left, is_done;
 };
 
 struct moon_telemetry {
@@ -107,6 +108,7 @@ static int open_log(struct moon_telemetry *telemetry, const struct moon_telemetr
     if (!seat)
         abort();
     seat->writer = writer;
+    seat->world = telemetry->world;
     *out = seat;
     return 0;
 }
@@ -134,6 +136,9 @@ static void writer_thread(void *arg)
     moon_loop_run(moon_log_writer_loop(seat->writer));
     if (!atomic_load(&seat->is_retired))
         return; // freed by who stopped it
+    while (!atomic_load(
+        &seat->is_left)) // who stops a loop still wakes it when it has seen that already
+        moon_world_yield(seat->world);
     moon_log_writer_free(seat->writer);
     atomic_store(&seat->is_done, true);
 }
@@ -222,6 +227,7 @@ static void retire(struct moon_telemetry *telemetry, struct log_seat *seat)
     struct moon_loop *loop = moon_log_writer_loop(seat->writer);
     atomic_store(&seat->is_retired, true);
     moon_loop_stop(loop);
+    atomic_store(&seat->is_left, true);
     seat->next = telemetry->retired;
     telemetry->retired = seat;
 }

@@ -278,6 +278,17 @@ static int64_t seconds_of(const ASN1_TIME *time)
     return (int64_t)days * 86400 + seconds;
 }
 
+// The chain behind a certificate: half a one would be sent as if it were whole.
+static bool reads_to_the_end(BIO *bio)
+{
+    X509 *next;
+    ERR_clear_error();
+    while ((next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
+        X509_free(next);
+    unsigned long error = ERR_peek_last_error();
+    return ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
 const char *moon_acme_inspect(struct moon_slice pem, struct moon_slice host,
                               struct moon_acme_validity *out)
 {
@@ -294,6 +305,8 @@ const char *moon_acme_inspect(struct moon_slice pem, struct moon_slice host,
     else if (X509_check_host(certificate, host.ptr, host.len, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
                              NULL) != 1)
         wrong = "holds a certificate of another host";
+    if (!wrong && !reads_to_the_end(bio))
+        wrong = "holds a certificate that is damaged";
     if (!wrong) {
         out->not_before_s = seconds_of(X509_get0_notBefore(certificate));
         out->not_after_s = seconds_of(X509_get0_notAfter(certificate));

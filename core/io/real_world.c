@@ -19,7 +19,7 @@
 
 // LuaJIT bounds the recursion of Lua and lets that of its C library go as deep: string.gsub whose function calls string.gsub takes
 // 60 MiB before it is refused. What is not touched costs nothing.
-enum { BACKLOG = 4096, PORT_TRIES = 16, STACK_LEN = 96 << 20 };
+enum { BACKLOG = 4096, PORT_TRIES = 16, STACK_LEN = 96 << 20, READ_MIN_LEN = 16384 };
 
 struct moon_thread {
     pthread_t id;
@@ -153,8 +153,16 @@ static int socket_set_transparent(struct moon_socket *socket, bool is_transparen
     return setsockopt(fd, level, name, &wanted, sizeof wanted) < 0 ? -errno : 0;
 }
 
-static const struct moon_socket_ops socket_ops = {
-    .address = socket_address, .free = socket_free, .set_transparent = socket_set_transparent};
+static int socket_set_mode(struct moon_socket *socket, unsigned mode)
+{
+    const char *path = real_socket(socket)->path;
+    return !path ? -ENOTSUP : chmod(path, mode) < 0 ? -errno : 0;
+}
+
+static const struct moon_socket_ops socket_ops = {.address = socket_address,
+                                                  .free = socket_free,
+                                                  .set_transparent = socket_set_transparent,
+                                                  .set_mode = socket_set_mode};
 
 struct moon_socket *real_socket_new(int fd, const char *path)
 {
@@ -247,6 +255,41 @@ static void world_yield(void)
 
 // ---- files and the terminal
 
+// All that is there, in malloc'd memory with a NUL behind it, whatever the length was before: pipes and what the kernel makes up
+// say 0, and a file may grow while it is read.
+static int read_all(int fd, size_t cap, size_t max_len, char **out, size_t *out_len)
+{
+    char *text = malloc(cap + 1);
+    size_t len = 0;
+    for (;;) {
+        ssize_t n = text ? read(fd, text + len, cap - len) : -1;
+        int err = !text                                ? -ENOMEM
+                  : n < 0                              ? -errno
+                  : n > 0 && len + (size_t)n > max_len ? -EFBIG
+                                                       : 0;
+        if (err == -EINTR)
+            continue;
+        if (err) {
+            free(text);
+            return err;
+        }
+        if (n == 0)
+            break;
+        len += (size_t)n;
+        if (len < cap)
+            continue;
+        cap = cap < READ_MIN_LEN ? READ_MIN_LEN : cap * 2;
+        char *larger = realloc(text, cap + 1);
+        if (!larger)
+            free(text);
+        text = larger;
+    }
+    text[len] = '\0';
+    *out = text;
+    *out_len = len;
+    return 0;
+}
+
 static int world_read_file(struct moon_world *world, const char *path, size_t max_len, char **out,
                            size_t *out_len)
 {
@@ -259,31 +302,10 @@ static int world_read_file(struct moon_world *world, const char *path, size_t ma
         err = S_ISDIR(at.st_mode) ? -EISDIR : -errno;
     else if ((size_t)at.st_size > max_len)
         err = -EFBIG;
-    size_t cap = err ? 0 : (size_t)at.st_size + 1, len = 0;
-    char *text = err ? NULL : malloc(cap + 1);
-    while (!err && text) {
-        ssize_t n = read(fd, text + len, cap - len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            err = -errno;
-        if (n <= 0)
-            break;
-        len += (size_t)n;
-        if (len == cap) { // it grows while we read it
-            err = -EFBIG;
-            break;
-        }
-    }
+    if (!err)
+        err = read_all(fd, (size_t)at.st_size + 1, max_len, out, out_len);
     close(fd);
-    if (err || !text) {
-        free(text);
-        return err ? err : -ENOMEM;
-    }
-    text[len] = '\0';
-    *out = text;
-    *out_len = len;
-    return 0;
+    return err;
 }
 
 const char *moon_world_library_version(void)

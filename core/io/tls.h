@@ -49,9 +49,10 @@ struct moon_tls_certificate_facts {
         *hostname;
     const char *const *hosts; // that it is for
     size_t host_count;
-    const char *path;  // of its file
-    bool is_given;     // it is not what the file holds, but was given by moon_tls_hub_set
-    int64_t expires_s; // since 1970
+    const char *path;    // of its file
+    bool is_given;       // it is not what the file holds, but was given by moon_tls_hub_set
+    bool is_placeholder; // nobody trusts it: there is none of that host yet
+    int64_t expires_s;   // since 1970
 };
 
 struct moon_tls_gift;

@@ -50,6 +50,14 @@ int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, s
     return 0;
 }
 
+int tls_file_read_all(struct moon_tls_hub *hub, const char *key, const char *path, bool is_crl,
+                      struct tls_file *out, struct moon_tls_problem *problem)
+{
+    int err = tls_file_read(hub, key, path, out, problem);
+    const char *wrong = err ? NULL : tls_pem_check(out->bytes, is_crl);
+    return wrong ? tls_refuse(problem, key, "%s %s", path, wrong) : err;
+}
+
 void tls_file_fini(struct tls_file *file)
 {
     free((char *)file->bytes.ptr);

@@ -259,9 +259,9 @@ static int read_files(struct moon_tls_client *client, const struct moon_tls_clie
 {
     int err = 0;
     if (options->ca)
-        err = tls_file_read(client->hub, "ca", options->ca, &client->ca, problem);
+        err = tls_file_read_all(client->hub, "ca", options->ca, false, &client->ca, problem);
     if (!err && options->crl)
-        err = tls_file_read(client->hub, "crl", options->crl, &client->crl, problem);
+        err = tls_file_read_all(client->hub, "crl", options->crl, true, &client->crl, problem);
     if (!err && options->pair)
         err = tls_file_read(client->hub, "cert", options->pair->cert, &client->own.cert, problem);
     if (!err && options->pair)

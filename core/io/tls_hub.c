@@ -3,6 +3,7 @@
 #include "io/tls_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,9 +90,16 @@ void moon_tls_hub_free(struct moon_tls_hub *hub)
     free(hub);
 }
 
+// Who can read it can read the connections.
+static FILE *open_key_log(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    return fd < 0 ? NULL : fdopen(fd, "a");
+}
+
 int moon_tls_hub_log_keys(struct moon_tls_hub *hub, const char *path)
 {
-    FILE *file = path ? fopen(path, "ae") : NULL;
+    FILE *file = path ? open_key_log(path) : NULL;
     if (path && !file)
         return -errno;
     if (hub->key_log)
@@ -271,6 +279,7 @@ static void tell_terms(const struct moon_tls_server *server, const struct moon_t
                                                    .host_count = certificate->name_count,
                                                    .path = certificate->cert.path,
                                                    .is_given = certificate->override_id != 0,
+                                                   .is_placeholder = certificate->is_placeholder,
                                                    .expires_s = certificate->expires_s};
         tell(owner, &facts);
     }

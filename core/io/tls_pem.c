@@ -10,6 +10,8 @@
 
 enum { GIVEN_MAX_COUNT = 256 };
 
+static const char damaged[] = "holds a certificate that is damaged";
+
 struct given {
     struct moon_list node;
     uint8_t digest[TLS_DIGEST_LEN]; // of both texts
@@ -63,6 +65,35 @@ X509_CRL *tls_pem_crl(BIO *bio, OSSL_LIB_CTX *library)
     return crl;
 }
 
+// The reader has come to nothing: whether it was not the end of the text but something that cannot be read, half a file perhaps.
+static bool is_damaged(void)
+{
+    unsigned long error = ERR_peek_last_error();
+    return ERR_GET_LIB(error) != ERR_LIB_PEM || ERR_GET_REASON(error) != PEM_R_NO_START_LINE;
+}
+
+const char *tls_pem_check(struct moon_slice bytes, bool is_crl)
+{
+    BIO *bio = tls_pem_open(bytes);
+    size_t count = 0;
+    ERR_clear_error();
+    for (bool goes_on = true; goes_on; count += goes_on) {
+        X509_CRL *crl = is_crl ? tls_pem_crl(bio, NULL) : NULL;
+        X509 *certificate = is_crl ? NULL : tls_pem_certificate(bio, NULL);
+        goes_on = crl || certificate;
+        X509_CRL_free(crl);
+        X509_free(certificate);
+    }
+    const char *problem = NULL;
+    if (is_damaged())
+        problem = is_crl ? "holds a CRL that is damaged" : damaged;
+    else if (count == 0)
+        problem = is_crl ? "holds no CRL in PEM" : "holds no certificate in PEM";
+    BIO_free(bio);
+    ERR_clear_error();
+    return problem;
+}
+
 static EVP_PKEY *read_key(struct moon_slice bytes, OSSL_LIB_CTX *library, bool *is_encrypted)
 {
     BIO *bio = tls_pem_open(bytes);
@@ -82,13 +113,17 @@ const char *tls_pair_read(struct tls_pair *out, OSSL_LIB_CTX *library, struct mo
     bool is_encrypted = false;
     *out = (struct tls_pair){.chain = sk_X509_new_null()};
     BIO *bio = tls_pem_open(cert);
-    const char *problem = "holds no certificate in PEM";
+    ERR_clear_error();
     out->own = tls_pem_certificate(bio, library);
+    const char *problem = is_damaged() ? damaged : "holds no certificate in PEM";
     if (!out->own)
         goto fail;
     while ((next = tls_pem_certificate(bio, library)) != NULL)
         if (!sk_X509_push(out->chain, next))
             abort();
+    problem = damaged; // a chain that ends too early serves, but not everybody
+    if (is_damaged())
+        goto fail;
     out->key = read_key(key, library, &is_encrypted);
     problem = is_encrypted ? "key: is encrypted; a key without a passphrase is needed"
                            : "key: holds no private key in PEM";

@@ -111,9 +111,11 @@ struct moon_tls_terms {
 // Fills the problem; MOON_ECONFIG.
 __attribute__((format(printf, 3, 4))) int tls_refuse(struct moon_tls_problem *problem,
                                                      const char *path, const char *format, ...);
-// 0 or MOON_ECONFIG.
+// 0 or MOON_ECONFIG. The second: of CAs, or of CRLs, none of which is left out.
 int tls_file_read(struct moon_tls_hub *hub, const char *key, const char *path, struct tls_file *out,
                   struct moon_tls_problem *problem);
+int tls_file_read_all(struct moon_tls_hub *hub, const char *key, const char *path, bool is_crl,
+                      struct tls_file *out, struct moon_tls_problem *problem);
 // Notes when the certificate ends. MOON_ECONFIG: it has, or has not begun.
 int tls_check_dates(struct moon_tls_hub *hub, const X509 *x509, const char *key,
                     struct tls_certificate *out, struct moon_tls_problem *problem);
@@ -212,6 +214,8 @@ BIO *tls_pem_open(struct moon_slice bytes);
 // The next one; NULL: there is none.
 X509 *tls_pem_certificate(BIO *bio, OSSL_LIB_CTX *library);
 X509_CRL *tls_pem_crl(BIO *bio, OSSL_LIB_CTX *library);
+// NULL: there are certificates, or CRLs, and all can be read to the end; or what is wrong, static.
+const char *tls_pem_check(struct moon_slice bytes, bool is_crl);
 // NULL and *out, or what is wrong ("key: ..." where it is the key), static.
 const char *tls_pair_read(struct tls_pair *out, OSSL_LIB_CTX *library, struct moon_slice cert,
                           struct moon_slice key);

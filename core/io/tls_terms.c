@@ -236,9 +236,9 @@ static int read_files(struct moon_tls_terms *terms, const struct moon_tls_option
         err = tls_certificate_read(terms->hub, &options->pairs[i], i, certificate, problem);
     }
     if (!err && options->ca)
-        err = tls_file_read(terms->hub, "client.ca", options->ca, &terms->ca, problem);
+        err = tls_file_read_all(terms->hub, "client.ca", options->ca, false, &terms->ca, problem);
     if (!err && options->crl)
-        err = tls_file_read(terms->hub, "client.crl", options->crl, &terms->crl, problem);
+        err = tls_file_read_all(terms->hub, "client.crl", options->crl, true, &terms->crl, problem);
     return err;
 }
 

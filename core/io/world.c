@@ -34,6 +34,11 @@ int moon_socket_set_transparent(struct moon_socket *socket, bool is_transparent)
     return socket->ops->set_transparent(socket, is_transparent);
 }
 
+int moon_socket_set_mode(struct moon_socket *socket, unsigned mode)
+{
+    return socket->ops->set_mode ? socket->ops->set_mode(socket, mode) : -ENOTSUP;
+}
+
 int moon_loop_datagram_open(struct moon_loop *loop, const struct moon_address *to,
                             struct moon_socket **out)
 {

@@ -43,6 +43,8 @@ int moon_world_sleep(struct moon_world *world, uint64_t ms);
 void moon_world_yield(struct moon_world *world);
 // Whether it takes connections to addresses that are not ours (IP_TRANSPARENT). 0 or -errno: -EPERM without CAP_NET_ADMIN or CAP_NET_RAW.
 int moon_socket_set_transparent(struct moon_socket *socket, bool is_transparent);
+// Of the file of a unix socket. 0 or -errno.
+int moon_socket_set_mode(struct moon_socket *socket, unsigned mode);
 void moon_socket_address(const struct moon_socket *socket, struct moon_address *out);
 // Closes it; not while a loop accepts from it. NULL is fine.
 void moon_socket_free(struct moon_socket *socket);

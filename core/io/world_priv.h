@@ -53,6 +53,7 @@ struct moon_socket_ops {
     void (*address)(const struct moon_socket *socket, struct moon_address *out);
     void (*free)(struct moon_socket *socket);
     int (*set_transparent)(struct moon_socket *socket, bool is_transparent); // NULL: it can't be
+    int (*set_mode)(struct moon_socket *socket, unsigned mode);              // NULL: it has no file
 };
 
 struct moon_socket {

@@ -176,7 +176,7 @@ static int native_read(lua_State *state)
         return 3;
     }
     lua_pushlstring(state, text, len);
-    memset(text, 0, len); // a key, for the most part
+    explicit_bzero(text, len); // a key, for the most part
     free(text);
     return 1;
 }

@@ -14,6 +14,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <luajit.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +49,43 @@ void moon_evaluation_bound_end(lua_State *state)
     lua_sethook(state, NULL, 0, 0);
 }
 
+// Where Lua files were looked for: "looked for a.lua, b.lua", malloc'd; NULL: the text tells of none.
+static char *list_tried(const char *text)
+{
+    static const char line[] = "\n\tno file '", suffix[] = ".lua'";
+    char *out = NULL;
+    size_t len = 0;
+    bool has_any = false;
+    FILE *to = open_memstream(&out, &len);
+    if (!to)
+        abort();
+    for (const char *at = strstr(text, line); at; at = strstr(at, line)) {
+        at += sizeof line - 1;
+        const char *end = at + strcspn(at, "'\n");
+        if (end - at < (ptrdiff_t)sizeof suffix ||
+            strncmp(end + 2 - sizeof suffix, suffix, sizeof suffix - 1) != 0)
+            continue;
+        fprintf(to, "%s%.*s", has_any ? ", " : "looked for ", (int)(end - at), at);
+        has_any = true;
+    }
+    if (fclose(to) != 0)
+        abort();
+    if (has_any)
+        return out;
+    free(out);
+    return NULL;
+}
+
+// What a user may have missed; malloc'd, NULL: nothing that is known here.
+static char *advise(const char *message, const char *text)
+{
+    if (strstr(text, "index global 'moongate' (a nil value)"))
+        return strdup("write local moongate = require \"moongate\" first");
+    if (strncmp(message, "module '", 8) == 0)
+        return list_tried(text);
+    return NULL;
+}
+
 // Splits "file:line: message" of Lua into a place and a message.
 static void report_lua_error(struct moon_report *report, const char *path, const char *text)
 {
@@ -62,12 +101,19 @@ static void report_lua_error(struct moon_report *report, const char *path, const
         }
     }
     end = message + strcspn(message, "\n");
+    char *advice = advise(message, text);
+    if (advice && end > message && end[-1] == ':') // what follows it in Lua's text is the advice
+        end--;
     // The frames help only where the script calls functions of its own.
     const char *stack = strstr(text, "stack traceback:"),
                *first = stack ? strstr(stack, path) : NULL;
     bool is_deep = first && strstr(first + len, path);
-    moon_report_addf(report, place, NULL, NULL, is_deep ? stack : NULL, "%.*s",
-                     (int)(end - message), message);
+    moon_report_addf(report, place, NULL, NULL,
+                     advice    ? advice
+                     : is_deep ? stack
+                               : NULL,
+                     "%.*s", (int)(end - message), message);
+    free(advice);
 }
 
 // package.loaded[name] = the value at the top, which is popped.

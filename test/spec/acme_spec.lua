@@ -194,8 +194,17 @@ moongate.route { path = "/", backends = "backend" }
     local one = document(gateway, "site.test")
     assert.is_true(one.failures >= 1)
     assert.truthy(one.error:find "connection refused")
+    local function placeholders()
+      local out = {}
+      for _, certificate in ipairs(gateway:ask_json("/certificates").certificates) do
+        out[certificate.hosts[1]] = certificate.placeholder
+      end
+      return out
+    end
+    assert.same({ ["own.test"] = false, ["site.test"] = true }, placeholders())
     ca:start() -- the server comes back
     wait_obtained(gateway)
+    assert.same({ ["own.test"] = false, ["site.test"] = false }, placeholders())
     output, code = curl(at, ca:root())
     assert.equal(0, code, output)
     assert.equal(cjson.null, document(gateway, "site.test").error)

@@ -81,6 +81,10 @@ local BAD = {
     { "gateway%.lua:5", "again", "line 4" } },
   { "two routes of one name", GOOD .. 'moongate.route { name = "/", path = "/x", backends = "users" }\n',
     { "gateway%.lua:5", "name", "line 4" } },
+  { "a module that is nowhere", GOOD .. 'require "lib.keys"\n',
+    { "gateway%.lua:5: module 'lib%.keys' not found; looked for [^\n]-/lib/keys%.lua, [^\n]-/lib/keys/init%.lua" } },
+  { "moongate without its require", "moongate.listener { port = 8080 }\n",
+    { "gateway%.lua:1", 'write local moongate = require "moongate" first' } },
   { "no table", GOOD .. "moongate.listener(8080)\n", { "gateway%.lua:5" } },
   { "an unknown noun", GOOD .. 'moongate.lisener { port = 8080 }\n', { "gateway%.lua:5", "lisener" } },
 }
@@ -131,6 +135,15 @@ moongate.route { listeners = { "more" }, backends = "b" }
     local result = exec("check", "/nonexistent/gateway.lua")
     assert.equal(1, result.code)
     assert.is_not_nil((result.stdout .. result.stderr):find("/nonexistent/gateway.lua", 1, true))
+  end))
+
+  it("reads a pipe as it reads a file", h.test(function()
+    local long = GOOD .. ("-- a comment\n"):rep(5000) -- more than a pipe holds, and than is read at once
+    local path = h.write_file(long)
+    local result = h.exec_program("/bin/sh", { "-c", ("cat %s | %s check /dev/stdin"):format(path, os.getenv "MOONGATE_BIN") })
+    assert.equal(0, result.code, result.output)
+    assert.is_not_nil(result.output:find "fine %(1 listener, 1 upstream, 1 route%)")
+    assert.is_not_nil(exec("check", "/dev/zero").stderr:find "cannot be read: file too large")
   end))
 
   it("opens no port", h.test(function()

@@ -48,6 +48,36 @@ describe("every command", function()
     assert.is_string(cjson.decode(h.exec({ "version", "--json" }).stdout).version)
   end))
 
+  it("explains with as many headers as are given", h.test(function()
+    local path = h.write_file [[
+local moongate = require "moongate"
+moongate.listener { port = 8080 }
+moongate.upstream { name = "both", endpoints = { "builtin:echo" } }
+moongate.upstream { name = "one", endpoints = { "builtin:echo" } }
+moongate.route { path = "/", backends = "one" }
+moongate.route { path = "/", headers = { ["x-a"] = "1", ["x-b"] = "2" }, backends = "both" }
+]]
+    local function upstream(...)
+      local result = h.exec { "explain", "GET", "http://h.example/", "--config", path, ... }
+      assert.equal(0, result.code, result.stderr)
+      return result.stdout:match "upstream%s+(%w+)"
+    end
+    assert.equal("both", upstream("--header", "x-a: 1", "--header", "x-b: 2"))
+    assert.equal("both", upstream("--header=x-b: 2", "--header=x-a: 1"))
+    assert.equal("one", upstream("--header", "x-a: 1"))
+  end))
+
+  it("takes an option that is given twice, or a value that is none's, for a mistake", h.test(function()
+    for arguments, message in pairs {
+      [{ "reload", "--control", "/tmp/a", "--control", "/tmp/b" }] = "--control is given twice",
+      [{ "reload", "--json=yes" }] = "--json takes no value",
+    } do
+      local result = h.exec(arguments)
+      assert.equal(2, result.code)
+      assert.is_not_nil(result.stderr:find(message, 1, true), result.stderr)
+    end
+  end))
+
   it("explains a broken file in JSON, too", h.test(function()
     local path = h.write_file "nothing()\n"
     local result = h.exec { "explain", "GET", "http://h.example/", "--config", path, "--json" }

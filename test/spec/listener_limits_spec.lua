@@ -222,6 +222,29 @@ m.route { path = "/", backends = "b" }
     client:close()
   end))
 
+  it("takes a mode that a reload has changed", h.test(function()
+    local path = path_of()
+    local function text(mode)
+      return ([[
+local m = require "moongate"
+m.settings { workers = 2 }
+m.listener { address = { "unix:%s", "127.0.0.1" }, port = 0, mode = "%s" }
+m.upstream { name = "b", endpoints = { "builtin:echo" } }
+m.route { path = "/", backends = "b" }
+]]):format(path, mode)
+    end
+    local gateway = h.gateway { config = text "0666" }
+    gateway:wait_log("listening on unix:" .. path:gsub("%p", "%%%0"))
+    assert.equal(tonumber("666", 8), uv.fs_stat(path).mode % 512)
+    gateway:rewrite(text "0600")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal(tonumber("600", 8), uv.fs_stat(path).mode % 512)
+    gateway:expect_log "."
+    gateway:rewrite((text "0660"):gsub("port = 0", "prot = 0"))
+    assert.equal(1, gateway:ask("reload").code)
+    assert.equal(tonumber("600", 8), uv.fs_stat(path).mode % 512)
+  end))
+
   it("may have PROXY headers from whoever may open it, and TCP routes", h.test(function()
     local path = path_of()
     local backend = h.backend(function(connection)

@@ -107,7 +107,8 @@ end
 -- plugin, texts that the message must have
 local BAD = {
   { '{ "request-header" }', { 'plugins[1]: there is no plugin "request-header"', 'did you mean "request-headers"?' } },
-  { '{ "lua-magic-thing" }', { 'plugins[1]: there is no plugin "lua-magic-thing"', "request-headers", "cors" } },
+  { '{ "lua-magic-thing" }', { 'plugins[1]: there is no plugin "lua-magic-thing"', "request-headers", "cors",
+    "plugins/NAME/handler.lua beside the script" } },
   { "{ set = {} }", { "plugins[1]: found a table that names no plugin", '{ "plugin", key = value }' } },
   { '{ "cors", "redirect" }', { "plugins[1]: found a table that names no plugin" } },
   { "7", { "plugins[1]: found a number that names no plugin" } },

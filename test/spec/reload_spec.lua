@@ -138,6 +138,21 @@ describe("reload", function()
     assert.equal("one", gateway:get("/").body)
   end))
 
+  it("a port whose address changes to one that overlaps is refused, and it is said who has it", h.test(function()
+    local port = h.dead_port()
+    local text = h.gateway_config(config "one"):gsub("port%\"%] = 0", 'port"] = ' .. port)
+    local wide, count = text:gsub("127%.0%.0%.1", "0.0.0.0", 1)
+    assert.equal(1, count)
+    local gateway = h.gateway { config = wide }
+    gateway:expect_log "."
+    gateway:rewrite(text)
+    local answer = gateway:ask "reload"
+    assert.equal(1, answer.code)
+    assert.is_not_nil(answer.stderr:find("this gateway itself has the port, at 0.0.0.0:" .. port, 1, true), answer.stderr)
+    assert.is_nil(answer.stderr:find("another process", 1, true))
+    assert.equal("one", gateway:get("/").body)
+  end))
+
   it("an exchange under way ends on the configuration it began with #threads", h.test(function()
     local slow = h.backend(function(connection)
       connection:read_request()
@@ -222,5 +237,36 @@ describe("reload", function()
     end
     client:close()
     gateway:expect_quiet()
+  end))
+
+  -- The moment is short between which workers close their ports and control hears that they have switched: it is tried often.
+  it("and a drain at once end in order, whatever comes first #threads", h.test(function()
+    for i = 1, 24 do
+      local gateway = h.gateway(config "x")
+      gateway:signal "sighup"
+      h.loop.pass(i % 8 * h.loop.scale)
+      gateway:signal "sigterm"
+      assert.equal(0, (gateway:wait_exit()))
+    end
+  end))
+
+  it("takes another log level, and lets one that was ordered be", h.test(function()
+    local function with(level)
+      local options = config "one"
+      options.settings.log_level = level
+      return options
+    end
+    local gateway = h.gateway(with "info")
+    local function level() return gateway:ask_json("/status").log_level end
+    gateway:rewrite(with "debug")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("debug", level())
+    gateway:rewrite(with "warn")
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("warn", level())
+    assert.equal(200, gateway:request("POST /log-level?level=info HTTP/1.1\r\nHost: localhost\r\n\r\n",
+      { port = gateway.admin_port }).status)
+    assert.equal(0, gateway:ask("reload").code)
+    assert.equal("info", level())
   end))
 end)

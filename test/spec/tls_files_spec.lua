@@ -64,6 +64,31 @@ describe("certificate files", function()
     refused(second, "tls.certificates[2].cert")
   end))
 
+  it("are read to the end: what is damaged behind the first is no less wrong", test(function()
+    local ca, crl = set:read "ca.crt", set:read(set:revoke():match "[^/]+$")
+    local function damage(text) return (text:gsub("\n....", "\n####", 3)) end
+    local function cut(text) return text:sub(1, math.floor(#text / 2)) end
+    local function trust(file, revoked)
+      return { certificates = { site }, client = { ca = set:path(file), crl = revoked and set:path(revoked) } }
+    end
+    for _, harm in ipairs { damage, cut } do
+      set:write("chain", set:read "site.crt" .. harm(ca))
+      refused(pair "chain", "tls.certificates[1].cert", "chain holds a certificate that is damaged")
+      set:write("half", harm(set:read "site.crt"))
+      refused(pair "half", "tls.certificates[1].cert", "half holds a certificate that is damaged")
+      set:write("cas", ca .. harm(ca))
+      refused(trust "cas", "tls.client.ca", "cas holds a certificate that is damaged")
+      set:write("crls", crl .. harm(crl))
+      refused(trust("ca.crt", "crls"), "tls.client.crl", "crls holds a CRL that is damaged")
+    end
+    set:write("chain", "a note in front\n" .. set:read "site.crt" .. "and one between\n" .. ca .. "\nand behind\n")
+    set:write("crls", crl .. "\n" .. crl)
+    local settings = pair "chain"
+    settings.client = { ca = set:path "chain", crl = set:path "crls" }
+    local output, code = check(settings)
+    assert.equal(0, code, output)
+  end))
+
   it("are named from where the script is", test(function()
     local path, dir = h.write_file(config { certificates = { { cert = "a.crt", key = "a.key" } } })
     assert.equal(1, h.exec({ "check", path }).code)

@@ -1,6 +1,7 @@
 -- TLS of listeners: versions, certificates by name, what goes wrong before there is a request.
 local h = require "test.support.harness"
 local tls = require "test.support.tls"
+local uv = require "luv"
 
 local set, site, rsa, other
 
@@ -258,6 +259,11 @@ printf 'GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n'; slee
     gateway:wait_log "secrets of TLS connections are written to"
     curl(gateway)
     assert.truthy(set:read("keys"):find "CLIENT_TRAFFIC_SECRET_0 %x+ %x+\n")
+    assert.equal(tonumber("600", 8), uv.fs_stat(set:path "keys").mode % 512) -- for nobody else
+    gateway:rewrite { listener = { protocol = "https", tls = { certificates = { site } } },
+      upstreams = { backend = { "builtin:echo" } }, settings = { tls = { key_log = set:path "others" } } }
+    assert.equal(0, gateway:ask("reload").code)
+    gateway:wait_log "the setting tls.key_log takes effect at the next start"
   end))
 end)
 

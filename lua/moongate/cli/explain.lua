@@ -9,11 +9,11 @@ local command = {
     .. "[--control PATH] [--json]",
   help = [[
 Says which listener, route, plugins and upstream a request would meet, and why none if none: of
-the running gateway, or with --config of a script before it is live. No request is sent. Exit code
-0: a route matches, 1: none does.]],
+the running gateway, or with --config of a script before it is live. --header may be given several
+times. No request is sent. Exit code 0: a route matches, 1: none does.]],
   options = {
-    config = { value = "text" }, header = { value = "text" }, control = control.option,
-    admin = control.option, json = {},
+    config = { value = "text" }, header = { value = "text", repeats = true }, json = {},
+    control = control.option, admin = control.option,
   },
 }
 
@@ -21,8 +21,8 @@ local function query_of(parsed)
   local parts = {
     "method=" .. control.escape(parsed[1]:upper()), "url=" .. control.escape(parsed[2]),
   }
-  if parsed.header then
-    parts[#parts + 1] = "header=" .. control.escape(parsed.header)
+  for _, header in ipairs(parsed.header or {}) do
+    parts[#parts + 1] = "header=" .. control.escape(header)
   end
   return table.concat(parts, "&")
 end

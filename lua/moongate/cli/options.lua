@@ -5,6 +5,7 @@ local options = {}
 ---@class moongate.cli.Option
 ---@field value? "text"|"count"|"seconds" what it takes; nil: a flag
 ---@field max? integer of a count; default 1024
+---@field repeats? boolean may be given several times; parsed as a list
 
 --- The name nearest to `found`, by edit distance, or nil when none is near.
 ---@param found string
@@ -80,6 +81,7 @@ function options.parse(arguments, known)
     elseif not known[name] then
       return nil, unknown(name, known)
     elseif not known[name].value then
+      if argument:find("=", 1, true) then return nil, ("--%s takes no value"):format(name) end
       parsed[name] = true
     else
       if not argument:find("=", 1, true) then
@@ -90,7 +92,14 @@ function options.parse(arguments, known)
       if not value then
         return nil, err
       end
-      parsed[name] = value
+      if known[name].repeats then
+        parsed[name] = parsed[name] or {}
+        table.insert(parsed[name], value)
+      elseif parsed[name] ~= nil then
+        return nil, ("--%s is given twice"):format(name)
+      else
+        parsed[name] = value
+      end
     end
     i = i + 1
   end

@@ -244,6 +244,13 @@ static void placeholders_are_inspected(void **state)
     assert_string_equal(
         moon_acme_inspect(moon_slice_from(mixed), MOON_SLICE("site.example"), &validity),
         "holds a certificate of another key");
+    free(mixed);
+    const char *chain = strstr(other.ptr, "-----BEGIN CERTIFICATE");
+    assert_true(asprintf(&mixed, "%.*s%s", MOON_SLICE_ARG(pem), chain) > 0);
+    assert_null(moon_acme_inspect(moon_slice_from(mixed), MOON_SLICE("site.example"), &validity));
+    assert_string_equal(moon_acme_inspect((struct moon_slice){mixed, pem.len + strlen(chain) / 2},
+                                          MOON_SLICE("site.example"), &validity),
+                        "holds a certificate that is damaged"); // a chain that was cut
     assert_string_equal(moon_acme_inspect((struct moon_slice){NULL, 0}, MOON_SLICE("a"), &validity),
                         "holds no certificate");
     assert_int_equal(ERR_peek_error(), 0);
