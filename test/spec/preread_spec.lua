@@ -137,6 +137,53 @@ describe("preread", function()
     assert.equal(0, gateway:metrics().moongate_coroutines_live)
   end))
 
+  it("is told of an end that came while the ClientHello was looked at", h.test(function()
+    local gateway = start(PASS, { a = h.backend(echo "a:") }, [[
+      m.sleep(0.1)
+      connection:peek(16384, 20)
+    ]])
+    local bytes, client = hello.new { sni = "x.example" }, gateway:connect()
+    gateway:frozen(function()
+      client:send(bytes)
+      client:shutdown()
+    end)
+    h.takes(90, 1000, function() assert.equal("a:" .. bytes, client:read_all()) end)
+    client:close()
+    gateway:expect_quiet()
+  end))
+
+  it("has a time, all functions together, and what it waits for is dropped", h.test(function()
+    local slow = h.backend(function(connection) connection:read_all() end)
+    local port = ports.free()
+    local text = config(port, TCP, { a = h.backend(echo "a:"), slow = slow }, ([[
+      local first = connection:peek(1, 20)
+      if first == "s" then m.sleep(60) end
+      if first == "c" then m.http.request { url = "http://%s/" } end
+      if first == "l" then while true do connection:peek(16384, 0.01) end end
+    ]]):format(slow:address())):gsub("workers = 1", "workers = 1, timeouts = { preread = 0.5 }")
+    local gateway = h.gateway { config = text }
+    for count, bytes in ipairs { "", "s", "c", "l" } do
+      local client = gateway:connect()
+      if bytes ~= "" then client:send(bytes) end
+      h.takes(450, 1200, function() assert.equal("", client:read_all()) end)
+      assert.is_nil(client.failure) -- an end in good order
+      client:close()
+      gateway:expect_quiet()
+      local metrics = gateway:metrics()
+      assert.equal(count, metrics['moongate_connections_refused_total{reason="preread_timeout"}'])
+      assert.equal(0, metrics.moongate_coroutines_live)
+    end
+    local client = gateway:connect() -- once it is relayed the time has no meaning
+    client:send "x"
+    assert.equal("a:x", client:read(3))
+    h.pass(700)
+    client:send "y"
+    assert.equal("y", client:read(1))
+    client:close()
+    gateway:expect_quiet()
+    assert.equal(0, refused(gateway))
+  end))
+
   it("closes what it fails for, and says why", h.test(function()
     local gateway = start(TCP, { a = h.backend(echo "a:"), e = "builtin:echo" }, [[
       local first = connection:peek(1, 5)
