@@ -93,6 +93,7 @@ struct moon_prelude *moon_prelude_new(const struct moon_prelude_args *args)
                                              .worker = args->res->worker,
                                              .number = args->number,
                                              .client = args->client,
+                                             .destination = args->destination,
                                              .listener = args->listener,
                                              .route = args->route,
                                              .sni = {prelude->texts, sni_len},

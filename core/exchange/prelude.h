@@ -19,7 +19,7 @@ struct moon_prelude_args {
     struct moon_stream *stream; // of the client; stays the caller's, who tells of its readiness
     const struct moon_chain *chain;
     uint64_t number;
-    struct moon_address client;
+    struct moon_address client, destination;
     struct moon_slice listener, route; // outlive it, as the chain
     struct moon_slice sni, alpn;       // copied
     bool is_tls;

@@ -10,6 +10,7 @@
 #include "exchange/relay.h"
 #include "io/loop.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -439,6 +440,18 @@ static void tcp_task_begin(struct moon_task *task)
         refuse(tcp, 502, "no route has the listener, or the name that was asked for");
 }
 
+// Where the client meant to go, as far as anybody has said; else where it has come.
+static struct moon_address destination_of(const struct moon_tcp *tcp)
+{
+    struct moon_address out;
+    if (tcp->proxied && tcp->proxied->destination.family)
+        out = tcp->proxied->destination;
+    else
+        moon_stream_address(tcp->stream, false, &out);
+    moon_address_unmap(&out);
+    return out;
+}
+
 static void begin_prelude(struct moon_tcp *tcp, const struct moon_tcp_args *args)
 {
     const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
@@ -448,6 +461,7 @@ static void begin_prelude(struct moon_tcp *tcp, const struct moon_tcp_args *args
                                                      .chain = &tcp->action->chain,
                                                      .number = tcp->number,
                                                      .client = tcp->client,
+                                                     .destination = destination_of(tcp),
                                                      .listener = moon_slice_from(listener),
                                                      .route = moon_slice_from(tcp->action->name),
                                                      .sni = args->sni,

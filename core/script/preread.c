@@ -81,10 +81,11 @@ static void on_return(struct moon_coroutine *coroutine)
 static void push_connection(const struct moon_preread *preread, const struct moon_vm *vm,
                             lua_State *at)
 {
-    lua_createtable(at, 0, 7);
+    lua_createtable(at, 0, 8);
     lua_pushnumber(at, (double)preread->number);
     lua_setfield(at, -2, "number");
     moon_set_client(at, &preread->client);
+    moon_set_destination(at, &preread->destination);
     moon_set_text(at, "listener", preread->listener);
     moon_set_text(at, "route", preread->route);
     moon_set_text(at, "sni", preread->sni);

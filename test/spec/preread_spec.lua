@@ -87,6 +87,29 @@ describe("preread", function()
     gateway:expect_quiet()
   end))
 
+  it("sees where the client meant to go", h.test(function()
+    local body = 'm.log.info(("meant for %s:%d"):format(connection.destination.address, connection.destination.port))'
+    local gateway = start(TCP, { a = h.backend(echo "a:") }, body)
+    local client = gateway:connect()
+    assert.equal("a:", client:read(2))
+    gateway:wait_log("meant for 127.0.0.1:" .. gateway.port)
+    client:close()
+    gateway:stop()
+    gateway = start((TCP:gsub("name =", 'proxy_protocol = { trusted = { "127.0.0.1" } }, name =')), { a = h.backend(echo "a:") }, body)
+    for header, wanted in pairs {
+      ["PROXY TCP4 192.0.2.7 198.51.100.2 56324 443\r\n"] = "198.51.100.2:443",
+      ["PROXY TCP6 2001:db8::7 ::ffff:198.51.100.3 5 6\r\n"] = "198.51.100.3:6",
+      ["PROXY UNKNOWN\r\n"] = "127.0.0.1:" .. gateway.port,
+    } do
+      client = gateway:connect()
+      client:send(header)
+      assert.equal("a:", client:read(2))
+      gateway:wait_log("meant for " .. wanted)
+      client:close()
+    end
+    gateway:expect_quiet()
+  end))
+
   it("waits: for bytes, for time, for calls of its own, while nothing is lost", h.test(function()
     local judge = h.backend()
     local gateway = start(TCP, { a = h.backend(echo "a:"), b = h.backend(echo "b:"), judge = judge }, ([[

@@ -115,6 +115,25 @@ describe("a listener that connections are redirected to", function()
     assert.is_true(looped >= 1 and looped <= 3, tostring(looped)) -- each attempt once, not one another
   end))
 
+  it("says in preread where connections were meant for", test(function(net)
+    backends(net, 81)
+    local gateway = h.gateway { under = net.prefix, config = TELL .. [[
+moongate.listener { port = 15001, protocol = "tcp", name = "all", transparent = "redirect" }
+moongate.upstream { name = "away", endpoints = { "original:dst" } }
+moongate.upstream { name = "own", endpoints = { "192.0.2.1:81" } }
+moongate.route { listeners = { "all" }, backends = "away", preread = function(connection)
+  local to = connection.destination
+  if to.port == 83 then return false end
+  if to.address == "192.0.2.2" and to.port == 82 then return "own" end
+end }
+]] }
+    redirect(net, "ip", "{ 81, 82, 83 }", 15001)
+    assert.equal("192.0.2.2:81", net:curl("192.0.2.2:81", "/x"))
+    assert.equal("192.0.2.1:81", net:curl("192.0.2.2:82", "/x"))
+    assert.truthy(net:curl("192.0.2.2:83", "/x"):find "Empty reply")
+    assert.equal(1, net:metric(gateway, 'moongate_connections_refused_total{reason="preread"}'))
+  end))
+
   it("may carry TCP, and tells the backend in a PROXY header where the client meant to go", test(function(net)
     backends(net, 81)
     local gateway = h.gateway { under = net.prefix, config = TELL .. [[
