@@ -24,8 +24,8 @@ struct moon_preread_ops {
 
 struct moon_preread {
     const struct moon_preread_ops *ops;
-    unsigned worker; // as of struct moon_flow
-    uint64_t number; // of the connection, unique in the worker
+    unsigned worker;                         // as of struct moon_flow
+    uint64_t number;                         // of the connection, unique in the worker
     struct moon_address client, destination; // destination: where the client meant to go
     struct moon_slice listener, route;
     struct moon_slice sni, alpn; // http/client_hello.h; empty: none
