@@ -98,6 +98,7 @@ struct moon_prelude *moon_prelude_new(const struct moon_prelude_args *args)
                                              .route = args->route,
                                              .sni = {prelude->texts, sni_len},
                                              .alpn = {prelude->texts + sni_len, alpn_len},
+                                             .facts = moon_stream_tls(args->stream),
                                              .is_tls = args->is_tls};
     prelude->task.fn = prelude_task;
     prelude->timer.fn = on_timer;

@@ -275,6 +275,27 @@ describe("preread", function()
     set:remove()
   end))
 
+  it("sees the client's certificate, where TLS ends here", tls.test(function() return tls.certs() end, function()
+    local set = tls.certs()
+    local site = set:issue { name = "site", sans = "DNS:site.example" }
+    local own = set:issue { name = "alice", sans = "DNS:a.example,email:a@example" }
+    local gateway = start(('m.listener { port = PORT, address = "127.0.0.1", protocol = "tls", name = "in", tls = { certificates = ' ..
+      '{ { cert = %q, key = %q } }, client = { ca = %q, verify = "optional" } } }\n'):format(site.cert, site.key, set.ca),
+      { a = h.backend(echo "a:"), b = h.backend(echo "b:") }, [[
+      local own = connection.client.certificate
+      if not own then return nil end
+      m.log.info(("shown %s %s %d %d"):format(own.subject, table.concat(own.sans, "+"), #own.fingerprint, #own.serial))
+      return "b"
+    ]])
+    local output = tls.s_client(gateway, ("-servername site.example -cert %s -key %s"):format(own.cert, own.key), "echo x; sleep 1")
+    assert.truthy(output:find "b:x\n", output)
+    gateway:wait_log "shown CN=alice DNS:a.example%+email:a@example 64 %d+"
+    output = tls.s_client(gateway, "-servername site.example", "echo x; sleep 1")
+    assert.truthy(output:find "a:x\n", output)
+    gateway:expect_quiet()
+    set:remove()
+  end))
+
   it("goes on over a reload, in its own generation", h.test(function()
     local port = ports.free()
     local backends = { a = h.backend(echo "a:"), b = h.backend(echo "b:") }

@@ -4,6 +4,7 @@
 ---@class moongate.ConnectionClient
 ---@field address? string its IP address; nil where it came by a unix socket
 ---@field port? integer
+---@field certificate? moongate.ClientCertificate of TLS that ends here; nil: it has shown none
 
 ---@class moongate.Connection
 ---@field number integer the worker's number for it, as `moongate connections` shows it
