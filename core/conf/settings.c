@@ -17,11 +17,17 @@
     }
 
 static const struct moon_schema_key timeout_keys[] = {
-    MOON_SCHEMA_SECONDS("connect"),       MOON_SCHEMA_SECONDS("response"),
-    MOON_SCHEMA_SECONDS("idle"),          MOON_SCHEMA_SECONDS("request_head"),
-    MOON_SCHEMA_SECONDS("upstream_idle"), MOON_SCHEMA_SECONDS("body"),
-    MOON_SCHEMA_SECONDS("drain"),         MOON_SCHEMA_SECONDS("linger"),
-    MOON_SCHEMA_SECONDS("handshake"),     {.name = NULL},
+    MOON_SCHEMA_SECONDS("connect"),
+    MOON_SCHEMA_SECONDS("response"),
+    MOON_SCHEMA_SECONDS("idle"),
+    MOON_SCHEMA_SECONDS("request_head"),
+    MOON_SCHEMA_SECONDS("upstream_idle"),
+    MOON_SCHEMA_SECONDS("body"),
+    MOON_SCHEMA_SECONDS("drain"),
+    MOON_SCHEMA_SECONDS("linger"),
+    MOON_SCHEMA_SECONDS("handshake"),
+    MOON_SCHEMA_SECONDS("preread"),
+    {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 
@@ -111,6 +117,7 @@ static void read_timeouts(const struct moon_value *table, struct moon_settings *
     settings->timeouts.drain_ms = moon_value_ms(table, "drain", 30);
     settings->timeouts.linger_ms = moon_value_ms(table, "linger", 2);
     settings->timeouts.handshake_ms = moon_value_ms(table, "handshake", 10);
+    settings->timeouts.preread_ms = moon_value_ms(table, "preread", 30);
 }
 
 enum { DNS_PORT = 53 };

@@ -23,6 +23,7 @@ struct moon_settings {
         uint32_t drain_ms;     // 30 s
         uint32_t linger_ms;    // 2 s
         uint32_t handshake_ms; // 10 s: TLS, of clients
+        uint32_t preread_ms;   // 30 s: all functions of a connection together
     } timeouts;
     struct {
         struct moon_address *servers; // none: /etc/resolv.conf

@@ -11,6 +11,7 @@
 #include "edge/handshake.h"
 #include "edge/preface.h"
 #include "edge/sniff.h"
+#include "edge/speakers.h"
 #include "edge/transparent.h"
 #include "exchange/hold.h"
 #include "exchange/tcp.h"
@@ -26,11 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    SILENCE_MS = 100,
-    SHORT_SILENCE_MS = 10,
-    SERVER_FIRST_MS = 600000, // that long it is remembered who spoke first
-};
+enum { SILENCE_MS = 100, SHORT_SILENCE_MS = 10 };
 
 struct moon_connection {
     struct moon_list node; // in edge->connections
@@ -129,12 +126,21 @@ static int find_name(const struct moon_acceptor *acceptor, struct moon_slice sni
 
 // ---- bytes as they are
 
+// Where it goes, as far as is known before a route has it.
+static struct moon_destination destination_of(const struct moon_connection *connection)
+{
+    const struct moon_proxied *proxied = connection->proxied;
+    return (struct moon_destination){.port = connection->acceptor->bound,
+                                     .meant =
+                                         proxied ? proxied->destination : (struct moon_address){0}};
+}
+
 static void on_spoke(void *owner, bool is_upstream)
 {
     const struct moon_connection *connection = owner;
-    struct moon_acceptor *acceptor = connection->acceptor;
-    uint64_t now_ms = moon_loop_now_ms(connection->edge->service->res->loop);
-    acceptor->server_first_until_ms = is_upstream ? now_ms + SERVER_FIRST_MS : 0;
+    struct moon_destination destination = destination_of(connection);
+    moon_speakers_set(connection->edge->speakers, &destination, is_upstream,
+                      moon_loop_now_ms(connection->edge->service->res->loop));
 }
 
 static void tcp_start(struct moon_connection *connection, struct moon_stream *stream, int listener,
@@ -322,25 +328,27 @@ static void on_sniffed(void *owner, struct moon_stream *stream, const struct moo
 
 // How long a client may be silent before it is taken for one who waits for the server to speak; shorter where the last one did:
 // who speaks first does so at once, as fast as it can, whatever the way to it.
-static uint32_t silence_of(const struct moon_acceptor *acceptor, uint64_t now_ms)
+static uint32_t silence_of(const struct moon_connection *connection)
 {
-    if (bind_of(acceptor)->opaque < 0)
+    struct moon_destination destination = destination_of(connection);
+    uint64_t now_ms = moon_loop_now_ms(connection->edge->service->res->loop);
+    if (bind_of(connection->acceptor)->opaque < 0)
         return 0;
-    return now_ms < acceptor->server_first_until_ms ? SHORT_SILENCE_MS : SILENCE_MS;
+    return moon_speakers_has(connection->edge->speakers, &destination, now_ms) ? SHORT_SILENCE_MS
+                                                                               : SILENCE_MS;
 }
 
 static void sniff_start(struct moon_connection *connection, struct moon_stream *stream)
 {
     struct moon_resources *res = connection->edge->service->res;
-    const struct moon_acceptor *acceptor = connection->acceptor;
-    const struct moon_bind *bind = bind_of(acceptor);
+    const struct moon_bind *bind = bind_of(connection->acceptor);
     unsigned tls = 1u << MOON_PROTOCOL_HTTPS | 1u << MOON_PROTOCOL_TLS;
     struct moon_sniff_args args = {.res = res,
                                    .stream = stream,
                                    .reads_hello = bind->names != NULL,
                                    .is_tls_alone = (bind->protocols & ~tls) == 0,
                                    .has_opaque = bind->opaque >= 0,
-                                   .silence_ms = silence_of(acceptor, moon_loop_now_ms(res->loop)),
+                                   .silence_ms = silence_of(connection),
                                    .done = on_sniffed,
                                    .owner = connection};
     connection->sniff = moon_sniff_new(&args);

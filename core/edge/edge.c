@@ -3,6 +3,7 @@
 #include "edge/edge_priv.h"
 
 #include "base/err.h"
+#include "edge/speakers.h"
 #include "edge/udp.h"
 #include "exchange/hold.h"
 #include "io/world.h"
@@ -170,6 +171,7 @@ struct moon_edge *moon_edge_new(struct moon_service *service, struct moon_connec
     edge->service = service;
     edge->budget = budget;
     edge->retry.fn = on_retry;
+    edge->speakers = moon_speakers_new();
     moon_list_init(&edge->connections);
     return edge;
 }
@@ -352,5 +354,6 @@ void moon_edge_free(struct moon_edge *edge)
     moon_edge_drain(edge);
     moon_edge_close_all(edge);
     moon_loop_timer_del(edge->service->res->loop, &edge->retry);
+    moon_speakers_free(edge->speakers);
     free(edge);
 }

@@ -11,6 +11,7 @@ struct moon_acceptor;
 struct moon_connection;
 struct moon_front;
 struct moon_hold;
+struct moon_speakers;
 struct moon_stream;
 struct moon_udp;
 
@@ -24,9 +25,7 @@ struct moon_acceptor {
     struct moon_udp *udp;      // has the socket; NULL: it is of connections
     size_t connection_count;
     struct moon_task task; // takes further connections in the next turn
-    // its clients that say nothing wait for the server to speak, as the last one did; 0: that is not known
-    uint64_t server_first_until_ms;
-    bool is_closing; // a connection that still comes gets one answer
+    bool is_closing;       // a connection that still comes gets one answer
 };
 
 struct moon_edge {
@@ -36,6 +35,7 @@ struct moon_edge {
     struct moon_acceptor *leaving; // of datagrams: those that drain
     struct moon_list connections;
     size_t connection_count;
+    struct moon_speakers *speakers;
     struct moon_timer retry;
     bool is_paused, is_draining;
 };

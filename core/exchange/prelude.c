@@ -1,6 +1,7 @@
 // See prelude.h. Filters are called from a task of its own alone.
 #include "exchange/prelude.h"
 
+#include "conf/settings.h"
 #include "filter/chain.h"
 #include "filter/preread.h"
 #include "io/loop.h"
@@ -13,6 +14,7 @@ struct moon_prelude {
     struct moon_preread preread; // first
     struct moon_prelude_args args;
     struct moon_task task;
+    struct moon_timer timer;
     uint16_t at; // the filter that has it
     char texts[];
 };
@@ -40,6 +42,7 @@ static void finish(struct moon_prelude *prelude, enum moon_verdict verdict)
     struct moon_prelude_args args = prelude->args;
     char *upstream = prelude->preread.upstream;
     moon_task_cancel(&prelude->task); // a filter may have asked for another call
+    moon_loop_timer_del(args.res->loop, &prelude->timer);
     free(prelude);
     args.done(args.owner, verdict, moon_slice_from(upstream));
     free(upstream);
@@ -58,6 +61,14 @@ static void prelude_task(struct moon_task *task)
     }
     if (verdict != MOON_WAIT)
         finish(prelude, verdict);
+}
+
+static void on_timer(struct moon_timer *timer)
+{
+    struct moon_prelude *prelude = MOON_CONTAINER(timer, struct moon_prelude, timer);
+    if (prelude->preread.cancel)
+        prelude->preread.cancel(&prelude->preread);
+    finish(prelude, MOON_WAIT);
 }
 
 void moon_prelude_ready(struct moon_prelude *prelude, unsigned ready)
@@ -82,12 +93,16 @@ struct moon_prelude *moon_prelude_new(const struct moon_prelude_args *args)
                                              .worker = args->res->worker,
                                              .number = args->number,
                                              .client = args->client,
+                                             .destination = args->destination,
                                              .listener = args->listener,
                                              .route = args->route,
                                              .sni = {prelude->texts, sni_len},
                                              .alpn = {prelude->texts + sni_len, alpn_len},
+                                             .facts = moon_stream_tls(args->stream),
                                              .is_tls = args->is_tls};
     prelude->task.fn = prelude_task;
+    prelude->timer.fn = on_timer;
+    moon_loop_timer_add(args->res->loop, &prelude->timer, args->res->settings->timeouts.preread_ms);
     moon_loop_defer(args->res->loop, &prelude->task);
     return prelude;
 }
@@ -99,6 +114,7 @@ void moon_prelude_free(struct moon_prelude *prelude)
     if (prelude->preread.cancel)
         prelude->preread.cancel(&prelude->preread);
     moon_task_cancel(&prelude->task);
+    moon_loop_timer_del(prelude->args.res->loop, &prelude->timer);
     free(prelude->preread.upstream);
     free(prelude);
 }

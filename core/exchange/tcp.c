@@ -10,6 +10,7 @@
 #include "exchange/relay.h"
 #include "io/loop.h"
 #include "link/link.h"
+#include "link/proxied.h"
 #include "link/resources.h"
 #include "obs/counters.h"
 #include "obs/log.h"
@@ -392,11 +393,11 @@ static void go_to_named(struct moon_tcp *tcp, struct moon_slice name)
 }
 
 // The client sees an end in good order: what it has sent so far is taken first.
-static void close_politely(struct moon_tcp *tcp)
+static void close_politely(struct moon_tcp *tcp, _Atomic uint64_t *counter, uint16_t status)
 {
     struct moon_resources *res = res_of(tcp);
-    moon_count_up(&res->counters->refused_preread);
-    record_refusal(tcp, 403);
+    moon_count_up(counter);
+    record_refusal(tcp, status);
     moon_stream_read(tcp->stream, res->read_buffer, MOON_READ_BODY_LEN);
     moon_stream_close(tcp->stream);
     tcp->stream = NULL;
@@ -406,6 +407,7 @@ static void close_politely(struct moon_tcp *tcp)
 static void on_opened(void *owner, enum moon_verdict verdict, struct moon_slice upstream)
 {
     struct moon_tcp *tcp = owner;
+    struct moon_counters *counters = res_of(tcp)->counters;
     tcp->prelude = NULL;
     switch (verdict) {
     case MOON_NEXT:
@@ -415,9 +417,14 @@ static void on_opened(void *owner, enum moon_verdict verdict, struct moon_slice 
             go_as_routed(tcp);
         break;
     case MOON_DONE:
-        close_politely(tcp);
+        close_politely(tcp, &counters->refused_preread, 403);
         break;
-    case MOON_WAIT: // never told
+    case MOON_WAIT:
+        moon_log_debug(res_of(tcp)->log,
+                       "a TCP connection was closed: preread of route \"%s\" took too long",
+                       tcp->action->name);
+        close_politely(tcp, &counters->refused_preread_timeout, 504);
+        break;
     case MOON_FAIL:
         refuse(tcp, 500, "preread failed");
         break;
@@ -433,6 +440,18 @@ static void tcp_task_begin(struct moon_task *task)
         refuse(tcp, 502, "no route has the listener, or the name that was asked for");
 }
 
+// Where the client meant to go, as far as anybody has said; else where it has come.
+static struct moon_address destination_of(const struct moon_tcp *tcp)
+{
+    struct moon_address out;
+    if (tcp->proxied && tcp->proxied->destination.family)
+        out = tcp->proxied->destination;
+    else
+        moon_stream_address(tcp->stream, false, &out);
+    moon_address_unmap(&out);
+    return out;
+}
+
 static void begin_prelude(struct moon_tcp *tcp, const struct moon_tcp_args *args)
 {
     const char *listener = tcp->hold->listeners->listeners[tcp->listener].name;
@@ -442,6 +461,7 @@ static void begin_prelude(struct moon_tcp *tcp, const struct moon_tcp_args *args
                                                      .chain = &tcp->action->chain,
                                                      .number = tcp->number,
                                                      .client = tcp->client,
+                                                     .destination = destination_of(tcp),
                                                      .listener = moon_slice_from(listener),
                                                      .route = moon_slice_from(tcp->action->name),
                                                      .sni = args->sni,

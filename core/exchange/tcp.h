@@ -3,7 +3,7 @@
 //
 //   open -> route -> [prelude] -> lend a connection (or wait at a limit) -> connected -> relay -> record -> closed
 //             |          |             ^--- next endpoint: not connected
-//             |          '-- preread closes it -> record -> closed
+//             |          '-- preread closes it, or takes too long -> record -> closed
 //             '-- none, or nobody takes it: reset -> record -> closed
 #pragma once
 

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 struct moon_preread;
+struct moon_tls_facts;
 
 struct moon_preread_ops {
     // What has come, at most `len` bytes; they stay where they are. >= 0, -errno. Of TLS that ends here at most one record.
@@ -24,11 +25,12 @@ struct moon_preread_ops {
 
 struct moon_preread {
     const struct moon_preread_ops *ops;
-    unsigned worker; // as of struct moon_flow
-    uint64_t number; // of the connection, unique in the worker
-    struct moon_address client;
+    unsigned worker;                         // as of struct moon_flow
+    uint64_t number;                         // of the connection, unique in the worker
+    struct moon_address client, destination; // destination: where the client meant to go
     struct moon_slice listener, route;
-    struct moon_slice sni, alpn; // http/client_hello.h; empty: none
+    struct moon_slice sni, alpn;        // http/client_hello.h; empty: none
+    const struct moon_tls_facts *facts; // of TLS that has ended here; NULL: of none
     bool is_tls;
     bool has_ended; // no more bytes will come than are there
     char *upstream; // malloc'd, in the place of the route's backends; NULL: those hold

@@ -14,6 +14,7 @@ struct real_stream {
     struct real_source source;
     bool is_readable, is_writable; // as far as is known
     bool has_ended;                // FIN, RST or an error was seen: reads go on until they say so
+    bool has_failed;               // of these, RST or an error
     bool is_connecting, wants_write, is_closed;
     int fd;
     struct real_loop *loop;
@@ -244,8 +245,10 @@ static unsigned ready_of(struct real_stream *stream, uint32_t events)
         stream->has_ended = true;
         ready |= MOON_READY_HUP;
     }
-    if (events & (EPOLLHUP | EPOLLERR))
-        ready |= events & EPOLLERR ? MOON_READY_ERROR : 0u;
+    if (events & EPOLLERR) {
+        stream->has_failed = true;
+        ready |= MOON_READY_ERROR;
+    }
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         stream->is_readable = true;
         ready |= MOON_READY_READ;
@@ -270,6 +273,12 @@ void real_stream_event(struct real_source *source, uint32_t events)
         stream->base.on_ready(stream->base.owner, ready);
 }
 
+static unsigned again_of(const struct real_stream *stream)
+{
+    return MOON_READY_READ | (stream->has_ended ? MOON_READY_HUP : 0u) |
+           (stream->has_failed ? MOON_READY_ERROR : 0u);
+}
+
 void real_streams_again(struct real_loop *loop)
 {
     struct moon_list turn; // those that ask once more now come in the next turn
@@ -283,7 +292,7 @@ void real_streams_again(struct real_loop *loop)
         struct real_stream *stream = MOON_CONTAINER(turn.next, struct real_stream, node);
         moon_list_del(&stream->node);
         if (stream->base.on_ready)
-            stream->base.on_ready(stream->base.owner, MOON_READY_READ);
+            stream->base.on_ready(stream->base.owner, again_of(stream));
         moon_loop_run_tasks(&loop->base);
     }
 }

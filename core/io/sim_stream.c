@@ -326,9 +326,16 @@ static void stream_abort(struct moon_stream *s)
     close_end(sim_of(s), true);
 }
 
+// What has come, or was told before to another owner.
+static unsigned again_of(const struct sim_stream *stream)
+{
+    return MOON_READY_READ | (stream->has_ended ? MOON_READY_HUP : 0u) |
+           (stream->was_reset ? MOON_READY_ERROR : 0u);
+}
+
 static void stream_again(struct moon_stream *s)
 {
-    sim_stream_tell(sim_of(s), MOON_READY_READ);
+    sim_stream_tell(sim_of(s), again_of(sim_of(s)));
 }
 
 static int stream_connected(struct moon_stream *s)
@@ -398,8 +405,7 @@ void sim_stream_give(struct sim_stream *stream, struct sim_loop *loop)
 {
     stream->loop = loop;
     if (stream->arrived_len || stream->has_ended)
-        sim_stream_tell(stream, MOON_READY_READ | (stream->has_ended ? MOON_READY_HUP : 0u) |
-                                    (stream->was_reset ? MOON_READY_ERROR : 0u));
+        sim_stream_tell(stream, again_of(stream));
 }
 
 void sim_conns_sweep(struct sim_world *world, bool all)

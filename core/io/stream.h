@@ -91,7 +91,8 @@ static inline void moon_stream_abort(struct moon_stream *s)
         s->ops->abort(s);
 }
 
-// on_ready(MOON_READY_READ) will be called in the next turn, whether or not anything new has come.
+// on_ready(MOON_READY_READ) will be called in the next turn, whether or not anything new has come; with MOON_READY_HUP and
+// MOON_READY_ERROR where they were told before, for the owner of now may be another.
 static inline void moon_stream_again(struct moon_stream *s)
 {
     s->ops->again(s);

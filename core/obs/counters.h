@@ -74,6 +74,7 @@
     X(refused_hello_name, "counter", "Connections closed before a request")                        \
     X(refused_first_bytes, "counter", "Connections closed before a request")                       \
     X(refused_preread, "counter", "Connections closed before a request")                           \
+    X(refused_preread_timeout, "counter", "Connections closed before a request")                   \
     X(detected_tls, "counter", "Connections to ports that detect, by what they spoke")             \
     X(detected_h2, "counter", "Connections to ports that detect, by what they spoke")              \
     X(detected_http1, "counter", "Connections to ports that detect, by what they spoke")           \

@@ -6,6 +6,7 @@
 
 #include "filter/filter.h"
 #include "io/loop.h"
+#include "io/tls.h"
 #include "obs/log.h"
 #include "script/abi.h"
 #include "script/code.h"
@@ -16,6 +17,7 @@
 
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { BYTES_MAX_LEN = 16384 };
 
@@ -78,13 +80,43 @@ static void on_return(struct moon_coroutine *coroutine)
 
 // ---- the connection in Lua
 
+static void set_sans(lua_State *at, struct moon_slice sans)
+{
+    lua_newtable(at);
+    for (int i = 1; sans.len; i++) {
+        const char *comma = memchr(sans.ptr, ',', sans.len);
+        size_t len = comma ? (size_t)(comma - sans.ptr) : sans.len;
+        lua_pushlstring(at, sans.ptr, len);
+        lua_rawseti(at, -2, i);
+        sans = moon_slice_skip(sans, comma ? len + 1 : len);
+    }
+    lua_setfield(at, -2, "sans");
+}
+
+// connection.client.certificate; the connection is on top of the stack.
+static void set_certificate(lua_State *at, const struct moon_tls_facts *facts)
+{
+    if (!facts || !facts->fingerprint.len)
+        return;
+    lua_getfield(at, -1, "client");
+    lua_createtable(at, 0, 4);
+    moon_set_text(at, "subject", facts->subject);
+    moon_set_text(at, "serial", facts->serial);
+    moon_set_text(at, "fingerprint", facts->fingerprint);
+    set_sans(at, facts->sans);
+    lua_setfield(at, -2, "certificate");
+    lua_pop(at, 1);
+}
+
 static void push_connection(const struct moon_preread *preread, const struct moon_vm *vm,
                             lua_State *at)
 {
-    lua_createtable(at, 0, 7);
+    lua_createtable(at, 0, 8);
     lua_pushnumber(at, (double)preread->number);
     lua_setfield(at, -2, "number");
     moon_set_client(at, &preread->client);
+    set_certificate(at, preread->facts);
+    moon_set_destination(at, &preread->destination);
     moon_set_text(at, "listener", preread->listener);
     moon_set_text(at, "route", preread->route);
     moon_set_text(at, "sni", preread->sni);

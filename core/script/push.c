@@ -56,18 +56,31 @@ void moon_set_text(lua_State *at, const char *key, struct moon_slice text)
     lua_setfield(at, -2, key);
 }
 
-void moon_set_client(lua_State *at, const struct moon_address *client)
+static void push_address(lua_State *at, const struct moon_address *address)
 {
     char text[MOON_ADDRESS_TEXT_LEN];
     lua_createtable(at, 0, 2);
-    if (client->family != MOON_FAMILY_NONE) {
-        moon_address_format_ip(client, text);
-        lua_pushstring(at, text);
-        lua_setfield(at, -2, "address");
-        lua_pushinteger(at, client->port);
-        lua_setfield(at, -2, "port");
-    }
+    if (address->family == MOON_FAMILY_NONE)
+        return;
+    moon_address_format_ip(address, text);
+    lua_pushstring(at, text);
+    lua_setfield(at, -2, "address");
+    lua_pushinteger(at, address->port);
+    lua_setfield(at, -2, "port");
+}
+
+void moon_set_client(lua_State *at, const struct moon_address *client)
+{
+    push_address(at, client);
     lua_setfield(at, -2, "client");
+}
+
+void moon_set_destination(lua_State *at, const struct moon_address *destination)
+{
+    if (destination->family == MOON_FAMILY_NONE)
+        return;
+    push_address(at, destination);
+    lua_setfield(at, -2, "destination");
 }
 
 void moon_set_alpn(lua_State *at, struct moon_slice alpn)

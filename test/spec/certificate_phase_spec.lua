@@ -1,6 +1,7 @@
 -- The phase `certificate`: a function of a listener, or of a plugin that it lists, chooses the certificate of a handshake, and may
 -- wait while it does. Peers are openssl and curl.
 local h = require "test.support.harness"
+local hello = require "test.support.hello"
 local ports = require "test.support.ports"
 local tls = require "test.support.tls"
 
@@ -242,6 +243,19 @@ describe("the phase certificate", function()
     quiet(gateway)
   end))
 
+  it("ends when its client had gone away before it began", test(function()
+    local gateway = serve(nil, { listener = [[ proxy_protocol = { trusted = { "127.0.0.1" } },
+      certificate = function() moongate.sleep(60) end ]] })
+    local client = gateway:connect()
+    gateway:frozen(function()
+      client:send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n" .. hello.new { sni = "site.example" })
+      client:shutdown()
+    end)
+    h.takes(0, 2000, function() client:wait_end() end)
+    failed(gateway, "closed")
+    quiet(gateway)
+  end))
+
   it("ends with the drain", test(function()
     local gateway = serve([[ moongate.log.info "begins" moongate.sleep(60) ]], { handshake = 60 })
     local client = h.spawn("/bin/sh", { args = { "-c", ("exec openssl s_client -connect 127.0.0.1:%d"):format(gateway.port) } })
@@ -309,15 +323,15 @@ describe("the phase certificate", function()
         moongate.log.info("asked by " .. connection.client.address .. " of " .. connection.listener) return "main" end]]) ..
       'moongate.route { path = "/", access = function(exchange) exchange:respond(200) end }' }
     local function ask(host) -- from 192.0.2.7, with a ClientHello of openssl's
-      local hello
+      local bytes
       local mirror = h.backend(function(connection)
         local head = connection:read(5)
-        hello = head .. connection:read(head:byte(4) * 256 + head:byte(5))
+        bytes = head .. connection:read(head:byte(4) * 256 + head:byte(5))
         connection:close()
       end)
       tls.run("openssl s_client -connect %s -servername %s </dev/null", mirror:address(), host)
       local client = gateway:connect()
-      client:send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n" .. hello)
+      client:send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 443\r\n" .. bytes)
       assert.equal("\22\3\3", client:read(3))
       client:close()
     end

@@ -165,6 +165,68 @@ describe("a port that detects", function()
     gateway:expect_quiet()
   end))
 
+  it("remembers who spoke first by destination, where it is told", h.test(function()
+    local greets = true
+    local backend = h.backend(function(connection)
+      if greets then return mail(connection) end
+      raw(connection)
+    end)
+    local gateway = start({}, backend, [[
+m.listener { port = PORT, address = "127.0.0.1", name = "web", detect = true, proxy_protocol = { trusted = { "127.0.0.1" } } }
+m.listener { port = PORT, address = "127.0.0.1", name = "raw", protocol = "tcp", detect = true,
+  proxy_protocol = { trusted = { "127.0.0.1" } } }
+m.route { listeners = { "raw" }, backends = "raw" }
+m.route { listeners = { "web" }, backends = "echo" }
+]])
+    local function greeted(to, min_ms, max_ms)
+      local client = gateway:connect()
+      client:send(("PROXY TCP4 192.0.2.7 %s 56324 %d\r\n"):format(to:match "(.*):(.*)"))
+      h.takes(min_ms, max_ms, function() assert.equal("220 mail\r\n", client:read(10)) end)
+      client:close()
+    end
+    local function long(to) greeted(to, 90, 400) end
+    local function short(to) greeted(to, 0, 90) end
+    long "198.51.100.1:25"
+    short "198.51.100.1:25"
+    long "198.51.100.2:25"
+    long "198.51.100.2:26"
+    short "198.51.100.1:25"
+    short "198.51.100.2:25"
+    greets = false -- one of them has changed its mind
+    local client = gateway:connect()
+    client:send "PROXY TCP4 192.0.2.7 198.51.100.1 56324 25\r\n"
+    h.loop.wait(backend.changed, 5000, "the upstream to be opened", function() return #backend.connections == 7 end)
+    client:send "GET / HTTP/1.1\r\n" -- too late: the connection is the upstream's
+    assert.equal("raw:GET / HTTP/1.1\r\n", client:read(20))
+    client:close()
+    greets = true
+    long "198.51.100.1:25"
+    short "198.51.100.1:25"
+    short "198.51.100.2:25"
+    gateway:expect_quiet()
+  end))
+
+  it("notices an end that came before it looked", h.test(function()
+    local gateway = start({}, h.backend(raw), [[
+m.listener { port = PORT, address = "127.0.0.1", name = "web", detect = true, proxy_protocol = { trusted = { "127.0.0.1" } } }
+m.listener { port = PORT, address = "127.0.0.1", name = "raw", protocol = "tcp", detect = true,
+  proxy_protocol = { trusted = { "127.0.0.1" } } }
+m.route { listeners = { "raw" }, backends = "raw" }
+m.route { listeners = { "web" }, backends = "echo" }
+]])
+    for bytes, wanted in pairs { [""] = "", GE = "raw:GE", ["\22\3"] = "raw:\22\3" } do
+      local client = gateway:connect()
+      gateway:frozen(function()
+        client:send("PROXY TCP4 192.0.2.7 198.51.100.2 56324 25\r\n" .. bytes)
+        client:shutdown()
+      end)
+      h.takes(0, 90, function() assert.equal(wanted, client:read_all()) end)
+      assert.is_nil(client.failure)
+      client:close()
+    end
+    gateway:expect_quiet()
+  end))
+
   it("passes on the end of a client that has said nothing", h.test(function()
     local backend = h.backend(function(connection)
       connection:read_all()

@@ -87,6 +87,29 @@ describe("preread", function()
     gateway:expect_quiet()
   end))
 
+  it("sees where the client meant to go", h.test(function()
+    local body = 'm.log.info(("meant for %s:%d"):format(connection.destination.address, connection.destination.port))'
+    local gateway = start(TCP, { a = h.backend(echo "a:") }, body)
+    local client = gateway:connect()
+    assert.equal("a:", client:read(2))
+    gateway:wait_log("meant for 127.0.0.1:" .. gateway.port)
+    client:close()
+    gateway:stop()
+    gateway = start((TCP:gsub("name =", 'proxy_protocol = { trusted = { "127.0.0.1" } }, name =')), { a = h.backend(echo "a:") }, body)
+    for header, wanted in pairs {
+      ["PROXY TCP4 192.0.2.7 198.51.100.2 56324 443\r\n"] = "198.51.100.2:443",
+      ["PROXY TCP6 2001:db8::7 ::ffff:198.51.100.3 5 6\r\n"] = "198.51.100.3:6",
+      ["PROXY UNKNOWN\r\n"] = "127.0.0.1:" .. gateway.port,
+    } do
+      client = gateway:connect()
+      client:send(header)
+      assert.equal("a:", client:read(2))
+      gateway:wait_log("meant for " .. wanted)
+      client:close()
+    end
+    gateway:expect_quiet()
+  end))
+
   it("waits: for bytes, for time, for calls of its own, while nothing is lost", h.test(function()
     local judge = h.backend()
     local gateway = start(TCP, { a = h.backend(echo "a:"), b = h.backend(echo "b:"), judge = judge }, ([[
@@ -135,6 +158,53 @@ describe("preread", function()
     client:reset()
     gateway:expect_quiet()
     assert.equal(0, gateway:metrics().moongate_coroutines_live)
+  end))
+
+  it("is told of an end that came while the ClientHello was looked at", h.test(function()
+    local gateway = start(PASS, { a = h.backend(echo "a:") }, [[
+      m.sleep(0.1)
+      connection:peek(16384, 20)
+    ]])
+    local bytes, client = hello.new { sni = "x.example" }, gateway:connect()
+    gateway:frozen(function()
+      client:send(bytes)
+      client:shutdown()
+    end)
+    h.takes(90, 1000, function() assert.equal("a:" .. bytes, client:read_all()) end)
+    client:close()
+    gateway:expect_quiet()
+  end))
+
+  it("has a time, all functions together, and what it waits for is dropped", h.test(function()
+    local slow = h.backend(function(connection) connection:read_all() end)
+    local port = ports.free()
+    local text = config(port, TCP, { a = h.backend(echo "a:"), slow = slow }, ([[
+      local first = connection:peek(1, 20)
+      if first == "s" then m.sleep(60) end
+      if first == "c" then m.http.request { url = "http://%s/" } end
+      if first == "l" then while true do connection:peek(16384, 0.01) end end
+    ]]):format(slow:address())):gsub("workers = 1", "workers = 1, timeouts = { preread = 0.5 }")
+    local gateway = h.gateway { config = text }
+    for count, bytes in ipairs { "", "s", "c", "l" } do
+      local client = gateway:connect()
+      if bytes ~= "" then client:send(bytes) end
+      h.takes(450, 1200, function() assert.equal("", client:read_all()) end)
+      assert.is_nil(client.failure) -- an end in good order
+      client:close()
+      gateway:expect_quiet()
+      local metrics = gateway:metrics()
+      assert.equal(count, metrics['moongate_connections_refused_total{reason="preread_timeout"}'])
+      assert.equal(0, metrics.moongate_coroutines_live)
+    end
+    local client = gateway:connect() -- once it is relayed the time has no meaning
+    client:send "x"
+    assert.equal("a:x", client:read(3))
+    h.pass(700)
+    client:send "y"
+    assert.equal("y", client:read(1))
+    client:close()
+    gateway:expect_quiet()
+    assert.equal(0, refused(gateway))
   end))
 
   it("closes what it fails for, and says why", h.test(function()
@@ -202,6 +272,27 @@ describe("preread", function()
     assert.is_nil(output:find "[ab]:hello")
     gateway:expect_quiet()
     assert.equal(1, refused(gateway))
+    set:remove()
+  end))
+
+  it("sees the client's certificate, where TLS ends here", tls.test(function() return tls.certs() end, function()
+    local set = tls.certs()
+    local site = set:issue { name = "site", sans = "DNS:site.example" }
+    local own = set:issue { name = "alice", sans = "DNS:a.example,email:a@example" }
+    local gateway = start(('m.listener { port = PORT, address = "127.0.0.1", protocol = "tls", name = "in", tls = { certificates = ' ..
+      '{ { cert = %q, key = %q } }, client = { ca = %q, verify = "optional" } } }\n'):format(site.cert, site.key, set.ca),
+      { a = h.backend(echo "a:"), b = h.backend(echo "b:") }, [[
+      local own = connection.client.certificate
+      if not own then return nil end
+      m.log.info(("shown %s %s %d %d"):format(own.subject, table.concat(own.sans, "+"), #own.fingerprint, #own.serial))
+      return "b"
+    ]])
+    local output = tls.s_client(gateway, ("-servername site.example -cert %s -key %s"):format(own.cert, own.key), "echo x; sleep 1")
+    assert.truthy(output:find "b:x\n", output)
+    gateway:wait_log "shown CN=alice DNS:a.example%+email:a@example 64 %d+"
+    output = tls.s_client(gateway, "-servername site.example", "echo x; sleep 1")
+    assert.truthy(output:find "a:x\n", output)
+    gateway:expect_quiet()
     set:remove()
   end))
 

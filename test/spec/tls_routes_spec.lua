@@ -203,6 +203,39 @@ m.route { listeners = { "in" }, hosts = { "*.example" }, backends = "wide" }
     assert.equal(0, #backend.connections)
   end))
 
+  it("notices an end that came with the ClientHello, behind a PROXY header", h.test(function()
+    local backend = h.backend(function(connection)
+      local asked = connection:read_all()
+      connection:send("you said " .. #asked)
+      connection:flush()
+    end)
+    local gateway = start({ b = backend }, (PASS:gsub("tls =", 'proxy_protocol = { trusted = { "127.0.0.1" } }, tls =')) ..
+      'm.route { listeners = { "in" }, backends = "b" }\n')
+    local header, good = "PROXY TCP4 192.0.2.7 198.51.100.2 56324 443\r\n", hello.new { sni = "x.example" }
+    local function ask(bytes)
+      local client, text = gateway:connect(), nil
+      gateway:frozen(function()
+        client:send(header .. bytes)
+        client:shutdown()
+      end)
+      h.takes(0, 1000, function() text = client:read_all() end)
+      assert.is_nil(client.failure)
+      client:close()
+      return text
+    end
+    assert.equal("you said " .. #good, ask(good)) -- which is passed on: half closed
+    assert.equal("you said " .. #good + 100000, ask(good .. ("x"):rep(100000)))
+    assert.equal("", ask(good:sub(1, 40)))
+    reason(gateway, "hello_cut")
+    assert.equal("", ask "")
+    reason(gateway, "hello_cut", 2)
+    local client = gateway:connect()
+    client:send(header .. good:sub(1, 40)):flush()
+    client:reset()
+    h.takes(0, 1000, function() gateway:expect_quiet() end)
+    assert.equal(2, #backend.connections)
+  end))
+
   it("tells who speaks without TLS, in words of HTTP", h.test(function()
     local gateway = start({ b = h.backend(echo "hi") }, PASS .. 'm.route { listeners = { "in" }, backends = "b" }\n')
     local response = gateway:get "/"

@@ -51,7 +51,7 @@ end
 local function redirect(net, family, port, to, rest)
   net:nft(("add table %s t"):format(family))
   net:nft(("add chain %s t out { type nat hook output priority -100; }"):format(family))
-  net:nft(("add rule %s t out %s tcp dport %d redirect to :%d"):format(family, rest or "meta skuid 65534", port, to))
+  net:nft(("add rule %s t out %s tcp dport %s redirect to :%d"):format(family, rest or "meta skuid 65534", port, to))
 end
 
 describe("a listener that connections are redirected to", function()
@@ -115,6 +115,25 @@ describe("a listener that connections are redirected to", function()
     assert.is_true(looped >= 1 and looped <= 3, tostring(looped)) -- each attempt once, not one another
   end))
 
+  it("says in preread where connections were meant for", test(function(net)
+    backends(net, 81)
+    local gateway = h.gateway { under = net.prefix, config = TELL .. [[
+moongate.listener { port = 15001, protocol = "tcp", name = "all", transparent = "redirect" }
+moongate.upstream { name = "away", endpoints = { "original:dst" } }
+moongate.upstream { name = "own", endpoints = { "192.0.2.1:81" } }
+moongate.route { listeners = { "all" }, backends = "away", preread = function(connection)
+  local to = connection.destination
+  if to.port == 83 then return false end
+  if to.address == "192.0.2.2" and to.port == 82 then return "own" end
+end }
+]] }
+    redirect(net, "ip", "{ 81, 82, 83 }", 15001)
+    assert.equal("192.0.2.2:81", net:curl("192.0.2.2:81", "/x"))
+    assert.equal("192.0.2.1:81", net:curl("192.0.2.2:82", "/x"))
+    assert.truthy(net:curl("192.0.2.2:83", "/x"):find "Empty reply")
+    assert.equal(1, net:metric(gateway, 'moongate_connections_refused_total{reason="preread"}'))
+  end))
+
   it("may carry TCP, and tells the backend in a PROXY header where the client meant to go", test(function(net)
     backends(net, 81)
     local gateway = h.gateway { under = net.prefix, config = TELL .. [[
@@ -137,6 +156,61 @@ moongate.route { name = "tell", path = "/", listeners = { "told" }, access = fun
 end }
 ]] }
     assert.equal("192.0.2.2:81", net:curl("192.0.2.2:81", "/x"))
+  end))
+end)
+
+-- Servers at port 81 of every address that greet at once, at 82 of those that wait.
+local SERVERS = [[
+import socket, threading
+def serve(port, greets):
+    s = socket.create_server(("0.0.0.0", port))
+    while True:
+        c, _ = s.accept()
+        if greets: c.sendall(b"220 mail\r\n")
+        threading.Thread(target=lambda c: (c.recv(100) and c.sendall(b"heard\r\n"), c.close()), args=(c,)).start()
+threading.Thread(target=serve, args=(82, False)).start()
+print("READY", flush=True)
+serve(81, True)
+]]
+
+-- Connects to each of its arguments; says what it is greeted with and whether it had to wait.
+local CLIENT = [[
+import socket, sys, time
+for place in sys.argv[2:]:
+    address, port = place.split(":")
+    c = socket.create_connection((address, int(port)))
+    start = time.monotonic()
+    if port == "82":
+        time.sleep(0.3 * float(sys.argv[1]))
+        c.sendall(b"HELO\r\n")
+    first = c.recv(100).decode().strip()
+    wait = time.monotonic() - start
+    print(place, first, "long" if wait >= 0.09 else "short", flush=True)
+    c.close()
+]]
+
+describe("a listener that detects and that connections are redirected to", function()
+  it("remembers by destination who spoke first", test(function(net)
+    local gateway = h.gateway { under = net.prefix, config = TELL .. [[
+moongate.listener { port = 15001, transparent = "redirect", detect = true, name = "web" }
+moongate.listener { port = 15001, transparent = "redirect", detect = true, name = "rest", protocol = "tcp" }
+moongate.upstream { name = "away", endpoints = { "original:dst" } }
+moongate.route { listeners = { "web" }, path = "/", backends = "away" }
+moongate.route { listeners = { "rest" }, backends = "away" }
+]] }
+    redirect(net, "ip", "{ 81, 82 }", 15001)
+    local function python(text) return (h.write_file(text)) end
+    local servers = h.spawn("/bin/sh", { args = { "-c", ("exec ip netns exec %s /usr/bin/python3 %s"):format(net.name, python(SERVERS)) } })
+    servers:wait_output "READY"
+    local client = python(CLIENT)
+    os.execute(("chmod 644 %s; chmod 755 $(dirname %s)"):format(client, client))
+    local output = net:run("setpriv --reuid=65534 --clear-groups /usr/bin/python3 %s %d %s", client, h.loop.scale, table.concat({
+      "192.0.2.1:81", "192.0.2.1:81", "192.0.2.2:81", "192.0.2.1:82", "192.0.2.1:81", "192.0.2.2:81" }, " "))
+    assert.equal(table.concat({ "192.0.2.1:81 220 mail long", "192.0.2.1:81 220 mail short", "192.0.2.2:81 220 mail long",
+      "192.0.2.1:82 heard long", "192.0.2.1:81 220 mail short", "192.0.2.2:81 220 mail short" }, "\n"), (output:gsub("%s+$", "")))
+    assert.equal(6, net:metric(gateway, 'moongate_connections_detected_total{protocol="silent"}'))
+    servers:signal "sigkill"
+    servers:wait_exit()
   end))
 end)
 

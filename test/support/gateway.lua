@@ -360,6 +360,15 @@ function Gateway:signal(name)
   if self.code == nil then uv.kill(self.pid, name or "sigterm") end
 end
 
+--- What `body` sends has all come before the gateway looks at any of it.
+function Gateway:frozen(body)
+  self:signal "sigstop"
+  loop.pass(10)
+  body()
+  loop.pass(50)
+  self:signal "sigcont"
+end
+
 function Gateway:wait_exit(ms)
   loop.wait(self.changed, ms or gateway.stop_ms, function()
     return "the gateway to exit:\n" .. self:log()

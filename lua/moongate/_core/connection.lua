@@ -17,10 +17,13 @@ local text = ffi.new "struct moon_abi_text"
 ---@class moongate.ConnectionClient
 ---@field address? string its IP address; nil where it came by a unix socket
 ---@field port? integer
+---@field certificate? moongate.ClientCertificate of TLS that ends here; nil: it has shown none
 
 ---@class moongate.Connection
 ---@field number integer the worker's number for it, as `moongate connections` shows it
 ---@field client moongate.ConnectionClient
+---@field destination? { address: string, port: integer } where the client meant to go: by the PROXY header, or before the
+---  kernel sent it here (`transparent`), else where it has come. nil: a unix socket
 ---@field listener string
 ---@field route string
 ---@field tls boolean it came in over TLS, ended here or passed through

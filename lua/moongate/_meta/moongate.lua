@@ -261,6 +261,7 @@ moongate.route = nil
 ---@field body? number a peer that takes nothing of what is sent, seconds; default 30
 ---@field drain? number seconds; default 30
 ---@field handshake? number of TLS, of clients, seconds; default 10
+---@field preread? number of a TCP or TLS connection, all its functions together, seconds; default 30
 ---@field linger? number discarding input after a final answer, seconds; default 2
 
 ---@class moongate.Limits

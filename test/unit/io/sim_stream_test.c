@@ -230,6 +230,26 @@ static void again_tells_in_the_next_turn(void **state)
     assert_int_equal(f->server_ready, MOON_READY_READ);
 }
 
+// As to an owner that has come since.
+static void again_tells_of_the_end(void **state)
+{
+    struct fixture *f = *state;
+    put(f->client, "bye");
+    moon_stream_shutdown(f->client);
+    settle(f);
+    f->server_ready = 0;
+    moon_stream_again(f->server);
+    settle(f);
+    assert_int_equal(f->server_ready, MOON_READY_READ | MOON_READY_HUP);
+    moon_stream_abort(f->client);
+    f->client = NULL;
+    settle(f);
+    f->server_ready = 0;
+    moon_stream_again(f->server);
+    settle(f);
+    assert_int_equal(f->server_ready, MOON_READY_READ | MOON_READY_HUP | MOON_READY_ERROR);
+}
+
 static void pipes_move_bytes_as_reads_and_writes_do(void **state)
 {
     struct fixture *f = *state;
@@ -278,6 +298,7 @@ int main(void)
         CONNECTED(a_full_buffer_blocks_until_it_is_read),
         CONNECTED(short_reads_are_told_of_the_rest),
         CONNECTED(again_tells_in_the_next_turn),
+        CONNECTED(again_tells_of_the_end),
         CONNECTED(pipes_move_bytes_as_reads_and_writes_do),
         cmocka_unit_test_setup_teardown(a_refused_connect_fails_with_the_reason, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hanging_connect_never_ends, setup, teardown),
