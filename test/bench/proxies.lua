@@ -83,6 +83,29 @@ http {
   command = { "nginx", "-c", "$dir/nginx.conf", "-e", "stderr" },
 }
 
+-- ---- with an access log in JSON: the fields that the gateway writes as shipped, as far as nginx knows them
+
+proxies["moongate-log"] = moongate(1)
+proxies["moongate-log"].text = proxies["moongate-log"].text ..
+  'moongate.settings { access_log = { file = "$dir/access.log" } }\n'
+
+local function nginx_log(buffering)
+  local own = {}
+  for key, value in pairs(proxies.nginx) do own[key] = value end
+  own.text = own.text:gsub("access_log off;", function()
+    return [[
+log_format line escape=json '{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method","host":"$host",'
+    '"path":"$uri","query":"$args","protocol":"$server_protocol","status":$status,"request_bytes":$request_length,'
+    '"response_bytes":$body_bytes_sent,"duration":$request_time,"upstream":"$proxy_host","endpoint":"$upstream_addr",'
+    '"upstream_duration":"$upstream_response_time","id":"$request_id"}';
+  access_log $dir/access.log line ]] .. buffering .. ";"
+  end)
+  return own
+end
+
+proxies["nginx-log"] = nginx_log ""
+proxies["nginx-log-buffered"] = nginx_log "buffer=64k flush=1s"
+
 local function nginx_lua(http, location)
   local own = {}
   for key, value in pairs(proxies.nginx) do own[key] = value end

@@ -119,6 +119,11 @@ return {
     load = { connections = 64, response = 128 },
     proxies = { "moongate-h2-h2", "haproxy-h1-h2" } },
 
+  { name = "log", title = "the same as small, with an access log in JSON", figure = "cpu",
+    load = { connections = 64, response = 128 },
+    proxies = { "moongate-log", "nginx-log", "nginx-log-buffered" },
+    bars = { ["nginx-log"] = 0.90, ["nginx-log-buffered"] = 1.0 } },
+
   { name = "lua", title = "key check, shared counter, two header edits", figure = "cpu",
     load = { connections = 64, response = 128, headers = "key" },
     proxies = { "moongate-lua", "nginx-lua" },

@@ -50,7 +50,9 @@ describe("testssl.sh", function()
     local seen, bad = {}, {}
     for _, finding in ipairs(findings) do
       seen[finding.id] = finding
-      if BAD[finding.severity] and not had_no_ticket(finding) then bad[#bad + 1] = ("%s %s: %s"):format(finding.severity, finding.id, finding.finding) end
+      if BAD[finding.severity] and not had_no_ticket(finding) then
+        bad[#bad + 1] = ("%s %s: %s"):format(finding.severity, finding.id, finding.finding)
+      end
     end
     assert.same({}, bad, output)
     -- It has looked.
