@@ -57,6 +57,14 @@ describe("an error in", function()
     end
   end
 
+  it("access that calls a method with a dot is told so", h.test(function()
+    local gateway = h.script(route("access", 'exchange.respond(200, "hello")'))
+    gateway:expect_log "called with a colon"
+    local response = gateway:get "/"
+    assert.equal(500, response.status)
+    check_record(gateway, "access", id_in(response), "gateway.lua:%d+: respond is called with a colon: exchange:respond")
+  end))
+
   it("body_filter breaks the response off", h.test(function()
     for _, body in ipairs { 'error "broken"', 'exchange.response:write "part" error "broken"',
       'for piece in exchange.response:chunks() do exchange.response:write(piece) moongate.sleep(0.01) error "broken" end' } do

@@ -442,6 +442,7 @@ local exchange_get = {
 ---@param body? string|table a table is sent as JSON
 ---@param response_headers? table<string, string|string[]>
 function exchange:respond(status, body, response_headers)
+  if type(self) ~= "userdata" then raise "respond is called with a colon: exchange:respond(status, body)" end
   local content_type = ""
   if type(body) == "table" then
     local ok, encoded = pcall(require "moongate.json".encode, body)
