@@ -96,7 +96,6 @@ static const struct moon_schema_key settings_keys[] = {
      .table = &tls_schema,
      .expected = "{ key_log = \"keys.log\" }"},
     {.name = "state", .types = MOON_TYPE_STRING, .expected = "the path of a directory"},
-    {.name = "drain", .types = MOON_TYPE_NUMBER, .is_later = true},
     {.name = NULL},
 };
 static const struct moon_schema settings_schema = {settings_keys, NULL, NULL};
