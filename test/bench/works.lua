@@ -166,6 +166,7 @@ local attacks = {
   { "provocations", 4000, 10, "A42: what makes us reset a stream, by turns" },
   { "bomb", 200, 10, "A43: 16,000 references of a byte to a long field" },
   { "bomb-drip", 2000, 10, "A43: references within bounds, windows of a byte" },
+  { "bomb-small", 2000, 10, "A43: a reference each, windows of a byte" },
   { "settings", 4000, 10, "A44: SETTINGS, no answer read" },
   { "pings", 4000, 10, "A44: PING, no answer read" },
   { "pongs", 4000, 10, "A44: answers to no PING" },

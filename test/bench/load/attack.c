@@ -220,14 +220,24 @@ static void drip_windows(struct attacker *one)
     frame_u32(one, WINDOW, one->step % HELD_COUNT * 2 + 1, 1);
 }
 
-static void bomb_drip(struct attacker *one)
+static void hold_head(struct attacker *one, size_t count)
 {
     if (one->held_count == HELD_COUNT) {
         drip_windows(one);
         return;
     }
-    references(one, "/65536", 7);
+    references(one, "/65536", count);
     one->held_count++;
+}
+
+static void bomb_drip(struct attacker *one) // 27 KB, within the limits of a head
+{
+    hold_head(one, 7);
+}
+
+static void bomb_small(struct attacker *one) // as much as a reference may
+{
+    hold_head(one, 1);
 }
 
 static void settings(struct attacker *one) // A44
@@ -303,6 +313,7 @@ static const struct attack attacks[] = {
     {"provocations", WINDOW_DEFAULT, false, provocations},
     {"bomb", NO_WINDOW, false, bomb},
     {"bomb-drip", NO_WINDOW, false, bomb_drip},
+    {"bomb-small", NO_WINDOW, false, bomb_small},
     {"settings", WINDOW_DEFAULT, true, settings},
     {"pings", WINDOW_DEFAULT, true, pings},
     {"pongs", WINDOW_DEFAULT, true, pongs},
