@@ -116,8 +116,8 @@ figures.attack = {
   fresh = true,
   take = function(run, work, proxy)
     local before = run.load(proxy, work.load)
-    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 4 }))
-    local beside = run.load(proxy, merged(work.load, { warmup = 2.5 }))
+    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 5.5 }))
+    local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
     local crowd = wait()
     local after = run.load(proxy, work.load)
     return 2 * beside.p99_us / (before.p99_us + after.p99_us), disturbed(beside, {
