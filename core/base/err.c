@@ -35,6 +35,7 @@ static const struct err_entry entries[] = {
     {MOON_ERESET, "stream reset by peer"},
     {MOON_EALPN, "the peer does not speak the protocol"},
     {MOON_EGUESS, "the peer speaks another protocol than was guessed"},
+    {MOON_ESILENT, "the peer answers no more"},
     {-EACCES, "permission denied"},
     {-EADDRINUSE, "address already in use"},
     {-EADDRNOTAVAIL, "cannot assign requested address"},

@@ -29,9 +29,10 @@ enum moon_err {
     MOON_ENOTBEGUN =
         // the peer has not begun to act upon the request: it may be sent again, whatever it is
     -10018,
-    MOON_ERESET = -10019, // the peer has reset the stream
-    MOON_EALPN = -10020,  // the peer does not speak the protocol that it is configured to
-    MOON_EGUESS = -10021, // nor the one that was guessed: nothing was sent, and it is known now
+    MOON_ERESET = -10019,  // the peer has reset the stream
+    MOON_EALPN = -10020,   // the peer does not speak the protocol that it is configured to
+    MOON_EGUESS = -10021,  // nor the one that was guessed: nothing was sent, and it is known now
+    MOON_ESILENT = -10022, // the peer answers no PING
 };
 
 // Errors of HTTP/2 to upstreams that end one stream, or none: the connection is as good as it was, or was never used.

@@ -22,6 +22,7 @@ static const struct moon_schema_key timeout_keys[] = {
     MOON_SCHEMA_SECONDS("idle"),
     MOON_SCHEMA_SECONDS("request_head"),
     MOON_SCHEMA_SECONDS("upstream_idle"),
+    MOON_SCHEMA_SECONDS("upstream_ping"),
     MOON_SCHEMA_SECONDS("body"),
     MOON_SCHEMA_SECONDS("drain"),
     MOON_SCHEMA_SECONDS("linger"),
@@ -112,6 +113,7 @@ static void read_timeouts(const struct moon_value *table, struct moon_settings *
     settings->timeouts.idle_ms = moon_value_ms(table, "idle", 75);
     settings->timeouts.request_head_ms = moon_value_ms(table, "request_head", 10);
     settings->timeouts.upstream_idle_ms = moon_value_ms(table, "upstream_idle", 60);
+    settings->timeouts.upstream_ping_ms = moon_value_ms(table, "upstream_ping", 10);
     settings->timeouts.body_ms = moon_value_ms(table, "body", 30);
     settings->timeouts.drain_ms = moon_value_ms(table, "drain", 30);
     settings->timeouts.linger_ms = moon_value_ms(table, "linger", 2);

@@ -19,11 +19,12 @@ struct moon_settings {
     struct {
         uint32_t connect_ms, response_ms, idle_ms, request_head_ms; // 5 s, 60 s, 75 s, 10 s
         uint32_t upstream_idle_ms;                                  // 60 s: pooled links
-        uint32_t body_ms;      // 30 s: a stalled body (no byte either way) ends the exchange
-        uint32_t drain_ms;     // 30 s
-        uint32_t linger_ms;    // 2 s
-        uint32_t handshake_ms; // 10 s: TLS, of clients
-        uint32_t preread_ms;   // 30 s: all functions of a connection together
+        uint32_t upstream_ping_ms; // 10 s: silence of an upstream of HTTP/2 until it is asked
+        uint32_t body_ms;          // 30 s: a stalled body (no byte either way) ends the exchange
+        uint32_t drain_ms;         // 30 s
+        uint32_t linger_ms;        // 2 s
+        uint32_t handshake_ms;     // 10 s: TLS, of clients
+        uint32_t preread_ms;       // 30 s: all functions of a connection together
     } timeouts;
     struct {
         struct moon_address *servers; // none: /etc/resolv.conf

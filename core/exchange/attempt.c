@@ -78,6 +78,9 @@ static void fail_attempt(struct moon_exchange *ex, int err)
     case MOON_ENOTBEGUN:
         moon_exchange_answer(ex, 503, "the upstream refused the stream");
         return;
+    case MOON_ESILENT:
+        moon_exchange_answer(ex, 504, "the upstream's connection is dead");
+        return;
     case MOON_EPROTO:
         moon_exchange_answer(ex, status, "the upstream broke the protocol");
         return;

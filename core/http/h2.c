@@ -94,6 +94,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct moon_h2_stream *stream = h2->block_of;
     if (!stream || stream->id != frame->hd.stream_id)
         return 0;
+    h2->block_len = (uint32_t)frame->hd.length; // CONTINUATION frames included
     if (moon_h2_field_add(h2, stream, (struct moon_slice){(const char *)name, name_len},
                           (struct moon_slice){(const char *)value, value_len}))
         return verdict(h2);
@@ -375,6 +376,12 @@ void moon_h2_terminate(struct moon_h2 *h2, enum moon_h2_code code)
     if (!h2->has_terminated)
         nghttp2_session_terminate_session(h2->session, code);
     h2->has_terminated = true;
+}
+
+void moon_h2_ping(struct moon_h2 *h2)
+{
+    moon_h2_wake(h2);
+    nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
 }
 
 void moon_h2_drain_notice(struct moon_h2 *h2)

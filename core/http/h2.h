@@ -189,6 +189,8 @@ struct moon_h2_request_args {
 // Client side: begins a stream, which is zeroed. 0, -ENOMEM, or MOON_EPROTO: no more streams begin on this connection.
 int moon_h2_request_send(struct moon_h2 *h2, struct moon_h2_stream *stream,
                          const struct moon_h2_request_args *args);
+// Client side: the request waits for its turn, and moon_h2_reset takes it back: nothing of it is ever sent.
+bool moon_h2_is_queued(const struct moon_h2 *h2, const struct moon_h2_stream *stream);
 // Client side: how many streams the peer lets be open at once; 0: none may begin any more.
 uint32_t moon_h2_stream_cap(const struct moon_h2 *h2);
 
@@ -202,6 +204,8 @@ void moon_h2_send_end(struct moon_h2 *h2, struct moon_h2_stream *stream,
 size_t moon_h2_window(const struct moon_h2 *h2, const struct moon_h2_stream *stream);
 void moon_h2_reset(struct moon_h2 *h2, struct moon_h2_stream *stream, enum moon_h2_code code);
 
+// A PING; its answer is told by `pong`.
+void moon_h2_ping(struct moon_h2 *h2);
 // GOAWAY that ends the connection: ENHANCE_YOUR_CALM and the like. What is open is cut off.
 void moon_h2_terminate(struct moon_h2 *h2, enum moon_h2_code code);
 // The first GOAWAY of two (RFC 9113 6.8), and a PING whose answer says that the peer has seen it.

@@ -15,6 +15,8 @@ enum {
     CRUMB_COUNT = 256,       // more than browsers keep for a host
     FIELD_SPARE_COUNT = 10,  // fields that the gateway adds
     FAR_FACTOR = 4,          // so many times a limit is no mistake, but an attack
+    INFLATED_LEN = 6144,     // the dynamic table, which is 4,096 bytes, and some of the static one
+    INFLATED_FACTOR = 4,     // Huffman's code, and names by reference
 };
 
 #define BIT(id) (UINT64_C(1) << MOON_H_##id)
@@ -91,6 +93,13 @@ static bool is_field_value(struct moon_slice value)
 }
 
 // Counts before it keeps: what a reference of one byte can stand for must not become memory (A43).
+// A block may stand for more than it is: both tables once, and literals with names from them. What is longer refers to a long
+// field again and again, and would be kept for a few bytes while its response lasts (A43).
+static bool is_inflated(const struct moon_h2 *h2, const struct moon_h2_stream *stream)
+{
+    return stream->list_len > INFLATED_LEN + INFLATED_FACTOR * h2->block_len;
+}
+
 static bool is_within(const struct moon_h2 *h2, struct moon_h2_stream *stream, bool is_crumb,
                       size_t len)
 {
@@ -99,7 +108,7 @@ static bool is_within(const struct moon_h2 *h2, struct moon_h2_stream *stream, b
         stream->crumb_count++;
     else
         stream->field_count++;
-    return stream->list_len <= h2->args.header_bytes &&
+    return stream->list_len <= h2->args.header_bytes && !is_inflated(h2, stream) &&
            stream->field_count <= h2->args.header_count && stream->crumb_count <= CRUMB_COUNT;
 }
 

@@ -22,6 +22,7 @@ struct moon_h2 {
     uint32_t tables_len;
     struct moon_buffer *out;         // under moon_h2_pump
     struct moon_h2_stream *block_of; // whose header block is being received
+    uint32_t block_len;              // of it, as it came
     struct moon_h2_bucket resets, control;
     uint64_t now_ms;
     // Streams that we have reset of late: what of them is still on its way is no fault.

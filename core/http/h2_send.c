@@ -284,6 +284,12 @@ int moon_h2_request_send(struct moon_h2 *h2, struct moon_h2_stream *stream,
     return 0;
 }
 
+// One that waits for room alone is a stream already, and goes out when there is some.
+bool moon_h2_is_queued(const struct moon_h2 *h2, const struct moon_h2_stream *stream)
+{
+    return stream->has_session && !nghttp2_session_find_stream(h2->session, stream->id);
+}
+
 uint32_t moon_h2_stream_cap(const struct moon_h2 *h2)
 {
     if (h2->has_terminated || h2->error || h2->was_sent_away ||

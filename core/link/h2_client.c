@@ -131,6 +131,7 @@ static void on_head(void *owner, struct moon_h2_stream *h2)
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
     struct moon_lane *lane = &stream->lane;
     struct moon_fault fault;
+    link->h2->was_pinged = false; // it has sent HEADERS
     stream->has_input = true;
     if (!lane->owner || stream->has_fault || stream->is_lost) {
         moon_h2_stream_fini(link->h2->h2, h2);
@@ -171,9 +172,32 @@ static void on_closed(void *owner, struct moon_h2_stream *h2, uint32_t code)
     h2_stream_works(stream);
 }
 
+// It was heard already.
 static void on_pong(void *owner)
 {
     (void)owner;
+}
+
+// Requests that wait in the session for more streams than there may be now: nothing of them was sent, so they need not wait for
+// another to end. The session forgets each when its turn comes.
+static void take_back(struct moon_link *link)
+{
+    struct moon_list *all = &link->h2->streams;
+    uint32_t cap = moon_link_lane_cap(link), count = 0;
+    for (struct moon_list *at = all->next; at != all; at = at->next) {
+        const struct h2_stream *stream = MOON_CONTAINER(at, struct h2_stream, node);
+        count += stream->h2.has_session && !moon_h2_is_queued(link->h2->h2, &stream->h2);
+    }
+    for (struct moon_list *at = all->next; at != all; at = at->next) {
+        struct h2_stream *stream = MOON_CONTAINER(at, struct h2_stream, node);
+        if (!stream->lane.owner || stream->is_lost ||
+            !moon_h2_is_queued(link->h2->h2, &stream->h2) || count++ < cap)
+            continue;
+        moon_h2_reset(link->h2->h2, &stream->h2, MOON_H2_CANCEL);
+        stream->is_lost = true;
+        stream->error = MOON_ENOTBEGUN;
+        h2_stream_works(stream);
+    }
 }
 
 // No more lanes: those that are open go on, and the link with the last of them.
@@ -181,12 +205,14 @@ static void on_goaway(void *owner)
 {
     struct moon_link *link = owner;
     link->h2->drain = H2_DRAINS;
+    take_back(link);
     moon_link_flush_later(link);
 }
 
 static void on_settings(void *owner)
 {
-    const struct moon_link *link = owner;
+    struct moon_link *link = owner;
+    take_back(link);
     link->events->recapped(link->owner);
 }
 
@@ -240,7 +266,7 @@ void moon_h2_client_lost(struct moon_link *link, int err)
     if (link->is_freed || h->is_over)
         return;
     h->is_over = true;
-    if (err == MOON_EPROTO)
+    if (err == MOON_EPROTO || err == MOON_ESILENT)
         moon_count_up(&link->res->counters->upstream_h2_ended_total);
     if (err == MOON_EPROTO && moon_h2_pump(h->h2, &link->out) == 0)
         moon_link_flush(link); // the GOAWAY says why
@@ -314,9 +340,11 @@ void h2_client_arm(struct moon_link *link)
         h->block_due_ms = 0;
     else if (!h->block_due_ms)
         h->block_due_ms = now_of(link) + link->res->settings->timeouts.request_head_ms;
+    h2_silence_arm(link);
     sooner(&next_ms, h->idle_due_ms);
     sooner(&next_ms, h->tick_due_ms);
     sooner(&next_ms, h->block_due_ms);
+    sooner(&next_ms, h->ping_due_ms);
     link->read_deadline_ms = next_ms;
     moon_link_rearm(link);
 }
@@ -369,6 +397,8 @@ void h2_client_on_due(struct moon_link *link, uint64_t now_ms)
     }
     if (h->tick_due_ms && now_ms >= h->tick_due_ms)
         tick(link, now_ms);
+    if (!h2_silence_on_due(link, now_ms))
+        return;
     moon_link_flush_later(link);
     h2_link_arm(link);
 }

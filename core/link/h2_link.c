@@ -291,8 +291,10 @@ void h2_stream_on_data(void *owner, struct moon_h2_stream *h2, struct moon_slice
     struct h2_stream *stream = MOON_CONTAINER(h2, struct h2_stream, h2);
     size_t taken = 0;
     stream->in_len += (uint32_t)bytes.len;
-    if (link->role == MOON_LINK_CLIENT)
+    if (link->role == MOON_LINK_CLIENT) {
+        link->h2->was_pinged = false;
         h2_client_progress(stream);
+    }
     bool is_wanted = !stream->has_fault && (!stream->has_begun || stream->lane.owner);
     bool waits = !stream->has_begun || stream->is_paused || moon_buffer_len(&stream->in);
     if (!is_wanted)
@@ -446,7 +448,8 @@ void moon_h2_take(struct moon_link *link, struct moon_slice bytes)
 {
     if (link->h2->is_over)
         return;
-    int err = moon_h2_receive(link->h2->h2, bytes, now_of(link));
+    link->h2->heard_ms = now_of(link);
+    int err = moon_h2_receive(link->h2->h2, bytes, link->h2->heard_ms);
     if (err && link->role == MOON_LINK_CLIENT) {
         run_work(link); // what came whole before it is good
         moon_h2_client_lost(link, err);

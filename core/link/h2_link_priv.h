@@ -43,8 +43,11 @@ struct moon_h2_link {
     struct moon_h2 *h2;
     struct moon_list streams, work, full, dead;
     uint64_t idle_due_ms, block_due_ms, tick_due_ms, drain_due_ms, sleep_due_ms; // 0: none
-    uint8_t drain;                                                               // enum h2_drain
-    bool is_over : 1; // its end is queued
+    // client role: the last time that anything came; the next look at its silence; the PING that waits for an answer; 0: none
+    uint64_t heard_ms, ping_due_ms, pinged_ms;
+    uint8_t drain;       // enum h2_drain
+    bool is_over : 1;    // its end is queued
+    bool was_pinged : 1; // since a response, or a part of one, came
 };
 
 static inline struct h2_stream *h2_stream_of(struct moon_lane *lane)
@@ -85,6 +88,11 @@ void h2_client_progress(struct h2_stream *stream);
 void h2_client_sent(struct h2_stream *stream, size_t taken, bool is_full);
 int h2_client_send_head(struct h2_stream *stream, const struct moon_head *head,
                         const struct moon_framing *framing);
+// h2_silence.c
+void h2_silence_arm(struct moon_link *link);
+// False: the connection was dead, and has been given up.
+bool h2_silence_on_due(struct moon_link *link, uint64_t now_ms);
+
 // h2_tunnel.c: bytes or the end have come / the connection is closed. Of a stream that is taken and attached.
 void h2_tunnel_has_input(struct h2_stream *stream);
 void h2_tunnel_cut(struct h2_stream *stream);

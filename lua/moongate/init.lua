@@ -257,6 +257,7 @@ moongate.route = config.route
 ---@field idle? number between two requests of a connection, seconds; default 75
 ---@field request_head? number from the first byte of a head to its last, seconds; default 10
 ---@field upstream_idle? number a pooled upstream connection, seconds; default 60
+---@field upstream_ping? number silence of an HTTP/2 upstream until it is asked by PING, seconds; default 10
 ---@field body? number a peer that takes nothing of what is sent, seconds; default 30
 ---@field drain? number seconds; default 30
 ---@field handshake? number of TLS, of clients, seconds; default 10

@@ -124,12 +124,11 @@ function bed.options(name, usage, arguments, numbers)
   return options
 end
 
---- The works that --only names, or all.
+--- The works that --only names, or all that have no group.
 function bed.chosen(works, options)
-  if not next(options.only) then return works end
-  local out = {}
+  local out, all = {}, not next(options.only)
   for _, work in ipairs(works) do
-    if options.only[work.name] then out[#out + 1] = work end
+    if all and not work.group or options.only[work.name] or work.group and options.only[work.group] then out[#out + 1] = work end
   end
   return out
 end

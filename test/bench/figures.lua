@@ -112,4 +112,29 @@ figures.slow = {
   end,
 }
 
+--- p99 of measured clients beside attackers (reference A40 to A45), as a multiple of the same before and after; and what the proxy
+--- held for them, as a share of what it may: ten times what they sent, 64 KiB a connection, 16 KiB an open stream.
+figures.attack = {
+  unit = "x",
+  fresh = true,
+  take = function(run, work, proxy)
+    local before = run.load(proxy, work.load)
+    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 5.5 }))
+    local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
+    local crowd = wait()
+    local after = run.load(proxy, work.load)
+    return 2 * beside.p99_us / (before.p99_us + after.p99_us), disturbed(beside, {
+      before_us = before.p99_us,
+      beside_us = beside.p99_us,
+      after_us = after.p99_us,
+      held_share = crowd.held_share,
+      held_bytes = crowd.held,
+      steps_s = crowd.steps / crowd.seconds,
+      thrown_out_s = crowd.ends / crowd.seconds,
+      ["attacker_cpu_%"] = crowd.own_cpu_ns / crowd.seconds / 1e7,
+      ["proxy_cpu_%"] = beside.cpu_ns / beside.seconds / 1e7,
+    })
+  end,
+}
+
 return figures

@@ -8,7 +8,8 @@
 --   most       the most that it may be by itself, in the figure's unit
 --   most_notes the same for what the figure notes beside it, by name
 --   others     more options of a figure
-return {
+--   group      `--only` may name it for all of its works, which are run only then
+local works = {
   { name = "small", title = "128 B, keep-alive, 64 connections", figure = "cpu",
     load = { connections = 64, response = 128 },
     bars = { nginx = 0.80, haproxy = 0.78 } },
@@ -159,3 +160,37 @@ return {
     load = { connections = 16, response = 1048576 },
     proxies = { "poll-outer", "poll-epoll", "poll-nested", "poll-uv" } },
 }
+
+-- Attacks by HTTP/2: name, the rate of its steps a second, connections, what a step is. Rates are what one machine may send
+-- without effort; where a step is long, bytes are what bounds it.
+local attacks = {
+  { "innocent", 4000, 10, "no attack: as many requests, for comparison" },
+  { "resets", 4000, 10, "A40: HEADERS and RST_STREAM" },
+  { "continuations", 4000, 10, "A41: empty CONTINUATION frames" },
+  { "continuation-fields", 2000, 10, "A41: CONTINUATION frames of 1 KiB" },
+  { "provocations", 4000, 10, "A42: what makes us reset a stream, by turns" },
+  { "bomb", 200, 10, "A43: 16,000 references of a byte to a long field" },
+  { "bomb-drip", 2000, 10, "A43: references within bounds, windows of a byte" },
+  { "bomb-small", 2000, 10, "A43: a reference each, windows of a byte" },
+  { "settings", 4000, 10, "A44: SETTINGS" },
+  { "pings", 4000, 10, "A44: PING" },
+  { "pings-deaf", 4000, 10, "A44: PING, no answer read" },
+  { "pongs", 4000, 10, "A44: answers to no PING" },
+  { "priorities", 4000, 10, "A44: PRIORITY" },
+  { "windows", 4000, 10, "A44: WINDOW_UPDATE" },
+  { "unknowns", 4000, 10, "A44: frames of an unknown kind" },
+  { "empty-data", 4000, 10, "A44: DATA without data" },
+  { "padding", 4000, 10, "A44: DATA of padding alone" },
+  { "stall", 400, 4, "A45: responses of 10 MiB, no window" },
+  { "window-drip", 2000, 4, "A45: the same, windows of a byte" },
+  { "deaf", 400, 4, "A45: the same, all windows, nothing read" },
+}
+for _, attack in ipairs(attacks) do
+  local is_attack = attack[1] ~= "innocent"
+  works[#works + 1] = { name = "h2-" .. attack[1], title = "p99 beside " .. attack[4], figure = "attack", group = "h2-attacks",
+    load = { connections = 64, response = 128, rate = 5000 }, proxies = { "moongate" },
+    others = { crowd = { mode = "attack", attack = attack[1], rate = attack[2], connections = attack[3] } },
+    most = is_attack and 2 or nil, most_notes = is_attack and { held_share = 1 } or nil }
+end
+
+return works

@@ -250,6 +250,28 @@ describe("h2 attacks, header blocks:", function()
     assert.equal(10, with_long)
   end, 30000))
 
+  it("references within the limits are a 431 where a head is little but repetition", h.test(function()
+    local backend = h.backend()
+    local gateway = h.gateway { backend = backend }
+    local client = connect(gateway)
+    client:send(HEADERS, WHOLE, 1, http2.head() .. http2.field("x-long", ("v"):rep(3900), true))
+    assert.equal(200, client:response(1).status)
+    client:send(HEADERS, WHOLE, 3, http2.head() .. http2.indexed(62))
+    assert.equal(200, client:response(3).status)
+    assert.equal(3900, #backend.requests[2].headers["x-long"])
+    client:send(HEADERS, WHOLE, 5, http2.head() .. http2.indexed(62):rep(7))
+    assert.equal(431, client:response(5).status)
+    -- what comes as long as it is may be long, in whatever pieces
+    local fields = {}
+    for i = 1, 20 do fields[i] = { "x-" .. i, ("v"):rep(1000) } end
+    local block = http2.head(nil, fields)
+    client:send(HEADERS, http2.END_STREAM, 7, block:sub(1, 5)):send(http2.CONTINUATION, 0, 7, block:sub(6, 10))
+    client:send(http2.CONTINUATION, 0, 7, block:sub(11, 12000)):send(http2.CONTINUATION, 4, 7, block:sub(12001))
+    assert.equal(200, client:response(7).status)
+    assert.equal(3, #backend.requests)
+    assert.is_nil(client.goaway)
+  end))
+
   it("crumbs of cookies are counted, and those within bounds joined", h.test(function()
     local backend = h.backend()
     local gateway = h.gateway { backend = backend }

@@ -1,8 +1,9 @@
 // The load generator of the benchmarks: load PORT [--option VALUE]... (load.h lists its parts).
 //
-//   --mode clients|idle|drip|deaf|slow|tunnel   --connections N   --seconds S   --warmup S   --rate N (open loop)
+//   --mode clients|idle|drip|deaf|slow|tunnel|attack   --connections N   --seconds S   --warmup S   --rate N (open loop)
 //   --response BYTES   --upload BYTES   --headers plain|browser|key   --close 1   --tls full|resume   --pid N (the proxy to be watched)
 //   --protocol h2 (idle alone)   --pipeline N (open loop: what is due goes out N at a time)   --also PATH (of every second request)
+//   --attack NAME (attack.c has them)
 //   --routes N (host-0.example.com/.../service-0 and so on, ten a host)   --marker FIELD (of responses: a number)
 #include "load.h"
 
@@ -95,7 +96,8 @@ static void wait_for(uint16_t port, bool is_h2)
 
 static enum mode mode_of(const char *text)
 {
-    static const char *const names[] = {"clients", "idle", "drip", "deaf", "slow", "tunnel"};
+    static const char *const names[] = {"clients", "idle",   "drip",  "deaf",
+                                        "slow",    "tunnel", "attack"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(text, names[i]) == 0)
             return (enum mode)i;
@@ -133,6 +135,8 @@ static bool set_option(struct options *options, const char *name, const char *va
         options->pipeline = (uint32_t)atoi(value);
     else if (strcmp(name, "--also") == 0)
         options->also = value;
+    else if (strcmp(name, "--attack") == 0)
+        options->attack = value;
     else if (strcmp(name, "--routes") == 0)
         options->route_count = (uint32_t)atoi(value);
     else if (strcmp(name, "--marker") == 0)
@@ -171,6 +175,11 @@ static void print_report(const struct report *report)
            (unsigned long long)failures->short_count, (unsigned long long)failures->status_count,
            (unsigned long long)failures->marker_count, (unsigned long long)failures->byte_count,
            (unsigned long long)report->exchanged_len);
+    printf(",\"steps\":%llu,\"ends\":%llu,\"held\":%llu,\"held_share\":%.3f,\"own_cpu_ns\":%llu",
+           (unsigned long long)report->attack.step_count,
+           (unsigned long long)report->attack.end_count,
+           (unsigned long long)report->attack.held_len, report->attack.share,
+           (unsigned long long)report->attack.cpu_ns);
     if (report->markers)
         markers_print(report->markers);
     printf("}\n");
@@ -207,6 +216,8 @@ int main(int argc, char **argv)
         clients_run(&options, &report);
     else if (options.mode == MODE_SLOW || options.mode == MODE_TUNNEL)
         lasting_run(&options, &report);
+    else if (options.mode == MODE_ATTACK)
+        attack_run(&options, &report);
     else
         crowd_run(&options, &report);
     print_report(&report);

@@ -6,6 +6,7 @@
 //   client.c     measured clients: closed loop or open loop
 //   peer.c       the bytes of a connection, TLS or not
 //   crowd.c      connections that are only there: idle, dripping, deaf
+//   attack.c     attackers by HTTP/2
 //   lasting.c    one exchange as long as the run, every byte of it checked: a slow download, a tunnel
 //   watch.c      CPU time and memory of the proxy, read from /proc
 //   histogram.c  latencies
@@ -28,6 +29,7 @@ enum mode {
     MODE_DEAF,    // asks for much and reads none of it
     MODE_SLOW,    // one download that takes the whole time
     MODE_TUNNEL,  // one upgraded connection whose backend echoes
+    MODE_ATTACK,  // what HTTP/2 may be abused for, at a bounded rate
 };
 
 // A chunked body under way; zeroed at its start.
@@ -57,11 +59,12 @@ struct options {
     uint64_t response_len, upload_len;
     enum fields fields; // of the request
     enum tls tls;
-    bool closes;       // a new connection for each request
-    bool is_h2;        // idle crowds alone: over HTTP/2
-    int pid;           // the proxy; 0: none is watched
-    uint32_t pipeline; // open loop: so many requests that are due go out at once on one connection
-    const char *also;  // every second request asks for this path; NULL: none does
+    const char *attack; // which (attack.c)
+    bool closes;        // a new connection for each request
+    bool is_h2;         // idle crowds alone: over HTTP/2
+    int pid;            // the proxy; 0: none is watched
+    uint32_t pipeline;  // open loop: so many requests that are due go out at once on one connection
+    const char *also;   // every second request asks for this path; NULL: none does
     uint32_t route_count; // requests take turns between so many routes; 0: one for all
     const char
         *marker; // response field with the number of the configuration; NULL: none is expected
@@ -94,8 +97,14 @@ struct report {
     struct markers *markers; // NULL: nobody looked
     double seconds;
     struct usage before, after; // around what is measured; rss_len of `after` is the peak
-    uint64_t own_wait_ns;       // of the load generator itself, ready while others had its core
-    struct histogram *latency;  // NULL: nobody measured
+    struct attacks_report {
+        uint64_t step_count, end_count,
+            connect_quota;         // quota: connections there may have been by now
+        uint64_t held_len, cpu_ns; // at the worst glance; the attacker's own
+        double share;              // of what the proxy may hold, at most
+    } attack;
+    uint64_t own_wait_ns;      // of the load generator itself, ready while others had its core
+    struct histogram *latency; // NULL: nobody measured
 };
 
 uint64_t now_ns(void);
@@ -113,6 +122,7 @@ bool markers_add(struct markers *markers, const char *field, const char *head, u
 void markers_print(const struct markers *markers);
 
 void clients_run(const struct options *options, struct report *report);
+void attack_run(const struct options *options, struct report *report);
 void crowd_run(const struct options *options, struct report *report);
 void lasting_run(const struct options *options, struct report *report);
 
