@@ -17,18 +17,12 @@
     }
 
 static const struct moon_schema_key timeout_keys[] = {
-    MOON_SCHEMA_SECONDS("connect"),
-    MOON_SCHEMA_SECONDS("response"),
-    MOON_SCHEMA_SECONDS("idle"),
-    MOON_SCHEMA_SECONDS("request_head"),
-    MOON_SCHEMA_SECONDS("upstream_idle"),
-    MOON_SCHEMA_SECONDS("upstream_ping"),
-    MOON_SCHEMA_SECONDS("body"),
-    MOON_SCHEMA_SECONDS("drain"),
-    MOON_SCHEMA_SECONDS("linger"),
-    MOON_SCHEMA_SECONDS("handshake"),
-    MOON_SCHEMA_SECONDS("preread"),
-    {.name = NULL},
+    MOON_SCHEMA_SECONDS("connect"),       MOON_SCHEMA_SECONDS("response"),
+    MOON_SCHEMA_SECONDS("idle"),          MOON_SCHEMA_SECONDS("request_head"),
+    MOON_SCHEMA_SECONDS("upstream_idle"), MOON_SCHEMA_SECONDS("upstream_ping"),
+    MOON_SCHEMA_SECONDS("body"),          MOON_SCHEMA_SECONDS("drain"),
+    MOON_SCHEMA_SECONDS("linger"),        MOON_SCHEMA_SECONDS("handshake"),
+    MOON_SCHEMA_SECONDS("preread"),       {.name = NULL},
 };
 static const struct moon_schema timeout_schema = {timeout_keys, NULL, NULL};
 
