@@ -105,6 +105,17 @@ void moon_address_map(struct moon_address *a)
     a->family = MOON_FAMILY_IPV6;
 }
 
+static size_t write_byte(char *to, uint8_t n)
+{
+    size_t len = 0;
+    if (n >= 100)
+        to[len++] = (char)('0' + n / 100);
+    if (n >= 10)
+        to[len++] = (char)('0' + n / 10 % 10);
+    to[len++] = (char)('0' + n % 10);
+    return len;
+}
+
 // IPv4 by hand: it is printed for X-Forwarded-For.
 size_t moon_address_format_ip(const struct moon_address *a, char out[MOON_ADDRESS_TEXT_LEN])
 {
@@ -117,7 +128,7 @@ size_t moon_address_format_ip(const struct moon_address *a, char out[MOON_ADDRES
     for (int i = 0; i < 4; i++) {
         if (i > 0)
             out[len++] = '.';
-        len += write_decimal(out + len, a->ip[i]);
+        len += write_byte(out + len, a->ip[i]);
     }
     out[len] = '\0';
     return len;

@@ -36,16 +36,17 @@ static int refuse(struct reading *r, uint16_t status, const char *reason)
     return -1;
 }
 
-static const char *skip_space(const char *p, const char *end)
+// Both stop at the line feed that the lines end with, if nowhere before.
+static const char *skip_space(const char *p)
 {
-    while (p < end && (*p == ' ' || *p == '\t'))
+    while (*p == ' ' || *p == '\t')
         p++;
     return p;
 }
 
-static const char *skip_token(const char *p, const char *end)
+static const char *skip_token(const char *p)
 {
-    while (p < end && moon_char_is(*p, MOON_CHAR_TOKEN))
+    while (moon_char_is(*p, MOON_CHAR_TOKEN))
         p++;
     return p;
 }
@@ -126,10 +127,10 @@ static bool is_odd_length(const struct moon_field *field, const char *stop)
 
 static int read_field(struct reading *r)
 {
-    const char *start = r->at, *end = r->end, *colon = skip_token(start, end);
-    if (colon == start || colon == end || *colon != ':')
+    const char *start = r->at, *end = r->end, *colon = skip_token(start);
+    if (colon == start || *colon != ':')
         return refuse_line(r);
-    const char *first = skip_space(colon + 1, end), *stop = skip_value(first, end);
+    const char *first = skip_space(colon + 1), *stop = skip_value(first, end);
     if (!is_crlf(stop, end))
         return refuse_line(r);
     struct moon_slice name = {start, (size_t)(colon - start)}, value = trim_end(first, stop);
@@ -156,10 +157,13 @@ int moon_fields_read(const struct moon_fields_args *args, struct moon_headers *h
         guess = args->limits->field_count + FIELD_SPARE_COUNT;
     if (moon_headers_init(headers, args->arena, guess) != 0)
         return refuse(&r, 431, "head too large");
-    while (!is_crlf(r.at, r.end)) {
+    bool is_line = args->lines.len > 0 && r.end[-1] == '\n';
+    while (is_line && r.at < r.end && !is_crlf(r.at, r.end)) {
         if (read_field(&r) != 0)
             return -1;
     }
+    if (!is_line || r.at == r.end)
+        return refuse(&r, 400, "malformed line end in the head");
     return r.at + 2 == r.end ? 0 : refuse(&r, 400, "bytes behind the head");
 }
 
@@ -203,21 +207,26 @@ bool moon_head_read_connection(struct moon_head *head)
 {
     const struct moon_headers *h = &head->headers;
     bool close = false, keep_alive = false, upgrade = false;
-    unsigned count = 0;
+    unsigned count = 0, known_count = 0;
     head->keep_alive = head->minor == 1;
     if (!moon_headers_has(h, MOON_H_CONNECTION))
         return true;
     for (uint32_t i = 0; i < h->count; i++) {
         struct moon_slice rest = h->fields[i].value, item;
         while (h->fields[i].id == MOON_H_CONNECTION && moon_slice_next_item(&rest, &item)) {
-            close |= moon_slice_equal_fold(item, MOON_SLICE("close"));
-            keep_alive |= moon_slice_equal_fold(item, MOON_SLICE("keep-alive"));
-            upgrade |= moon_slice_equal_fold(item, MOON_SLICE("upgrade"));
+            bool is_close = moon_slice_equal_fold(item, MOON_SLICE("close")),
+                 is_kept = moon_slice_equal_fold(item, MOON_SLICE("keep-alive")),
+                 is_upgrade_option = moon_slice_equal_fold(item, MOON_SLICE("upgrade"));
+            close |= is_close;
+            keep_alive |= is_kept;
+            upgrade |= is_upgrade_option;
+            known_count += is_close || is_kept || is_upgrade_option;
             if (++count > CONNECTION_MAX_COUNT)
                 return false;
         }
     }
     head->keep_alive = !close && (head->minor == 1 || keep_alive);
     head->has_upgrade = upgrade && is_upgrade(head);
+    head->is_plain = known_count == count;
     return true;
 }

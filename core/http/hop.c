@@ -97,7 +97,8 @@ void moon_head_strip_named(struct moon_head *head)
     struct moon_headers *h = &head->headers;
     if (!moon_headers_has(h, MOON_H_CONNECTION))
         return;
-    drop_all_named(h);
+    if (!head->is_plain)
+        drop_all_named(h);
     drop_ids(h, named_ids);
 }
 
@@ -106,6 +107,7 @@ void moon_head_strip_hop(struct moon_head *head)
     struct moon_headers *h = &head->headers;
     if ((h->present & hop_ids) == 0)
         return;
-    drop_all_named(h);
+    if (!head->is_plain)
+        drop_all_named(h);
     drop_ids(h, hop_ids);
 }
