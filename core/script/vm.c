@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { START_MAX_MS = 10000 };
+enum { START_MAX_MS = 10000, GARBAGE_MIN_KIB = 2048 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
     NULL,          "rewrite", "access",          "header_filter", "body_filter", "log",
@@ -154,6 +154,16 @@ static int new_table_ref(lua_State *state)
     return luaL_ref(state, LUA_REGISTRYINDEX);
 }
 
+// A cycle of the collector costs what lives, not what is dead: a small VM lets as much garbage come together as a large one, which
+// begins when it has doubled (LuaJIT's default).
+static void pace_collector(lua_State *state)
+{
+    lua_gc(state, LUA_GCCOLLECT, 0);
+    int live_kib = lua_gc(state, LUA_GCCOUNT, 0) + 1;
+    if (live_kib < GARBAGE_MIN_KIB)
+        lua_gc(state, LUA_GCSETPAUSE, 100 + 100 * GARBAGE_MIN_KIB / live_kib);
+}
+
 // What is needed once requests come: `require` and the like change to what a worker may do.
 static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct moon_report *report)
 {
@@ -176,7 +186,7 @@ static int settle(struct moon_vm *vm, const struct moon_vm_args *args, struct mo
     vm->globals_ref = luaL_ref(state, LUA_REGISTRYINDEX);
     lua_settop(state, 0);
     luaJIT_setmode(state, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
-    lua_gc(state, LUA_GCCOLLECT, 0);
+    pace_collector(state);
     vm->is_settled = true;
     return 0;
 }

@@ -78,7 +78,8 @@ function headers:all(name)
   local values, count = {}, 0
   at[0] = 0
   while true do
-    local code = C.moon_abi_header_next(self.slot, self.generation, self.is_response, name, #name, at, text)
+    local code = C.moon_abi_header_next(self.slot, self.generation, self.is_response,
+      name, #name, at, text)
     if code == ENDED then return nil, ENDED_TEXT end
     if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
     if code ~= 0 then return values end
@@ -92,7 +93,8 @@ end
 ---@return string? value, string? err
 function headers:get(name)
   check_name(name)
-  local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response, name, #name, text)
+  local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response,
+    name, #name, text)
   if code == 0 then return ffi.string(text.ptr, text.len) end
   if code == ENDED then return nil, ENDED_TEXT end
   if code < 0 then fail(code, "response.headers", "header_filter, body_filter and log") end
@@ -122,7 +124,8 @@ end
 function headers:add(name, value)
   check_name(name)
   local own = to_value(name, value)
-  local code = C.moon_abi_header_add(self.slot, self.generation, self.is_response, name, #name, own, #own)
+  local code = C.moon_abi_header_add(self.slot, self.generation, self.is_response,
+    name, #name, own, #own)
   if code ~= 0 then header_edit_failed(code, name) end
 end
 
@@ -130,18 +133,23 @@ local function set(self, name, value)
   check_name(name)
   local code
   if type(value) == "string" then
-    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response, name, #name, value, #value)
+    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response,
+      name, #name, value, #value)
   elseif value == nil then
     code = C.moon_abi_header_del(self.slot, self.generation, self.is_response, name, #name)
   elseif type(value) == "table" then
     code = C.moon_abi_header_del(self.slot, self.generation, self.is_response, name, #name)
     for i = 1, #value do
       local own = to_value(name, value[i])
-      if code == 0 then code = C.moon_abi_header_add(self.slot, self.generation, self.is_response, name, #name, own, #own) end
+      if code == 0 then
+        code = C.moon_abi_header_add(self.slot, self.generation, self.is_response,
+          name, #name, own, #own)
+      end
     end
   else
     local own = to_value(name, value)
-    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response, name, #name, own, #own)
+    code = C.moon_abi_header_set(self.slot, self.generation, self.is_response,
+      name, #name, own, #own)
   end
   if code ~= 0 then header_edit_failed(code, name) end
 end
@@ -178,7 +186,8 @@ headers_t = ffi.metatype("struct moon_abi_headers", {
     local method = headers[name]
     if method then return method end
     check_name(name)
-    local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response, name, #name, text)
+    local code = C.moon_abi_header_get(self.slot, self.generation, self.is_response,
+      name, #name, text)
     if code == 0 then return ffi.string(text.ptr, text.len) end
     if code < 0 and code ~= ENDED then
       fail(code, code == MEMORY and "reading headers" or "response.headers",
@@ -442,7 +451,9 @@ local exchange_get = {
 ---@param body? string|table a table is sent as JSON
 ---@param response_headers? table<string, string|string[]>
 function exchange:respond(status, body, response_headers)
-  if type(self) ~= "userdata" then raise "respond is called with a colon: exchange:respond(status, body)" end
+  if type(self) ~= "userdata" then
+    raise "respond is called with a colon: exchange:respond(status, body)"
+  end
   local content_type = ""
   if type(body) == "table" then
     local ok, encoded = pcall(require "moongate.json".encode, body)
