@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { START_MAX_MS = 10000, GARBAGE_MIN_KIB = 2048 };
+enum { START_MAX_MS = 10000, SMALL_HEAP_KIB = 1024, SMALL_HEAP_PAUSE = 400 };
 
 static const char *const phase_names[MOON_PHASE_COUNT] = {
     NULL,          "rewrite", "access",          "header_filter", "body_filter", "log",
@@ -154,14 +154,13 @@ static int new_table_ref(lua_State *state)
     return luaL_ref(state, LUA_REGISTRYINDEX);
 }
 
-// A cycle of the collector costs what lives, not what is dead: a small VM lets as much garbage come together as a large one, which
-// begins when it has doubled (LuaJIT's default).
+// A cycle of the collector costs what lives, not what is dead: a small heap may grow to four times what lived before the next
+// begins, a large one to twice that (LuaJIT's default).
 static void pace_collector(lua_State *state)
 {
     lua_gc(state, LUA_GCCOLLECT, 0);
-    int live_kib = lua_gc(state, LUA_GCCOUNT, 0) + 1;
-    if (live_kib < GARBAGE_MIN_KIB)
-        lua_gc(state, LUA_GCSETPAUSE, 100 + 100 * GARBAGE_MIN_KIB / live_kib);
+    if (lua_gc(state, LUA_GCCOUNT, 0) < SMALL_HEAP_KIB)
+        lua_gc(state, LUA_GCSETPAUSE, SMALL_HEAP_PAUSE);
 }
 
 // What is needed once requests come: `require` and the like change to what a worker may do.
