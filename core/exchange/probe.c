@@ -1,4 +1,6 @@
-// See probe.h. The verdict is kept in `why` and told by a task, because events of the lane must not free it.
+// See probe.h. The verdict is kept in `why` and told by a task, because events of the lane must not free it. It is mostly known
+// with the head; the answer is read on to its end, because a connection that is closed with bytes unread is reset, and servers
+// complain of that in their logs, check by check.
 #include "exchange/probe.h"
 
 #include "base/arena.h"
@@ -18,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARENA_CAP_LEN = 131072, WHY_LEN = 160 };
+enum { ARENA_CAP_LEN = 131072, WHY_LEN = 160, UNREAD_MAX_LEN = 65536 };
 
 struct moon_probe {
     struct moon_probe_args args;
@@ -33,21 +35,21 @@ struct moon_probe {
     struct moon_task task; // tells done
     size_t answer_len;
     char answer[MOON_GRPC_HEALTH_MAX_LEN];
-    bool is_over, is_sent, has_passed;
+    size_t unread_len; // of the body behind a verdict
+    bool is_judged, is_over, is_sent, has_passed;
     bool is_reused, is_second; // the connection; the attempt
     char why[WHY_LEN];
 };
 
-static void finish(struct moon_probe *probe, const char *format, ...)
+static void judge(struct moon_probe *probe, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-// NULL: it has passed.
-static void finish(struct moon_probe *probe, const char *format, ...)
+// NULL: it has passed. The first verdict stands: how an answer ends says nothing that its head has not.
+static void judge(struct moon_probe *probe, const char *format, ...)
 {
-    struct moon_lane *lane = probe->lane;
-    if (probe->is_over)
+    if (probe->is_judged)
         return;
-    probe->is_over = true;
+    probe->is_judged = true;
     probe->has_passed = format == NULL;
     if (format) {
         va_list args;
@@ -55,7 +57,15 @@ static void finish(struct moon_probe *probe, const char *format, ...)
         vsnprintf(probe->why, sizeof probe->why, format, args);
         va_end(args);
     }
-    bool is_whole = probe->has_passed && probe->check->kind == MOON_CHECK_GRPC;
+}
+
+// `is_whole`: the answer was read to its end.
+static void finish(struct moon_probe *probe, bool is_whole)
+{
+    struct moon_lane *lane = probe->lane;
+    if (probe->is_over)
+        return;
+    probe->is_over = true;
     probe->lane = NULL;
     if (lane)
         moon_lane_end(lane, is_whole && probe->args.upstream->protocol != MOON_UPSTREAM_HTTP1);
@@ -72,9 +82,10 @@ static void probe_task(struct moon_task *task)
 // What failed may be the connection: the next probe is to have another. An answer, whatever it says, proves that it is sound.
 static void give_up(struct moon_probe *probe, const char *why)
 {
-    if (probe->lane)
+    if (probe->lane && !probe->is_judged)
         moon_pooled_retire(probe->pooled);
-    finish(probe, "%s", why);
+    judge(probe, "%s", why);
+    finish(probe, false);
 }
 
 static void on_timeout(struct moon_timer *timer)
@@ -84,16 +95,13 @@ static void on_timeout(struct moon_timer *timer)
 
 // ---- judging
 
-// False: it was judged.
-static bool check_grpc_status(struct moon_probe *probe, const struct moon_headers *fields)
+static void check_grpc_status(struct moon_probe *probe, const struct moon_headers *fields)
 {
     uint32_t at = 0;
     const struct moon_field *field = moon_headers_next(fields, MOON_SLICE("grpc-status"), &at);
-    if (!field || moon_slice_equal(field->value, MOON_SLICE("0")))
-        return true;
-    finish(probe, "grpc-status %.*s", (int)(field->value.len < 8 ? field->value.len : 8),
-           field->value.ptr);
-    return false;
+    if (field && !moon_slice_equal(field->value, MOON_SLICE("0")))
+        judge(probe, "grpc-status %.*s", (int)(field->value.len < 8 ? field->value.len : 8),
+              field->value.ptr);
 }
 
 static void on_head(void *owner)
@@ -104,40 +112,52 @@ static void on_head(void *owner)
     if (response->status < 200 && response->status != 101)
         return;
     if (response->status >= 400 || response->status == 101 || (is_grpc && response->status != 200))
-        finish(probe, "status %u", response->status);
+        judge(probe, "status %u", response->status);
     else if (!is_grpc)
-        finish(probe, NULL);
+        judge(probe, NULL);
     else if (moon_grpc_kind_of(response, NULL) != MOON_GRPC)
-        finish(probe, "the answer is no gRPC");
+        judge(probe, "the answer is no gRPC");
     else
         check_grpc_status(probe, &response->headers);
+    if (response->status == 101) // nothing ends what follows
+        finish(probe, false);
 }
 
 static size_t on_body(void *owner, struct moon_slice bytes)
 {
     struct moon_probe *probe = owner;
-    if (probe->answer_len + bytes.len > sizeof probe->answer) {
-        finish(probe, "the answer is too long");
+    if (!probe->is_judged && probe->answer_len + bytes.len > sizeof probe->answer)
+        judge(probe, "the answer is too long");
+    if (!probe->is_judged) {
+        memcpy(probe->answer + probe->answer_len, bytes.ptr, bytes.len);
+        probe->answer_len += bytes.len;
         return bytes.len;
     }
-    memcpy(probe->answer + probe->answer_len, bytes.ptr, bytes.len);
-    probe->answer_len += bytes.len;
+    probe->unread_len += bytes.len;
+    if (probe->unread_len > UNREAD_MAX_LEN)
+        finish(probe, false);
     return bytes.len;
+}
+
+static void judge_grpc_answer(struct moon_probe *probe)
+{
+    static const char *const names[] = {"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"};
+    int status = moon_grpc_health_read((struct moon_slice){probe->answer, probe->answer_len});
+    if (status < 0)
+        judge(probe, "the answer is no HealthCheckResponse");
+    else if (status != 1)
+        judge(probe, "%s", names[status]);
+    else
+        judge(probe, NULL);
 }
 
 static void on_end(void *owner, const struct moon_headers *trailers)
 {
-    static const char *const names[] = {"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"};
     struct moon_probe *probe = owner;
-    if (!check_grpc_status(probe, trailers))
-        return;
-    int status = moon_grpc_health_read((struct moon_slice){probe->answer, probe->answer_len});
-    if (status < 0)
-        finish(probe, "the answer is no HealthCheckResponse");
-    else if (status != 1)
-        finish(probe, "%s", names[status]);
-    else
-        finish(probe, NULL);
+    check_grpc_status(probe, trailers);
+    if (!probe->is_judged)
+        judge_grpc_answer(probe);
+    finish(probe, true);
 }
 
 static void on_fault(void *owner, const struct moon_fault *fault)
@@ -159,7 +179,8 @@ static void on_abort(void *owner, int err)
         begin(probe);
         return;
     }
-    finish(probe, "%s", moon_err_text(err));
+    judge(probe, "%s", moon_err_text(err));
+    finish(probe, false);
 }
 
 static void push(struct moon_probe *probe)
@@ -220,6 +241,7 @@ static bool make_request(struct moon_probe *probe)
     if (!text.ptr || moon_request_parse(probe->arena, text, &moon_head_limits_default,
                                         &probe->request, &fault) < 0)
         return false;
+    probe->framing.close = probe->args.upstream->protocol == MOON_UPSTREAM_HTTP1;
     if (!is_grpc)
         return true;
     probe->body = moon_grpc_health_ask(probe->arena, probe->check->service);
@@ -240,7 +262,8 @@ static void begin(struct moon_probe *probe)
                                      .protocol = (uint8_t)upstream->protocol};
     int err = make_request(probe) ? moon_pool_lend_to(probe->args.pool, &args, &lease) : MOON_EURL;
     if (err) {
-        finish(probe, "%s", moon_err_text(err));
+        judge(probe, "%s", moon_err_text(err));
+        finish(probe, false);
         return;
     }
     probe->lane = lease.lane;

@@ -92,6 +92,36 @@ describe("health checks", function()
     assert.is_true(metrics['moongate_upstream_health_failures_total{upstream="pool"}'] >= 3)
   end))
 
+  it("read answers to their end, so that no server is reset", h.test(function()
+    local ends, checks, ended = {}, 0, h.loop.signal()
+    local backend = h.backend(function(connection)
+      connection:read_head()
+      connection:send(h.http1.response("200 OK", ("fine"):rep(8192))) -- longer than what one read takes
+      ends[connection:wait_end(5000)] = true
+      checks = checks + 1
+      ended:fire()
+    end)
+    h.script(script({ backend }, FAST))
+    h.loop.wait(ended, 5000, "three checks", function() return checks >= 3 end)
+    assert.same({ eof = true }, ends)
+  end))
+
+  it("take the head's word where a body does not end", h.test(function()
+    local checks, asked = 0, h.loop.signal()
+    local backend = h.backend(function(connection)
+      connection:read_head()
+      checks = checks + 1
+      asked:fire()
+      connection:send "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+      connection:wait_end(20000)
+    end)
+    local gateway = h.script(script({ backend }, FAST))
+    h.loop.wait(asked, 5000, "four checks", function() return checks >= 4 end)
+    local metrics = gateway:metrics()
+    assert.equal(0, metrics[DOWN])
+    assert.equal(0, metrics['moongate_upstream_health_failures_total{upstream="pool"}'])
+  end))
+
   it("survive a reload, and end with it where the checks are gone", h.test(function()
     local a, b = member("a"), member("b", bad)
     local gateway = h.script(script({ a, b }, FAST))
