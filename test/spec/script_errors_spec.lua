@@ -65,6 +65,14 @@ describe("an error in", function()
     check_record(gateway, "access", id_in(response), "gateway.lua:%d+: respond is called with a colon: exchange:respond")
   end))
 
+  it("access that waits for a list of tasks is told to unpack it", h.test(function()
+    local gateway = h.script(route("access", "moongate.wait_all { moongate.spawn(function() end) }"))
+    gateway:expect_log "unpack"
+    local response = gateway:get "/"
+    assert.equal(500, response.status)
+    check_record(gateway, "access", id_in(response), "gateway.lua:%d+: .*wait_all takes .* argument 1 is a list of them: unpack it")
+  end))
+
   it("body_filter breaks the response off", h.test(function()
     for _, body in ipairs { 'error "broken"', 'exchange.response:write "part" error "broken"',
       'for piece in exchange.response:chunks() do exchange.response:write(piece) moongate.sleep(0.01) error "broken" end' } do

@@ -47,7 +47,9 @@ local function check(what, ...)
   for i = 1, select("#", ...) do
     local one = select(i, ...)
     if getmetatable(one) ~= Task then
-      error(("%s takes tasks of moongate.spawn, argument %d is none"):format(what, i), 3)
+      local is_list = type(one) == "table" and getmetatable(one[1]) == Task
+      error(("%s takes tasks of moongate.spawn, argument %d is %s"):format(
+        what, i, is_list and "a list of them: unpack it" or type(one)), 3)
     end
     one.is_awaited = true
   end
