@@ -72,6 +72,15 @@ bool moon_address_equal(const struct moon_address *a, const struct moon_address 
     return memcmp(a->ip, b->ip, a->family == MOON_FAMILY_IPV4 ? 4 : sizeof(a->ip)) == 0;
 }
 
+uint32_t moon_address_hash(const struct moon_address *a)
+{
+    uint64_t parts[2], hash = a->port * 0x9e3779b97f4a7c15u;
+    memcpy(parts, a->ip, sizeof parts);
+    hash = (hash ^ parts[0]) * 0xbf58476d1ce4e5b9u;
+    hash = (hash ^ (hash >> 29) ^ parts[1]) * 0x94d049bb133111ebu;
+    return (uint32_t)(hash >> 32);
+}
+
 static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 // An IPv4 client of a dual-stack socket shows as ::ffff:a.b.c.d, and counts as what it is.

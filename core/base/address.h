@@ -21,6 +21,8 @@ bool moon_address_parse(struct moon_slice text, struct moon_address *out);
 // An IP literal without port or brackets, e.g. "10.0.0.1", "::1".
 bool moon_address_parse_ip(struct moon_slice text, uint16_t port, struct moon_address *out);
 bool moon_address_equal(const struct moon_address *a, const struct moon_address *b);
+// For tables; not keyed, so not for what strangers choose without a seed of the table's own.
+uint32_t moon_address_hash(const struct moon_address *a);
 bool moon_address_is_loopback(const struct moon_address *a);
 // Makes an IPv4 address of one within IPv6 (::ffff:10.0.0.1), and the other way round; others stay.
 void moon_address_unmap(struct moon_address *a);

@@ -27,18 +27,10 @@ void moon_speakers_free(struct moon_speakers *speakers)
     free(speakers);
 }
 
-static uint64_t hash_address(uint64_t hash, const struct moon_address *address) // FNV-1a
-{
-    for (size_t i = 0; i < sizeof address->ip; i++)
-        hash = (hash ^ address->ip[i]) * 0x100000001b3u;
-    return (hash ^ address->port ^ (uint64_t)address->family << 16) * 0x100000001b3u;
-}
-
 static size_t set_of(const struct moon_destination *destination)
 {
-    uint64_t hash = hash_address(0xcbf29ce484222325u, &destination->port);
-    hash = hash_address(hash, &destination->meant) * 0x9e3779b97f4a7c15u;
-    return (size_t)(hash >> 32) % SET_COUNT;
+    uint32_t hash = moon_address_hash(&destination->meant);
+    return (hash ^ moon_address_hash(&destination->port) * 0x9e3779b1u) % SET_COUNT;
 }
 
 static bool is_of(const struct slot *slot, const struct moon_destination *destination)

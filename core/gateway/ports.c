@@ -80,25 +80,42 @@ static int set_transparent(const struct moon_ports_args *args, const struct moon
     return err;
 }
 
-// What to do about an address that is taken: by another process, or by this one, which has the port at an address that overlaps.
+static bool is_wildcard(const struct moon_address *address)
+{
+    static const uint8_t none[sizeof address->ip];
+    return memcmp(address->ip, none, sizeof none) == 0;
+}
+
+// The port that this process has at an address which overlaps, so that the other cannot be had beside it; NULL: none.
+static const struct moon_port *find_own(const struct moon_ports_args *args,
+                                        const struct moon_bind *bind)
+{
+    const struct moon_ports *before = args->before;
+    for (size_t i = 0; !bind->path && before && i < before->count; i++) {
+        const struct moon_port *port = &before->items[i];
+        if (!port->path && port->is_datagram == is_datagram(args, bind) &&
+            port->bound.port == bind->address.port &&
+            (is_wildcard(&port->bound) || is_wildcard(&bind->address)))
+            return port;
+    }
+    return NULL;
+}
+
+// What to do about an address that is taken.
 static void advise(const struct moon_ports_args *args, const struct moon_bind *bind, char *to,
                    size_t cap)
 {
-    const struct moon_ports *before = args->before;
-    snprintf(to, cap, "another process has this port; stop it or take another port");
-    for (size_t i = 0; !bind->path && before && i < before->count; i++) {
-        const struct moon_port *port = &before->items[i];
-        char text[MOON_ADDRESS_TEXT_LEN];
-        if (port->path || port->is_datagram != is_datagram(args, bind) ||
-            port->bound.port != bind->address.port)
-            continue;
-        moon_address_format(&port->bound, text);
-        snprintf(
-            to, cap,
-            "this gateway itself has the port, at %s, until the new configuration serves; take "
-            "another port, or restart",
-            text);
+    const struct moon_port *own = find_own(args, bind);
+    char text[MOON_ADDRESS_TEXT_LEN];
+    if (!own) {
+        snprintf(to, cap, "another process has this port; stop it or take another port");
+        return;
     }
+    moon_address_format(&own->bound, text);
+    snprintf(to, cap,
+             "this gateway itself has the port, at %s, until the new configuration serves; take "
+             "another port, or restart",
+             text);
 }
 
 static int open_port(const struct moon_ports_args *args, const struct moon_bind *bind,

@@ -136,8 +136,8 @@ static void writer_thread(void *arg)
     moon_loop_run(moon_log_writer_loop(seat->writer));
     if (!atomic_load(&seat->is_retired))
         return; // freed by who stopped it
-    while (!atomic_load(
-        &seat->is_left)) // who stops a loop still wakes it when it has seen that already
+    // Who stops a loop still wakes it when it has seen that already.
+    while (!atomic_load(&seat->is_left))
         moon_world_yield(seat->world);
     moon_log_writer_free(seat->writer);
     atomic_store(&seat->is_done, true);

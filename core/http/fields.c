@@ -227,6 +227,6 @@ bool moon_head_read_connection(struct moon_head *head)
     }
     head->keep_alive = !close && (head->minor == 1 || keep_alive);
     head->has_upgrade = upgrade && is_upgrade(head);
-    head->is_plain = known_count == count;
+    head->names_no_field = known_count == count;
     return true;
 }

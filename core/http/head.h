@@ -62,7 +62,7 @@ struct moon_head {
     bool keep_alive;  // the sender will keep its connection (version and Connection)
     bool has_upgrade; // Connection: upgrade with an Upgrade field (never for h2c)
     bool
-        is_plain; // Connection has been read, and names no fields: close, keep-alive and upgrade are all that stands there
+        names_no_field; // Connection has been read: close, keep-alive and upgrade are all that stands there
     // requests: an extended CONNECT (RFC 8441), read as the GET with Upgrade that it stands for: 101 opens a tunnel on its stream
     bool is_h2_upgrade;
     enum moon_body_kind body;

@@ -97,7 +97,7 @@ void moon_head_strip_named(struct moon_head *head)
     struct moon_headers *h = &head->headers;
     if (!moon_headers_has(h, MOON_H_CONNECTION))
         return;
-    if (!head->is_plain)
+    if (!head->names_no_field)
         drop_all_named(h);
     drop_ids(h, named_ids);
 }
@@ -107,7 +107,7 @@ void moon_head_strip_hop(struct moon_head *head)
     struct moon_headers *h = &head->headers;
     if ((h->present & hop_ids) == 0)
         return;
-    if (!head->is_plain)
+    if (!head->names_no_field)
         drop_all_named(h);
     drop_ids(h, hop_ids);
 }

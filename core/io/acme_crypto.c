@@ -1,6 +1,8 @@
 // See acme_crypto.h.
 #include "io/acme_crypto.h"
 
+#include "io/tls_priv.h"
+
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/ecdsa.h>
@@ -268,27 +270,6 @@ char *moon_acme_request_new(struct moon_slice key_pem, struct moon_slice host)
 
 // ---- certificates
 
-static int64_t seconds_of(const ASN1_TIME *time)
-{
-    int days = 0, seconds = 0;
-    ASN1_TIME *zero = ASN1_TIME_set(NULL, 0);
-    if (!zero || !ASN1_TIME_diff(&days, &seconds, zero, time))
-        days = 0;
-    ASN1_TIME_free(zero);
-    return (int64_t)days * 86400 + seconds;
-}
-
-// The chain behind a certificate: half a one would be sent as if it were whole.
-static bool reads_to_the_end(BIO *bio)
-{
-    X509 *next;
-    ERR_clear_error();
-    while ((next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL)
-        X509_free(next);
-    unsigned long error = ERR_peek_last_error();
-    return ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-}
-
 const char *moon_acme_inspect(struct moon_slice pem, struct moon_slice host,
                               struct moon_acme_validity *out)
 {
@@ -305,11 +286,11 @@ const char *moon_acme_inspect(struct moon_slice pem, struct moon_slice host,
     else if (X509_check_host(certificate, host.ptr, host.len, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
                              NULL) != 1)
         wrong = "holds a certificate of another host";
-    if (!wrong && !reads_to_the_end(bio))
-        wrong = "holds a certificate that is damaged";
+    if (!wrong) // half a chain would be sent as if it were whole
+        wrong = tls_pem_check(pem, false);
     if (!wrong) {
-        out->not_before_s = seconds_of(X509_get0_notBefore(certificate));
-        out->not_after_s = seconds_of(X509_get0_notAfter(certificate));
+        out->not_before_s = tls_time_s(X509_get0_notBefore(certificate));
+        out->not_after_s = tls_time_s(X509_get0_notAfter(certificate));
     }
     EVP_PKEY_free(key);
     X509_free(certificate);

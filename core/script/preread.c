@@ -82,13 +82,11 @@ static void on_return(struct moon_coroutine *coroutine)
 
 static void set_sans(lua_State *at, struct moon_slice sans)
 {
+    struct moon_slice name;
     lua_newtable(at);
-    for (int i = 1; sans.len; i++) {
-        const char *comma = memchr(sans.ptr, ',', sans.len);
-        size_t len = comma ? (size_t)(comma - sans.ptr) : sans.len;
-        lua_pushlstring(at, sans.ptr, len);
+    for (int i = 1; sans.len && moon_slice_next_item(&sans, &name); i++) {
+        lua_pushlstring(at, name.ptr, name.len);
         lua_rawseti(at, -2, i);
-        sans = moon_slice_skip(sans, comma ? len + 1 : len);
     }
     lua_setfield(at, -2, "sans");
 }

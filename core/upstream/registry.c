@@ -88,15 +88,6 @@ void moon_registry_unlock(struct moon_registry *registry)
 
 // ---- endpoints
 
-uint32_t moon_address_hash(const struct moon_address *address)
-{
-    uint64_t parts[2], hash = address->port * 0x9e3779b97f4a7c15u;
-    memcpy(parts, address->ip, sizeof parts);
-    hash = (hash ^ parts[0]) * 0xbf58476d1ce4e5b9u;
-    hash = (hash ^ (hash >> 29) ^ parts[1]) * 0x94d049bb133111ebu;
-    return (uint32_t)(hash >> 32);
-}
-
 static void add_figures(struct moon_endpoint_figures *figures,
                         const struct moon_endpoint_state *state)
 {

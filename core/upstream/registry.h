@@ -75,7 +75,6 @@ struct moon_endpoint_figures {
 void moon_registry_set_named_max(struct moon_registry *registry, uint32_t max_count);
 // Those of all endpoints, the others last where there are any; malloc'd. Holds the lock for a few endpoints at a time.
 struct moon_endpoint_figures *moon_registry_figures(struct moon_registry *registry, size_t *count);
-uint32_t moon_address_hash(const struct moon_address *address);
 
 // ---- host names
 

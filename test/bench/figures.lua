@@ -95,15 +95,20 @@ figures.idle = {
   end,
 }
 
+-- The reports of measured clients beside a crowd, and of the crowd, which has come in their warm-up and stays `longer` than they.
+local function beside_crowd(run, work, proxy, longer)
+  local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 4 + longer }))
+  local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
+  return beside, wait()
+end
+
 --- p99 of measured clients beside a crowd of slow ones, as a multiple of the same without them; and the memory they cost.
 figures.slow = {
   unit = "x",
   fresh = true,
   take = function(run, work, proxy)
     local alone = run.load(proxy, work.load)
-    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 5 }))
-    local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
-    local crowd = wait()
+    local beside, crowd = beside_crowd(run, work, proxy, 1)
     return beside.p99_us / alone.p99_us, disturbed(beside, {
       alone_us = alone.p99_us,
       beside_us = beside.p99_us,
@@ -119,9 +124,7 @@ figures.attack = {
   fresh = true,
   take = function(run, work, proxy)
     local before = run.load(proxy, work.load)
-    local wait = run.crowd(proxy, merged(work.others.crowd, { seconds = run.seconds + 5.5 }))
-    local beside = run.load(proxy, merged(work.load, { warmup = 4 }))
-    local crowd = wait()
+    local beside, crowd = beside_crowd(run, work, proxy, 1.5)
     local after = run.load(proxy, work.load)
     return 2 * beside.p99_us / (before.p99_us + after.p99_us), disturbed(beside, {
       before_us = before.p99_us,

@@ -153,6 +153,19 @@ describe("reload", function()
     assert.equal("one", gateway:get("/").body)
   end))
 
+  it("a port that another process has at an address of its own is not said to be ours", h.test(function()
+    local taken = h.backend(h.always(h.http1.response("200 OK", "")))
+    local port = taken:address():match ":(%d+)"
+    local own = ('moongate.listener { port = %s, address = "127.0.0.2" }\n'):format(port)
+    local gateway = h.gateway { config = h.gateway_config(config "one") .. own }
+    gateway:expect_log "."
+    gateway:rewrite(h.gateway_config(config "two") .. own:gsub('"127.0.0.2"', '{ "127.0.0.2", "127.0.0.1" }'))
+    local answer = gateway:ask "reload"
+    assert.equal(1, answer.code)
+    assert.is_not_nil(answer.stderr:find("another process has this port", 1, true), answer.stderr)
+    assert.equal("one", gateway:get("/").body)
+  end))
+
   it("an exchange under way ends on the configuration it began with #threads", h.test(function()
     local slow = h.backend(function(connection)
       connection:read_request()
