@@ -175,6 +175,7 @@ static int cli_run(void *owner, const struct moon_run_options *options, struct m
                                      .state = options->state,
                                      .recent = sink.recent,
                                      .log = &log};
+    moon_world_hold_signals(world); // a script may take a while, and who rotates logs does not know
     int err = start_any(&source, &args, report, &gateway);
     if (!err)
         err = moon_gateway_run(gateway);

@@ -11,6 +11,7 @@
 #include "obs/histogram.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
@@ -173,6 +174,15 @@ static void on_signal(uv_signal_t *handle, int signal_number)
     signal->fn(signal->owner, signal_number);
 }
 
+// It may have been held until now (moon_world_hold_signals).
+static void release_signal(int signal_number)
+{
+    sigset_t released;
+    sigemptyset(&released);
+    sigaddset(&released, signal_number);
+    pthread_sigmask(SIG_UNBLOCK, &released, NULL);
+}
+
 static int loop_signal(struct moon_loop *base, int signal_number,
                        void (*fn)(void *owner, int signal_number), void *owner)
 {
@@ -185,7 +195,10 @@ static int loop_signal(struct moon_loop *base, int signal_number,
     uv_signal_init(&loop->uv, &signal->handle);
     signal->handle.data = signal;
     moon_list_add_before(&loop->signals, &signal->node);
-    return uv_signal_start(&signal->handle, on_signal, signal_number);
+    int err = uv_signal_start(&signal->handle, on_signal, signal_number);
+    if (!err)
+        release_signal(signal_number);
+    return err;
 }
 
 static int loop_accept_start(struct moon_loop *loop, struct moon_socket *socket,

@@ -253,6 +253,15 @@ static void world_yield(void)
     sched_yield(); // never fails on Linux
 }
 
+static void world_hold_signals(void)
+{
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGHUP);
+    sigaddset(&held, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &held, NULL);
+}
+
 // ---- files and the terminal
 
 // All that is there, in malloc'd memory with a NUL behind it, whatever the length was before: pipes and what the kernel makes up
@@ -446,6 +455,7 @@ static const struct moon_world_ops world_ops = {
     .notify = real_notify,
     .sleep = world_sleep,
     .yield = world_yield,
+    .hold_signals = world_hold_signals,
     .write_file = real_write_file,
     .make_directory = real_make_directory,
     .file_open = real_file_open,

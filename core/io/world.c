@@ -82,6 +82,12 @@ void moon_world_yield(struct moon_world *world)
         world->ops->yield();
 }
 
+void moon_world_hold_signals(struct moon_world *world)
+{
+    if (world->ops->hold_signals)
+        world->ops->hold_signals();
+}
+
 void moon_world_notify(struct moon_world *world, const char *state)
 {
     if (world->ops->notify)

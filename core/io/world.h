@@ -41,6 +41,8 @@ int moon_world_ask_local(struct moon_world *world, const char *path, struct moon
 int moon_world_sleep(struct moon_world *world, uint64_t ms);
 // Lets other threads that wait for this thread's CPU have it first; returns at once where there are none.
 void moon_world_yield(struct moon_world *world);
+// From here on SIGHUP and SIGUSR1, which end a process that does not know them, wait until a loop takes them (moon_loop_signal).
+void moon_world_hold_signals(struct moon_world *world);
 // Whether it takes connections to addresses that are not ours (IP_TRANSPARENT). 0 or -errno: -EPERM without CAP_NET_ADMIN or CAP_NET_RAW.
 int moon_socket_set_transparent(struct moon_socket *socket, bool is_transparent);
 // Of the file of a unix socket. 0 or -errno.

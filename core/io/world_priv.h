@@ -26,6 +26,7 @@ struct moon_world_ops {
     int (*make_directory)(struct moon_world *world, const char *path);
     // NULL in a world that has no such thing.
     void (*yield)(void);
+    void (*hold_signals)(void);
     void (*trim_memory)(struct moon_world *world);
     // The world has no files to append to; its memory is not known.
     int (*file_open)(struct moon_world *world, const char *path, struct moon_file **out);

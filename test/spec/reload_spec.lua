@@ -252,6 +252,14 @@ describe("reload", function()
     gateway:expect_quiet()
   end))
 
+  it("on a SIGHUP that comes while the script is still evaluated, once it serves; SIGUSR1 ends nothing either", h.test(function()
+    local busy = "local sum = 0 for i = 1, 5e7 do sum = sum + i % 7 end\n" -- for what takes its time; clocks stand still
+    local gateway = h.gateway { config = busy .. h.gateway_config(config "x"),
+      shell = "(sleep 0.1; kill -HUP $$; kill -USR1 $$) &" }
+    gateway:wait_log "configuration %d+ serves"
+    assert.equal("x", gateway:get("/").body)
+  end))
+
   -- The moment is short between which workers close their ports and control hears that they have switched: it is tried often.
   it("and a drain at once end in order, whatever comes first #threads", h.test(function()
     for i = 1, 24 do
